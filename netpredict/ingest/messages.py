@@ -1,0 +1,76 @@
+"""The wire schemas of netpredict's own telemetry, one JSON object a Kafka record.
+
+Every message names its schema as ``netpredict.<stream>/<major>`` or ``netpredict.<stream>/<major>.<minor>``.
+A minor version only adds optional fields, so any minor of a known major is read. A field that is absent or
+null was not measured. Units stand in the names; ranges are checked by the firewall, not here. The records are
+keyed by the coarsest field of the series (the UE where there is one, else the radio cell).
+"""
+
+from msgspec import Struct
+
+
+class Traffic(Struct, gc=False, omit_defaults=True):
+    """Load of one radio cell over one period that begins at ``event_time_us`` (µs since the epoch, UTC)."""
+
+    schema: str
+    radio_cell_id: str
+    event_time_us: int
+    dl_throughput_kbps: float | None = None
+    ul_throughput_kbps: float | None = None
+    prb_use_dl_percent: float | None = None
+    prb_use_ul_percent: float | None = None
+    connected_ues: float | None = None
+    suspect: bool = False
+
+
+class Neighbour(Struct, gc=False, omit_defaults=True):
+    """One neighbour of a measurement report. ``approximate``: the identity is a guess (rank, not PCI)."""
+
+    radio_cell_id: str
+    rsrp_dbm: float | None = None
+    rsrq_db: float | None = None
+    sinr_db: float | None = None
+    approximate: bool = False
+
+
+class Rsrp(Struct, gc=False, omit_defaults=True):
+    """One measurement report at ``event_time_us`` (µs, UTC): the serving radio cell and its neighbours.
+
+    With ``ue_id`` the report is that of one UE, without it an average over the UEs of the radio cell.
+    """
+
+    schema: str
+    radio_cell_id: str
+    event_time_us: int
+    ue_id: str | None = None
+    rsrp_dbm: float | None = None
+    rsrq_db: float | None = None
+    sinr_db: float | None = None
+    neighbours: list[Neighbour] = []
+    suspect: bool = False
+
+
+class ChannelState(Struct, gc=False, omit_defaults=True):
+    """Channel state of one UE (or, without ``ue_id``, the mean of a radio cell) at ``event_time_us`` (µs, UTC).
+
+    ``cqi`` 0..15 (0 = out of range, which is a value), ``rank`` 1..8 layers, ``bler_ratio`` 0..1 of initial
+    transmissions, ``mcs`` the index in use 0..31.
+    """
+
+    schema: str
+    radio_cell_id: str
+    event_time_us: int
+    ue_id: str | None = None
+    cqi: float | None = None
+    sinr_db: float | None = None
+    rank: float | None = None
+    bler_ratio: float | None = None
+    mcs: float | None = None
+    suspect: bool = False
+
+
+SCHEMAS: dict[str, type[Struct]] = {
+    "netpredict.traffic/1": Traffic,
+    "netpredict.rsrp/1": Rsrp,
+    "netpredict.channel-state/1": ChannelState,
+}
