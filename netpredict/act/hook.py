@@ -1,0 +1,60 @@
+"""The contracts of adaptation hooks and actuators.
+
+Entry points of ``netpredict.hooks`` and ``netpredict.actuators`` name a ``netpredict.plugins.Plugin`` whose ``build`` is
+called as ``build(options) -> AdaptationHook`` and ``build(options) -> Actuator``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from netpredict.types import AnyArray, Firing, FiringBatch, HookBatch, Outcome, StateArray
+
+
+class AdaptationHook(Protocol):
+    """A pure function of forecasts, observations and its own state; sees the active predictor only.
+
+    State is one row per series (the rows of a report are separate series that stand together in the batch).
+    ``decide`` must answer the same for a series whatever other reports share the batch, and never reads a clock.
+    """
+
+    api_version: int
+
+    def levels_needed(self) -> Sequence[float]:
+        """Quantile levels that must be among the stream's."""
+        ...
+
+    def kpis_needed(self) -> Sequence[str]:
+        """Forecast KPIs without which the hook cannot decide; checked against the stream when the config is read."""
+        ...
+
+    def state_spec(self) -> Mapping[str, StateArray]:
+        """Name -> shape and dtype of ONE series; {} when it keeps nothing."""
+        ...
+
+    def decide(self, batch: HookBatch, state: Mapping[str, AnyArray]) -> tuple[FiringBatch, Mapping[str, AnyArray]]:
+        """(batch of n rows, {name: (n, …)}) -> due actions, new state of the same shapes. Touches nothing outside."""
+        ...
+
+
+class Actuator(Protocol):
+    """Carries a firing out. Called from the action runner's thread only; may block up to its own timeout."""
+
+    api_version: int
+
+    def apply(self, firing: Firing) -> Outcome:
+        """Set the value; idempotent by ``firing_id``. Raises ActuatorError, with ``retriable`` when a retry may help."""
+        ...
+
+    def verify(self, firing: Firing) -> Outcome:
+        """Read back what was set."""
+        ...
+
+    def revert(self, firing: Firing) -> Outcome:
+        """Set back what ``apply`` replaced."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and files."""
+        ...

@@ -1,0 +1,308 @@
+"""The values that travel between the parts. Times are integers in µs since the epoch, UTC; arrays are numpy.
+
+A *series* is one key's sequence in a stream on one topic partition; a *report* is the rows that one UE measured at
+one time; a *round* is one row per series, advanced together. See DESIGN §2 for the way of the data.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+Int32Array: TypeAlias = npt.NDArray[np.int32]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+AnyArray: TypeAlias = npt.NDArray[Any]
+
+NO_SLOT = -(2**62)
+"""The last slot of a series that has seen none."""
+
+MISSING_TICKS = -(2**31)
+"""Marks a value that does not exist in an int32 array of ticks (fixed point, 10**-decimals of the KPI's unit)."""
+
+
+class TopicPartition(NamedTuple):
+    """One partition of a Kafka topic."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
+
+
+class LogRecord(Protocol):
+    """One record of a topic partition as a source hands it over; kafka-python's ConsumerRecord fits."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...  # ms since the epoch, set by Kafka: the ingest time
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PolledPartition:
+    """What one poll brought for one topic partition. Offsets may have gaps; ``next_offset`` is the position after."""
+
+    topic_partition: TopicPartition
+    records: Sequence[LogRecord]
+    next_offset: int
+
+
+class SeriesKey(NamedTuple):
+    """Names one series inside a stream: the fields of ``series_by`` in order, e.g. (ue_id, radio_cell_id)."""
+
+    fields: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "|".join(self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class StateArray:
+    """Shape (without the leading series axis), dtype and first value of one named state array of a predictor or hook."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    fill: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """Columns of the feature matrix (n, f) that a predictor receives each step, in natural units, NaN = missing.
+
+    ``observed`` are the KPI columns of the stream; behind them stand ``CALENDAR`` columns of the slot that is advanced.
+    A missing step of a gap has NaN in all observed columns.
+    """
+
+    observed: tuple[str, ...]
+    period_us: int
+    season_buckets: int = 0
+    season_us: int = 0
+
+    CALENDAR = ("hour_of_day", "day_of_week", "season_bucket")
+    """Hour 0..24 and weekday 0..6 (0 = Monday), both UTC; index of the season's bucket (0 when there is no season)."""
+
+    @property
+    def width(self) -> int:
+        """Number of columns, f."""
+        return len(self.observed) + len(self.CALENDAR)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """What a predictor answers: for each KPI an array float32 (n, horizon_steps, len(levels)) in natural units.
+
+    ``kind`` is "quantiles" (levels are probabilities, rising) or "categorical" (levels are the class values).
+    """
+
+    kpis: tuple[str, ...]
+    horizon_steps: int
+    levels: tuple[float, ...]
+    kind: str = "quantiles"
+
+
+Hidden: TypeAlias = Mapping[str, AnyArray]
+"""Name -> (n, …) array: the HiddenState of n series."""
+Outputs: TypeAlias = Mapping[str, FloatArray]
+
+
+class Source(enum.IntEnum):
+    """Where a forecast came from: the rung of the ladder."""
+
+    MODEL = 0
+    SEASONAL = 1
+    NAIVE = 2
+    NONE = 3
+
+
+class Quality(enum.IntFlag):
+    """Flags of a forecast; 0 is a forecast without reservations."""
+
+    GOOD = 0
+    WARMING = 1  # the active model has not seen warm_steps yet
+    NOT_FINITE = 2  # the active model answered NaN or infinity
+    FAILED = 4  # the active model raised
+    NO_MODEL = 8  # no version of the active predictor is loaded
+    INPUT_MISSING = 16  # a forecast KPI was missing in the newest observation
+    SUSPECT = 32  # the sender flagged the newest observation
+    APPROXIMATE = 64  # the identity of the series is a guess
+
+
+class Mode(enum.StrEnum):
+    """Mode of a hook: shadow records firings, auto also applies them."""
+
+    SHADOW = "shadow"
+    AUTO = "auto"
+
+
+@dataclass(slots=True)
+class ObservationBatch:
+    """Rows of one stream as columns; ``record`` is shared by the rows of one report and rises in log order.
+
+    ``values`` float32 (n, k) with NaN = missing; ``lane`` and ``series`` are dense indices of the pipeline.
+    """
+
+    series: Int32Array
+    lane: Int32Array
+    slot: IntArray
+    event_time_us: IntArray
+    values: FloatArray
+    record: Int32Array
+    flags: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def take(self, rows: AnyArray) -> ObservationBatch:
+        """The rows at these positions (or under this mask), in their order."""
+        return ObservationBatch(
+            self.series[rows],
+            self.lane[rows],
+            self.slot[rows],
+            self.event_time_us[rows],
+            self.values[rows],
+            self.record[rows],
+            self.flags[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record (or one row of it) that could not be used: its place, bytes and a reason from a closed set."""
+
+    topic_partition: TopicPartition
+    offset: int
+    ingest_time_us: int
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class HookBatch:
+    """One round of one stream as a hook sees it: n rows, each the newest observation and forecast of one series.
+
+    ``forecasts[kpi]`` float32 (n, horizon_steps, m), NaN where the source is NONE; ``levels`` the m probabilities;
+    ``observed`` float32 (n, k) by the columns ``columns``; rows of one report share ``record`` and stand together.
+    ``key_of(i)`` names the series of row i; ``flags`` are ``Quality`` bits; ``source`` is a ``Source``.
+    """
+
+    stream: str
+    period_us: int
+    slot: IntArray
+    slot_time_us: IntArray
+    record: Int32Array
+    columns: tuple[str, ...]
+    observed: FloatArray
+    levels: tuple[float, ...]
+    forecasts: Mapping[str, FloatArray]
+    source: npt.NDArray[np.uint8]
+    flags: npt.NDArray[np.uint8]
+    key_of: Callable[[int], SeriesKey]
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+
+@dataclass(frozen=True, slots=True)
+class DueAction:
+    """One row of what a hook decided: set ``attribute`` of ``object_id`` to ``value``; ``row`` is its row in the batch.
+
+    ``why`` holds what the decision was computed from, in plain JSON values with units in the names.
+    """
+
+    row: int
+    object_id: str
+    attribute: str
+    value: Mapping[str, Any]
+    why: Mapping[str, Any]
+    valid_for_s: float
+
+
+FiringBatch: TypeAlias = Sequence[DueAction]
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """One due action, stored in the same transaction as the forecast behind it.
+
+    ``firing_id`` is a pure function of (hook, object, attribute, slot time): an idempotent receiver applies it once.
+    """
+
+    firing_id: str
+    hook: str
+    stream: str
+    object_id: str
+    attribute: str
+    value: Mapping[str, Any]
+    why: Mapping[str, Any]
+    mode: Mode
+    slot_time_us: int
+    expires_at_us: int
+    effect_until_us: int
+
+
+class OutcomeKind(enum.StrEnum):
+    """What came of a firing."""
+
+    APPLIED = "applied"
+    SKIPPED = "skipped"  # a guard said no; ``reason`` names it
+    FAILED = "failed"  # the actuator gave up
+    RECORDED = "recorded"  # shadow mode: nothing was sent
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one firing at one actuator; ``reason`` is a name from a closed set, ``detail`` is for people."""
+
+    kind: OutcomeKind
+    reason: str
+    detail: str = ""
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Aligned history: S series on a common grid of T slots, NaN = missing.
+
+    ``values`` float32 (S, T, k) in natural units by the columns of ``features.observed``; ``first_slot`` int64 (S,);
+    steps at or after ``validation_from`` (an index on the T axis) are held out in time.
+    """
+
+    features: FeatureSpec
+    output: OutputSpec
+    values: FloatArray
+    first_slot: IntArray
+    validation_from: int
+    series_names: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a training run says of itself; ``loss`` and ``validation_loss`` have one entry per train_epoch."""
+
+    train_epochs: int
+    training_s: float
+    loss: Sequence[float]
+    validation_loss: Sequence[float]
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+class Progress(Protocol):
+    """Told after each train_epoch: done and total epochs, losses, time left in s. May raise to cancel."""
+
+    def __call__(self, done: int, total: int, loss: float, validation_loss: float, left_s: float) -> None: ...
