@@ -29,7 +29,7 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the config file."""
 
 
-class DaemonConfig(Section):
+class DaemonConfig(Section, frozen=True, kw_only=True):
     """The process."""
 
     data_dir: Annotated[str, Meta(description="Folder for the lock file, models and figures.")] = "data"
@@ -42,7 +42,7 @@ class DaemonConfig(Section):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level logged.")] = "info"
 
 
-class KafkaConfig(Section):
+class KafkaConfig(Section, frozen=True, kw_only=True):
     """The broker; unused when the source is an in-process log."""
 
     bootstrap_servers: Annotated[list[str], Meta(min_length=1, description="host:port of some brokers.")] = (
@@ -69,7 +69,7 @@ class KafkaConfig(Section):
     ] = 60.0
 
 
-class StoreConfig(Section):
+class StoreConfig(Section, frozen=True, kw_only=True):
     """The SQL store, which is the authority for offsets."""
 
     url: Annotated[str, Meta(description="SQLAlchemy URL; sqlite:///FILE or postgresql+psycopg://...")] = (
@@ -84,7 +84,7 @@ class StoreConfig(Section):
     retry_max_s: Annotated[float, Meta(gt=0, description="Longest such wait, s.")] = 30.0
 
 
-class HttpConfig(Section):
+class HttpConfig(Section, frozen=True, kw_only=True):
     """Health and metrics."""
 
     host: Annotated[str, Meta(description="Address to listen on; loopback unless you know better.")] = "127.0.0.1"
@@ -92,7 +92,7 @@ class HttpConfig(Section):
     enabled: Annotated[bool, Meta(description="Serve /livez /readyz /metrics.")] = True
 
 
-class RouteConfig(Section):
+class RouteConfig(Section, frozen=True, kw_only=True):
     """Which predictors serve the series of a stream whose key matches ``match`` (first route wins)."""
 
     match: Annotated[str, Meta(description="Shell pattern on the key, fields joined by |.")] = "*"
@@ -100,7 +100,7 @@ class RouteConfig(Section):
     shadows: Annotated[list[str], Meta(description="Predictors that run and are scored beside it.")] = []
 
 
-class StreamConfig(Section):
+class StreamConfig(Section, frozen=True, kw_only=True):
     """One flow of telemetry: a topic, its schema and what is forecast from it."""
 
     topic: Annotated[str, Meta(min_length=1, description="Kafka topic.")]
@@ -135,14 +135,14 @@ class StreamConfig(Section):
     routes: Annotated[list[RouteConfig], Meta(min_length=1, description="First match wins.")]
 
 
-class PredictorConfig(Section):
+class PredictorConfig(Section, frozen=True, kw_only=True):
     """A named predictor: its weights are shared by all series routed to it (a weight group)."""
 
     plugin: Name
     options: dict[str, Any] = {}
 
 
-class HookConfig(Section):
+class HookConfig(Section, frozen=True, kw_only=True):
     """An adaptation hook on one stream."""
 
     plugin: Name
@@ -158,14 +158,14 @@ class HookConfig(Section):
     options: dict[str, Any] = {}
 
 
-class ActuatorConfig(Section):
+class ActuatorConfig(Section, frozen=True, kw_only=True):
     """A named actuator."""
 
     plugin: Name
     options: dict[str, Any] = {}
 
 
-class LearnConfig(Section):
+class LearnConfig(Section, frozen=True, kw_only=True):
     """Retraining from stored observations in a child process."""
 
     enabled: bool = False
@@ -178,7 +178,7 @@ class LearnConfig(Section):
     keep_versions: Annotated[int, Meta(ge=2, description="Artefacts kept per predictor.")] = 5
 
 
-class Config(Section):
+class Config(Section, frozen=True, kw_only=True):
     """The whole file."""
 
     daemon: DaemonConfig = DaemonConfig()
