@@ -1,7 +1,7 @@
 """Rows onto the time grid: slots, duplicate and late rows, gaps, rounds. Vectorised; the order of the log decides.
 
-slot = floor((event_time_us - phase_us) / period_us + 1/2). For each series the first row of a slot wins; a row behind the
-newest slot of its series is late. None of it depends on how the log was cut into polls.
+slot = floor((event_time_us - phase_us) / period_us + 1/2). For each series the first row of a slot wins; a row
+behind the newest slot of its series is late. None of it depends on how the log was cut into polls.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ def slot_time_us(slot: IntArray, period_us: int, phase_us: int) -> IntArray:
 
 @dataclass(slots=True)
 class Aligned:
-    """Verdict on n rows: ``accepted``, ``duplicate`` and ``late`` are masks (n,); ``previous`` int64 (n,) is the slot
+    """Verdict on n rows: masks (n,) of which exactly one holds, and for the accepted ones where they stand.
 
-    that the series had before the row (``NO_SLOT`` when none); ``round`` int32 (n,) counts from 0, -1 when not accepted.
+    ``previous`` int64 (n,) is the slot that the series had before the row (``NO_SLOT`` when none); ``round`` int32 (n,)
+    counts from 0, -1 when not accepted.
     """
 
     accepted: BoolArray

@@ -1,4 +1,4 @@
-"""What is plausible enters, what is not is counted by reason and kept out. Judged against the ingest time, never now."""
+"""What is plausible enters, the rest is counted by reason and kept out; judged against the ingest time, never now."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class MemoryRecord(NamedTuple):
 
 @dataclass
 class MemoryLog:
-    """Topics with partitions and offsets in this process. Records are kept until ``trim``; keys choose the partition."""
+    """Topics with partitions and offsets in this process; keys choose the partition, ``trim`` forgets old records."""
 
     partitions: Mapping[str, int]
     _logs: dict[TopicPartition, list[MemoryRecord]] = field(default_factory=dict)

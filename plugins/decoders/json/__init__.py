@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+
 from netpredict.errors import ConfigError
 from netpredict.ingest.decode import Decoded, Reject
 from netpredict.ingest.messages import SCHEMAS
@@ -27,7 +28,7 @@ class JsonOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class JsonDecoder:
-    """Decodes one schema. ``columns`` are field names of the message, plus ``serving`` and ``approximate`` of reports."""
+    """Decodes one schema; columns are fields of its messages, and ``serving`` and ``approximate`` of reports."""
 
     api_version = 1
 
@@ -55,7 +56,7 @@ class JsonDecoder:
         rejects: list[Reject] = []
         decode = self._decode
         try:
-            messages = [decode(record.value) for record in records]  # type: ignore[arg-type]
+            messages: list[Any] = [decode(record.value) for record in records]  # type: ignore[arg-type]
             where = np.arange(len(messages), dtype=np.int32)
             if self._something_is_odd(records, messages):
                 messages, where = self._one_by_one(records, rejects)
@@ -63,7 +64,7 @@ class JsonDecoder:
             messages, where = self._one_by_one(records, rejects)
         return (self._report_rows if self._reports else self._plain_rows)(messages, where, rejects)
 
-    def _something_is_odd(self, records: Sequence[LogRecord], messages: list[Any]) -> bool:
+    def _something_is_odd(self, records: Sequence[LogRecord], messages: Sequence[Any]) -> bool:
         return (
             not self._accepted.issuperset({message.schema for message in messages})
             or max(map(len, [record.value for record in records]), default=0) > self._options.max_bytes  # type: ignore[arg-type]
