@@ -16,7 +16,7 @@ def climb_down(
     """First usable answer of each (row, KPI): float32 (n, kpis, horizon, levels) and uint8 (n, kpis) of ``Source``.
 
     A rung is (source, answer of that shape or None, mask (n,) of rows that may use it or None for all). An answer
-    counts only when all its leads and levels are finite; where no rung answers the values are NaN and the source is NONE.
+    counts only when all its leads and levels are finite; where no rung answers the values are NaN, the source NONE.
     """
     values = np.full(shape, np.nan, np.float32)
     sources = np.full(shape[:2], Source.NONE, np.uint8)
