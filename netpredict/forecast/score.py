@@ -65,7 +65,7 @@ class PendingRing:
         self.issued[rows[rows < self.capacity]] = NO_SLOT
 
     def add(self, rows: AnyArray, slot: IntArray, ticks: Int32Array, observed: Int32Array, sources: AnyArray) -> None:
-        """Remember forecasts issued at ``slot`` (n,): ticks (n, kpis, horizon, levels), observed and sources (n, kpis)."""
+        """Remember forecasts issued at ``slot`` (n,): ticks (n, kpis, horizon, levels), rest (n, kpis)."""
         _, horizon, _ = self._shape
         leads = np.arange(1, horizon + 1)
         by_lead = ticks.transpose(0, 2, 1, 3).reshape(len(rows), horizon, -1)
@@ -139,7 +139,7 @@ class Scoreboard:
             mine = known & (sources == source)
             if mine.any():
                 sums = np.add.reduceat(np.where(mine[..., None], terms, 0), starts, axis=0)
-                np.add.at(self._sums, (lane[starts], source), sums)
+                np.add.at(self._sums, (lane[starts], int(source)), sums)
 
     def sums(self, lane: int) -> Iterator[Sums]:
         """All (source, KPI, lead) of the bucket in progress that have a truth."""
