@@ -1,7 +1,7 @@
 """THE page: what one poll goes through. Replay, backtest and the daemon drive this same object.
 
-Nothing here reads a clock, a random number, the size of a poll or the moment of a commit, so that the store is a function
-of the log and the control journal alone.
+Nothing here reads a clock, a random number, the size of a poll or the moment of a commit, so that the store is a
+function of the log and the control journal alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -180,6 +180,7 @@ class Pipeline:
                 done += 1
             stream.run_round(batch.take(part), previous[part])
             self._advance_watermarks(stream, batch, part)
+        stream.hand_over_firings()
 
     def _batch(self, stream: Stream, inflows: list[_Inflow]) -> ObservationBatch:
         """The rows of all lanes, lane after lane, in log order; records are numbered through."""
@@ -227,7 +228,7 @@ class Pipeline:
         )
 
     def _segments(self, stream: Stream, batch: ObservationBatch) -> tuple[AnyArray, list[list[tuple[Lane, int]]]]:
-        """Cut each lane's rows where its watermark enters a new bucket: number of cuts before each row, and the cuts."""
+        """Cut each lane's rows where its watermark enters a new bucket: cuts before each row, and the cuts."""
         segment = np.zeros(len(batch), np.int64)
         closings: list[list[tuple[Lane, int]]] = []
         starts = np.flatnonzero(_changes(batch.lane))
@@ -278,7 +279,7 @@ class Pipeline:
     # -- ownership -----------------------------------------------------------------------------------------------
 
     def assign(self, topic_partition: TopicPartition, topic_id: str = "") -> tuple[Lane, int | None]:
-        """Own a topic partition: take its epoch and read it. The lane, and the stored offset (None: never committed)."""
+        """Own a topic partition: take its epoch, read it; the lane and the stored offset (None: never committed)."""
         stream = self.streams[topic_partition.topic]
         snapshot = self._store.assign(self._group, topic_partition, stream.name, topic_id, self._owner)
         lane = stream.add_lane(lambda index: Lane.owned(index, topic_partition, snapshot))
@@ -340,7 +341,7 @@ class Pipeline:
         lane.journal.append(JournalRow(lane.next_offset, "activate", {"predictor": name, "version": version}))
 
     def activate(self, stream_name: str, name: str, version: str) -> None:
-        """Let a version serve from the next record on, in every owned lane of the stream; the old one stays beside it."""
+        """Let a version serve from the next record on in every owned lane; the old one stays until it is warm."""
         for topic_partition, lane in sorted(self.lanes.items()):
             stream = self.streams[topic_partition.topic]
             stored = lane.state.versions.get(name, [])
@@ -468,11 +469,11 @@ def _changes(values: AnyArray) -> AnyArray:
     return changed
 
 
-def _by_lane(chunks: Sequence[tuple[object, ...]]) -> dict[int, list[tuple[object, ...]]]:
+def _by_lane(chunks: Sequence[Any]) -> dict[int, list[tuple[Any, ...]]]:
     """Parts of chunks (NamedTuples with a ``lane`` column) by lane, in order."""
-    parts: dict[int, list[tuple[object, ...]]] = {}
+    parts: dict[int, list[tuple[Any, ...]]] = {}
     for chunk in chunks:
-        lane: Int32Array = chunk.lane  # type: ignore[attr-defined]
+        lane: Int32Array = chunk.lane
         for index in np.unique(lane).tolist():
             mine = slice(None) if (lane == index).all() else lane == index
             parts.setdefault(index, []).append(
@@ -481,9 +482,8 @@ def _by_lane(chunks: Sequence[tuple[object, ...]]) -> dict[int, list[tuple[objec
     return parts
 
 
-def _forecast_rows(stream: Stream, *part: object) -> ForecastRows:
-    model_id, _, *columns = part
-    return ForecastRows(model_id, stream.layout, *columns)  # type: ignore[arg-type]
+def _forecast_rows(stream: Stream, model_id: int, _lane: Int32Array, *columns: Any) -> ForecastRows:
+    return ForecastRows(model_id, stream.layout, *columns)
 
 
 def _sums(stream: Stream, row: ScoreRow) -> Sums:

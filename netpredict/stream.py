@@ -163,6 +163,7 @@ class Stream:
         self.rungs = self._fallback_rungs(fallback)
         self.forecasts: list[ForecastChunk] = []
         self.observations: list[ObservationChunk] = []
+        self._fired: list[tuple[int, int, Firing, tuple[str, ...]]] = []
         self.forecasts_by_source = np.zeros(4, np.int64)
         for bound in self.hooks:
             self.table.add_columns(bound.columns())
@@ -547,10 +548,19 @@ class Stream:
                 LOG.error("hook_failed", hook=bound.name, error=str(error)[:500])
                 continue
             self.table.scatter(bound.prefix, batch.series, state_after)
-            for lane_index, firing in fired:
-                lane = self.lanes[lane_index]
-                if lane is not None:
-                    lane.firings.append((firing, tuple(bound.config.actuators)))
+            names = tuple(bound.config.actuators)
+            self._fired += [
+                (int(batch.record[action.row]), lane, firing, names)
+                for action, (lane, firing) in zip(due, fired, strict=True)
+            ]
+
+    def hand_over_firings(self) -> None:
+        """Give the firings of a poll to their lanes in the order of the log, not of the rounds."""
+        for _, index, firing, actuators in sorted(self._fired, key=lambda fired: fired[0]):
+            lane = self.lanes[index]
+            if lane is not None:
+                lane.firings.append((firing, actuators))
+        self._fired.clear()
 
     def _hook_batch(self, batch: ObservationBatch, served: Served) -> HookBatch:
         values = self.rounding.values(served.ticks)

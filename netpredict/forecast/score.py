@@ -118,7 +118,7 @@ class Scoreboard:
         self._sums[lane] = 0
 
     def score(self, rows: AnyArray, lane: AnyArray, slot: IntArray, truth: Int32Array) -> None:
-        """Pair what is due at ``slot`` (n,) with ``truth`` ticks (n, kpis); rows of a lane stand together."""
+        """Pair what is due at ``slot`` (n,) with ``truth`` ticks (n, kpis); rows of a lane stand together once."""
         ticks, naive, sources = self.pending.due(rows, slot)
         y = truth[:, None, :].astype(np.int64)
         known = (y != MISSING_TICKS) & (naive != MISSING_TICKS) & (sources != Source.NONE)
@@ -139,7 +139,7 @@ class Scoreboard:
             mine = known & (sources == source)
             if mine.any():
                 sums = np.add.reduceat(np.where(mine[..., None], terms, 0), starts, axis=0)
-                np.add.at(self._sums, (lane[starts], int(source)), sums)
+                self._sums[lane[starts], source] += sums  # lanes are unique here
 
     def sums(self, lane: int) -> Iterator[Sums]:
         """All (source, KPI, lead) of the bucket in progress that have a truth."""
