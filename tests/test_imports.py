@@ -19,6 +19,7 @@ LAYERS = (
     ("radio",),
     ("ingest", "forecast", "act", "store"),
     ("lane",),
+    ("stream",),
     ("pipeline",),
     ("learn", "traces", "evaluate"),
     ("operate",),
