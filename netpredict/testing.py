@@ -129,7 +129,7 @@ class MemoryStore:
             {"id": len(self.lanes) + 1, "epoch": 0, "next": None, "topic_id": topic_id, "state": "", "counts": {}},
         )
         lane["epoch"] += 1
-        mine = {key: row for key, row in self.series.items() if row["lane"] == lane["id"]}
+        mine = {key: row for key, row in self.series.items() if row["lane"] == lane["id"] and "retired" not in row}
         series = []
         for series_id, row in mine.items():
             layout, slot, blob = self.states.get(series_id, (None, NO_SLOT, None))
@@ -154,7 +154,7 @@ class MemoryStore:
         for (_, series_id, model), (ticks, observed, sources, slot) in self.forecasts.items():
             series = self.series.get(series_id)
             wanted = model == model_id and series is not None and series["lane"] == lane_id and series["scored"]
-            if wanted and slot > self.states[series_id][1] - layout.horizon_steps:
+            if wanted and series_id in self.states and slot > self.states[series_id][1] - layout.horizon_steps:
                 found.append((slot, series_id, sources, ticks, observed))
         found.sort(key=lambda row: row[:2])
         return PendingForecasts(
@@ -209,7 +209,7 @@ class MemoryStore:
         for letter in part.dead_letters:
             self.dead_letters.setdefault((letter.topic_partition, letter.offset, letter.reason), letter)
         for series_id in part.retired_series:
-            self.series.pop(series_id, None)
+            self.series[series_id]["retired"] = True
             self.states.pop(series_id, None)
         self.journal.setdefault(part.topic_partition, []).extend(part.journal)
         self.gaps.setdefault(part.topic_partition, []).extend(part.gaps)

@@ -1,5 +1,6 @@
 """The pipeline over a log in this process: the store is a function of the log, however it was cut."""
 
+import math
 import random
 
 import msgspec
@@ -107,7 +108,7 @@ def messy_rows(seed=1, cells=9, minutes=80):
     for minute in range(minutes):
         for cell in rng.sample(range(cells), cells):
             luck = rng.random()
-            prb = round(30 + 20 * np.sin(minute / 9 + cell) + rng.gauss(0, 3), 2)
+            prb = round(30 + 20 * math.sin(minute / 9 + cell) + rng.gauss(0, 3), 2)
             if luck < 0.05:
                 continue
             rows.append(record(f"cell-{cell}", minute, None if luck > 0.97 else prb, connected_ues=float(cell)))
@@ -199,7 +200,7 @@ def test_a_zombie_with_an_old_epoch_changes_nothing(log):
     assert store.dump() == before
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.randoms(use_true_random=False), st.sampled_from([3, 50]))
 def test_the_order_of_series_in_the_log_changes_no_series_result(shuffler, poll):
     """Shuffle which series comes first, keeping each series' own order: every series ends bit for bit the same."""

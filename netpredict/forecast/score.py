@@ -66,9 +66,9 @@ class PendingRing:
 
     def add(self, rows: AnyArray, slot: IntArray, ticks: Int32Array, observed: Int32Array, sources: AnyArray) -> None:
         """Remember forecasts issued at ``slot`` (n,): ticks (n, kpis, horizon, levels), rest (n, kpis)."""
-        _, horizon, _ = self._shape
+        kpis, horizon, levels = self._shape
         leads = np.arange(1, horizon + 1)
-        by_lead = ticks.transpose(0, 2, 1, 3).reshape(len(rows), horizon, -1)
+        by_lead = ticks.transpose(0, 2, 1, 3).reshape(len(rows), horizon, kpis * levels)
         self.ticks[rows[:, None], (slot[:, None] + leads) % horizon, leads - 1] = by_lead
         place = slot % horizon
         self.issued[rows, place] = slot
