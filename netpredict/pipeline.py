@@ -7,7 +7,7 @@ function of the log and the control journal alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,6 +40,7 @@ from netpredict.types import (
     AnyArray,
     DeadLetter,
     Int32Array,
+    IntArray,
     ObservationBatch,
     PolledPartition,
     TopicPartition,
@@ -162,17 +163,18 @@ class Pipeline:
 
     def _run(self, stream: Stream, inflows: list[_Inflow]) -> None:
         batch = self._batch(stream, inflows)
-        aligned = align(batch.series, batch.slot, batch.record, stream.table.last_slot[batch.series])  # 4
+        stale = batch.slot < self._watermark_before(stream, batch) - stream.ttl_slots
+        aligned = align(batch.series, batch.slot, batch.record, stream.table.last_slot[batch.series], stale)  # 4
         verdicts = np.select([aligned.accepted, aligned.duplicate], [ACCEPTED, DUPLICATE], LATE).astype(np.int8)
         self._account(stream, inflows, verdicts)  # 5
+        stream.table.in_flight[batch.series] = True
         rows = np.flatnonzero(aligned.accepted)
         self.rows_pending += len(rows)
         batch, rounds, previous = batch.take(rows), aligned.round[rows], aligned.previous[rows]
         segment, closings = self._segments(stream, batch)
         order = np.lexsort((rounds, segment))
-        starts = np.flatnonzero(_changes(segment[order]) | _changes(rounds[order]))
         done = 0
-        for start, end in zip(starts, [*starts[1:], len(order)], strict=True):  # 6
+        for start, end in _runs(segment[order], rounds[order]):  # 6
             part = order[start:end]
             while done < segment[part[0]]:
                 for lane, bucket in closings[done]:
@@ -180,7 +182,18 @@ class Pipeline:
                 done += 1
             stream.run_round(batch.take(part), previous[part])
             self._advance_watermarks(stream, batch, part)
+        stream.table.in_flight[:] = False
         stream.hand_over_firings()
+
+    def _watermark_before(self, stream: Stream, batch: ObservationBatch) -> IntArray:
+        """The lane's watermark when each row arrives, int64 (n,)."""
+        before = np.empty(len(batch), np.int64)
+        for start, end in _runs(batch.lane):
+            lane = stream.lanes[batch.lane[start]]
+            assert lane is not None
+            before[start] = lane.state.watermark
+            before[start + 1 : end] = np.maximum(np.maximum.accumulate(batch.slot[start : end - 1]), before[start])
+        return before
 
     def _batch(self, stream: Stream, inflows: list[_Inflow]) -> ObservationBatch:
         """The rows of all lanes, lane after lane, in log order; records are numbered through."""
@@ -231,8 +244,7 @@ class Pipeline:
         """Cut each lane's rows where its watermark enters a new bucket: cuts before each row, and the cuts."""
         segment = np.zeros(len(batch), np.int64)
         closings: list[list[tuple[Lane, int]]] = []
-        starts = np.flatnonzero(_changes(batch.lane))
-        for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
+        for start, end in _runs(batch.lane):
             lane = stream.lanes[batch.lane[start]]
             assert lane is not None
             watermark = np.maximum(np.maximum.accumulate(batch.slot[start:end]), lane.state.watermark)
@@ -248,12 +260,10 @@ class Pipeline:
         return segment, closings
 
     def _advance_watermarks(self, stream: Stream, batch: ObservationBatch, part: AnyArray) -> None:
-        starts = np.flatnonzero(_changes(batch.lane[part]))
-        newest = np.maximum.reduceat(batch.slot[part], starts)
-        for index, slot in zip(batch.lane[part][starts].tolist(), newest.tolist(), strict=True):
-            lane = stream.lanes[index]
+        for start, end in _runs(batch.lane[part]):
+            lane = stream.lanes[batch.lane[part[start]]]
             assert lane is not None
-            lane.state.watermark = max(lane.state.watermark, slot)
+            lane.state.watermark = max(lane.state.watermark, int(batch.slot[part[start:end]].max()))
 
     def _close_bucket(self, stream: Stream, lane: Lane, bucket: int) -> None:
         lane.scores.extend(self._score_rows(stream, lane))
@@ -447,8 +457,7 @@ class Pipeline:
         table.touched[touched] = False
         touched = touched[np.argsort(table.lane[touched], kind="stable")]
         states: dict[int, list[StateRows]] = {}
-        starts = np.flatnonzero(_changes(table.lane[touched]))
-        for start, end in zip(starts, [*starts[1:], len(touched)], strict=True):
+        for start, end in _runs(table.lane[touched]):
             rows = touched[start:end]
             states[int(table.lane[rows[0]])] = [
                 StateRows(table.layout, table.series_id[rows], table.last_slot[rows], table.pack(rows))
@@ -462,11 +471,14 @@ class Pipeline:
         }
 
 
-def _changes(values: AnyArray) -> AnyArray:
-    """True where a value differs from the one before it, and at the first."""
-    changed = np.ones(len(values), bool)
-    changed[1:] = values[1:] != values[:-1]
-    return changed
+def _runs(*columns: AnyArray) -> Iterator[tuple[int, int]]:
+    """(start, end) of each longest run of rows that are equal in all these columns."""
+    changed = np.zeros(len(columns[0]), bool)
+    changed[:1] = True
+    for column in columns:
+        changed[1:] |= column[1:] != column[:-1]
+    starts = np.flatnonzero(changed).tolist()
+    return zip(starts, [*starts[1:], len(changed)], strict=False)
 
 
 def _by_lane(chunks: Sequence[Any]) -> dict[int, list[tuple[Any, ...]]]:

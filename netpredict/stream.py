@@ -291,7 +291,8 @@ class Stream:
 
     def _retire_silent(self, lane: Lane) -> None:
         rows = self.table.rows_of(lane.index)
-        silent = rows[self.table.last_slot[rows] < lane.state.watermark - self.ttl_slots]
+        overdue = self.table.last_slot[rows] < lane.state.watermark - self.ttl_slots
+        silent = rows[overdue & ~self.table.in_flight[rows]]  # one with rows to come starts cold by its gap
         if len(silent):
             lane.retired_series.extend(self.table.series_id[silent].tolist())
             lane.scored -= int((self.table.scored[silent] >= 0).sum())

@@ -123,10 +123,10 @@ def messy_rows(seed=1, cells=9, minutes=80):
     return rows
 
 
-def run(log, poll, commit_every=3, stop_after=None, store=None):
+def run(log, poll, commit_every=3, stop_after=None, store=None, config=CONFIG):
     """Drain the log into a store; with ``stop_after`` the process dies after so many polls, uncommitted work lost."""
     store = store or MemoryStore()
-    pipeline = make_pipeline(store)
+    pipeline = make_pipeline(store, config=config)
     source = MemorySource(log, poll)
     for topic_partition in source.changes().assigned:
         lane, offset = pipeline.assign(topic_partition)
@@ -240,6 +240,22 @@ def test_a_cold_series_is_served_by_the_ladder_and_says_so():
     _, _, sources, _ = store.forecasts[max(store.forecasts)]
     assert set(sources) == {Source.MODEL}
     assert Quality.WARMING
+
+
+def test_a_silent_series_is_retired_and_may_come_back_cold():
+    """cell-1 falls silent longer than its time to live, comes back with a stale stamp, then with a fresh one."""
+    rows = [record(f"cell-{cell}", minute, 40.0) for minute in range(5) for cell in range(2)]
+    rows += [record("cell-0", minute, 40.0) for minute in range(5, 240)]
+    rows += [record("cell-1", 3, 40.0), record("cell-1", 240, 40.0), record("cell-0", 241, 40.0)]
+    config = msgspec.json.decode(msgspec.json.encode(CONFIG))
+    config["streams"]["traffic"]["series_ttl_s"] = 3600.0
+    log = write_log(rows, 1)
+    reference = run(log, 5000, config=config)
+    assert [letter.reason for letter in reference.dead_letters.values()] == ["late"]
+    for poll in (1, 9, 100):
+        one, two = run(log, poll, config=config).dump(), reference.dump()
+        assert one["states"] == two["states"]
+        assert one["forecasts"] == two["forecasts"]
 
 
 def test_series_beyond_the_cap_are_refused_and_counted():
