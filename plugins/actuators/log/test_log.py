@@ -73,7 +73,9 @@ def test_a_stderr_that_does_not_take_the_line_may_be_tried_again(monkeypatch: py
 
 
 def test_the_commented_defaults_are_the_real_ones() -> None:
-    uncommented = "\n".join(line[1:] if line[:1] == "#" != line[1:2] else line for line in SAMPLE.read_text().split("\n"))
+    uncommented = "\n".join(
+        line[1:] if line[:1] == "#" != line[1:2] else line for line in SAMPLE.read_text().split("\n")
+    )
     section = tomllib.loads(uncommented)["actuators"]["log"]
     assert options_of(PLUGIN, section["options"], "actuators.log") == LogOptions()
     assert set(section["options"]) == set(LogOptions.__struct_fields__)
