@@ -67,6 +67,7 @@ def test_a_recorded_firing_is_not_applied_again(rig: Rig) -> None:
     rig.runner.run_pass()
     rig.runner.run_pass()
     assert rig.log.applied == ["f1"]
+    assert rig.runner.stats["applied"] == 1
 
 
 def test_every_actuator_of_a_firing_gets_it_though_the_cooldown_runs() -> None:
@@ -321,6 +322,8 @@ def test_an_outbox_that_is_away_is_asked_again_with_backoff(rig: Rig) -> None:
     rig.outbox.down = False
     rig.drain()
     assert rig.log.applied == ["f1"]
+    rig.outbox.down = True
+    assert rig.runner.run_pass() <= 0.5
 
 
 def test_an_outbox_that_no_retry_mends_ends_the_pass(rig: Rig) -> None:
@@ -363,8 +366,9 @@ def test_a_pass_asks_to_be_called_again_when_the_next_retry_is_due() -> None:
     assert rig.runner.run_pass() == random.Random(1).uniform(0.0, 0.5)
 
 
-def test_a_long_detail_is_cut(rig: Rig) -> None:
-    rig.log.script = [ActuatorError("x" * 10_000)]
+@pytest.mark.parametrize("answer", [ActuatorError("x" * 10_000), Outcome(OutcomeKind.FAILED, "locked", "x" * 10_000)])
+def test_a_long_detail_is_cut(rig: Rig, answer: object) -> None:
+    rig.log.script = [answer]
     rig.outbox.add(firing("f1"))
     rig.runner.run_pass()
     outcome = rig.outbox.outcome("f1")

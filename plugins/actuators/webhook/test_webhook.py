@@ -18,6 +18,7 @@ from netpredict_plugins.actuators.webhook import (
     ReceiverBusy,
     WebhookActuator,
     WebhookOptions,
+    _Deadline,
     _retry_after_s,
 )
 
@@ -243,6 +244,24 @@ def test_a_reply_that_drips_for_ever_costs_the_timeout_too(receiver: Receiver, s
     assert time.monotonic() - began_s < 3
     receiver.behave = answer(200)
     assert actuator.apply(FIRING).kind is OutcomeKind.APPLIED
+
+
+def test_a_connection_that_comes_about_after_the_deadline_is_cut_at_once() -> None:
+    class Stream:
+        def __init__(self, opened: socket.socket) -> None:
+            self.opened = opened
+
+        def get_extra_info(self, info: str) -> object:
+            return {"socket": self.opened}[info]
+
+    ours, theirs = socket.socketpair()
+    deadline = _Deadline(0.01)
+    with ours, theirs, deadline.watch() as extensions:
+        theirs.settimeout(5.0)
+        while not deadline.over:
+            time.sleep(0.001)
+        extensions["trace"]("connection.connect_tcp.complete", {"return_value": Stream(ours)})
+        assert theirs.recv(1) == b""
 
 
 def test_of_a_huge_reply_only_the_head_is_read_and_the_status_decides(receiver: Receiver) -> None:

@@ -152,9 +152,7 @@ class HandoverHook:
 
     def _tenure(self, batch: HookBatch, state: Mapping[str, AnyArray], reports: _Reports) -> IntArray:
         """Since which slot the serving radio cell of each row's report has been that; unchanged without one."""
-        known = batch.slot - state["last_slot"] <= self._options.forget_after_slots + 1
-        stays = (state["was_serving"] != 0) & known
-        as_serving = np.where(stays, state["tenure_slot"], batch.slot)
+        as_serving = np.where(state["was_serving"] != 0, state["tenure_slot"], batch.slot)
         return np.where(reports.has_serving, as_serving[reports.serving_row], state["tenure_slot"])
 
     def _timers(

@@ -102,10 +102,12 @@ def test_a_neighbour_that_is_better_by_more_than_offset_and_hysteresis_is_the_ta
     assert action.valid_for_s == 3.0
 
 
-@pytest.mark.parametrize("serving_dbm", [-100.0, -100.1, -93.37, -61.03])
-def test_the_comparison_is_strict_to_the_hundredth_of_a_db(serving_dbm: float) -> None:
-    assert World(**PLAIN).see(Report("u", 7, "s", {"s": serving_dbm, "n": round(serving_dbm + 4.0, 2)})) == []
-    assert World(**PLAIN).see(Report("u", 7, "s", {"s": serving_dbm, "n": round(serving_dbm + 4.01, 2)})) != []
+def test_the_comparison_is_strict_to_the_hundredth_of_a_db() -> None:
+    levels_dbm = [round(-140.0 + 0.37 * number, 2) for number in range(250)]
+    equal = [Report(f"u{s}", 7, "s", {"s": s, "n": round(s + 4.0, 2)}) for s in levels_dbm]
+    above = [Report(f"u{s}", 7, "s", {"s": s, "n": round(s + 4.01, 2)}) for s in levels_dbm]
+    assert World(**PLAIN).see(*equal) == []
+    assert len(World(**PLAIN).see(*above)) == 250
 
 
 def test_it_is_the_forecast_lead_steps_ahead_that_counts() -> None:
@@ -160,6 +162,10 @@ def test_leaving_takes_the_time_to_trigger_as_well() -> None:
 def test_the_cooldown_holds_for_the_ue_and_ends_in_its_slot() -> None:
     world = World(ttt_ms=0, cooldown_slots=3)
     assert world.run([5, 1, 5, 5, 5]) == [0, 3]
+
+
+def test_no_handover_to_a_neighbour_that_has_fallen_into_the_dead_band_when_the_cooldown_ends() -> None:
+    assert World(ttt_ms=0, cooldown_slots=3).run([5, 1, 5, 3, 5]) == [0, 4]
 
 
 def test_the_cooldown_outlives_the_radio_cells_that_were_there_when_it_began() -> None:
@@ -261,15 +267,22 @@ def test_a_report_without_exactly_one_serving_radio_cell_decides_nothing(serving
     world = World(**PLAIN)
     assert world.see(Report("u", 1, serving, {"s": -100, "n": -90, "m": -70})) == []
     assert len(world.see(Report("u", 2, "s", {"s": -100, "n": -90, "m": -70}))) == 1
+    world.see(Report("u", 3, serving, {"s": -100, "n": -90, "m": -70}))
+    assert world.see(Report("u", 4, "s", {"s": -100, "n": -90, "m": -70})) == []
 
 
 def test_a_cio_makes_a_target_more_or_less_welcome() -> None:
-    cells = {"s": -100.0, "a": -97.0, "b": -90.0}
+    cells = {"s": -100.0, "a": -104.0, "b": -90.0}
     cio_db = {"s": {"a": 12, "b": -8}, "other": {"b": 24}}
     world = World(**PLAIN, cio_db=cio_db)
     (action,) = world.see(Report("u", 1, "s", cells))
     assert targets([action]) == [("UE=u", "s", "a")]
-    assert (action.why["cio_db"], action.why["margin_db"]) == (12, 11.0)
+    assert (action.why["cio_db"], action.why["margin_db"]) == (12, 4.0)
+
+
+def test_among_candidates_the_cio_counts() -> None:
+    cells = {"s": -100.0, "a": -92.0, "b": -90.0}
+    assert targets(World(**PLAIN, cio_db={"s": {"a": 6}}).see(Report("u", 1, "s", cells))) == [("UE=u", "s", "a")]
 
 
 def test_a_cio_of_another_relation_changes_nothing() -> None:
