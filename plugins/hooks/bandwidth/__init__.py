@@ -102,7 +102,8 @@ class BandwidthHook:
     def decide(self, batch: HookBatch, state: Mapping[str, AnyArray]) -> tuple[FiringBatch, Mapping[str, AnyArray]]:
         """A new ratio where the need has left the deadband around the set one, and that one has stayed."""
         options, set_min = self._options, state["set_min_percent"]
-        demand = self._demand_percent(batch)
+        forecast = _forecast(batch, options.demand_kpi, self._tau, options.lead_steps)
+        demand = self._demand_percent(forecast)
         need = np.round(demand.max(axis=1) + options.headroom_percent, 6)
         step = options.step_percent
         usable = (batch.source != Source.NONE) & (batch.flags & _UNUSABLE == 0) & np.isfinite(need)
@@ -118,24 +119,24 @@ class BandwidthHook:
         }
         rows = np.flatnonzero(fires)
         return [
-            self._action(batch, row, demand[row], int(set_min[row]), int(target[row])) for row in rows.tolist()
+            self._action(batch, row, forecast[row], int(set_min[row]), int(target[row])) for row in rows.tolist()
         ], after
 
-    def _demand_percent(self, batch: HookBatch) -> Floats:
-        """Forecast demand at tau, (n, lead_steps)."""
-        forecast = _forecast(batch, self._options.demand_kpi, self._tau, self._options.lead_steps)
+    def _demand_percent(self, forecast: Floats) -> Floats:
+        """The forecast as a share of the resource blocks, (n, lead_steps)."""
         if self._options.demand_kpi == "dl_throughput_kbps":
             forecast = forecast * (100.0 / self._capacity_kbps)
         return np.clip(forecast, 0.0, 100.0)
 
-    def _action(self, batch: HookBatch, row: int, demand: Floats, set_min: int, target: int) -> DueAction:
+    def _action(self, batch: HookBatch, row: int, forecast: Floats, set_min: int, target: int) -> DueAction:
         options, key = self._options, batch.key_of(row).fields
         ratio = self._ratio(target)
+        demand = self._demand_percent(forecast)
         peak = int(demand.argmax())
         interval = batch.forecasts[options.demand_kpi][row, peak, [0, -1]]
         why = self._settings | {
             "forecast_source": Source(int(batch.source[row])).name.lower(),
-            "forecast_at_tau": _plain(_forecast(batch, options.demand_kpi, self._tau, options.lead_steps)[row]),
+            "forecast_at_tau": _plain(forecast),
             "demand_percent_by_lead": _plain(demand),
             "peak_lead_steps": peak + 1,
             "interval_levels": [batch.levels[0], batch.levels[-1]],

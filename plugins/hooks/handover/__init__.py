@@ -201,7 +201,8 @@ class HandoverHook:
     def _action(self, batch: HookBatch, row: int, serving_row: int, cio_ticks: float) -> DueAction:
         options, key = self._options, batch.key_of(row).fields
         source, target = batch.key_of(serving_row).fields[-1], key[-1]
-        forecast = np.round(_forecast(batch, options.lead_steps)[[serving_row, row]], KPIS[_KPI].decimals)
+        both = batch.forecasts[_KPI][[serving_row, row], options.lead_steps - 1]
+        forecast = np.round(both.astype(np.float64), KPIS[_KPI].decimals)
         observed = batch.observed[[serving_row, row], batch.columns.index(_KPI)]
         (serving_dbm, target_dbm), cio_db = forecast[:, _level_index(batch)].tolist(), cio_ticks / _TICKS_PER_DB
         why = {
