@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from memory_outbox import NOW_US, firing
 
 from netpredict.act.guards import Blackout, GuardSettings, LastApplied, Reason, in_blackout, parse_blackouts, why_not
 from netpredict.errors import ConfigError
 from netpredict.types import Firing, Mode
+from tests.act.memory_outbox import NOW_US, firing
 
 OPEN = GuardSettings(cooldown_s=60.0, rate_per_min=3)
 MINUTE_US = 60_000_000

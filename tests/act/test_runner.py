@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from memory_outbox import NOW_US, FakeActuator, FakeClock, MemoryOutbox, firing
 
 from netpredict.act.guards import GuardSettings, Reason
 from netpredict.act.hook import Actuator
 from netpredict.act.runner import UNVERIFIED, ActionRunner, GaveUp, Outbox, RunnerSettings
 from netpredict.errors import ActuatorError, ConfigError, StoreError, StoreUnavailable
 from netpredict.types import Firing, Mode, Outcome, OutcomeKind
+from tests.act.memory_outbox import NOW_US, FakeActuator, FakeClock, MemoryOutbox, firing
 
 NO_GUARDS = {"bandwidth": GuardSettings(cooldown_s=0.0)}
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from netpredict_plugins.actuators.log import PLUGIN, LogActuator, LogOptions
 
 from netpredict.errors import ActuatorError, ConfigError
 from netpredict.plugins import options_of
 from netpredict.types import Firing, Mode, Outcome, OutcomeKind
+from netpredict_plugins.actuators.log import PLUGIN, LogActuator, LogOptions
 
 SAMPLE = Path(__file__).with_name("sample.toml")
 FIRING = Firing(

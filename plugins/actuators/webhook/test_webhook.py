@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from netpredict.act.runner import RetryAfter
+from netpredict.errors import ActuatorError, ConfigError
+from netpredict.plugins import options_of
+from netpredict.types import Firing, Mode, Outcome, OutcomeKind
 from netpredict_plugins.actuators.webhook import (
     PLUGIN,
     ReceiverBusy,
@@ -21,11 +26,6 @@ from netpredict_plugins.actuators.webhook import (
     _Deadline,
     _retry_after_s,
 )
-
-from netpredict.act.runner import RetryAfter
-from netpredict.errors import ActuatorError, ConfigError
-from netpredict.plugins import options_of
-from netpredict.types import Firing, Mode, Outcome, OutcomeKind
 
 SAMPLE = Path(__file__).with_name("sample.toml")
 FIRING = Firing(

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from netpredict_plugins.hooks.bandwidth import PLUGIN, BandwidthHook, BandwidthOptions
 
 from netpredict.errors import ConfigError
 from netpredict.plugins import options_of
 from netpredict.types import AnyArray, DueAction, HookBatch, Quality, SeriesKey, Source
+from netpredict_plugins.hooks.bandwidth import PLUGIN, BandwidthHook, BandwidthOptions
 
 SAMPLE = Path(__file__).with_name("sample.toml")
 PERIOD_US = 900_000_000

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from netpredict_plugins.hooks.handover import PLUGIN, HandoverHook, HandoverOptions
 
 from netpredict.errors import ConfigError
 from netpredict.plugins import options_of
 from netpredict.types import NO_SLOT, AnyArray, DueAction, HookBatch, Quality, SeriesKey, Source
+from netpredict_plugins.hooks.handover import PLUGIN, HandoverHook, HandoverOptions
 
 SAMPLE = Path(__file__).with_name("sample.toml")
 LEVELS = (0.1, 0.5, 0.9)
