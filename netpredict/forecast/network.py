@@ -6,18 +6,38 @@ line. The scaling has no trainable part: it runs over a whole history before the
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import, which is when TensorFlow reads it
-
-import keras
 import numpy as np
-import tensorflow as tf
 
 from netpredict.errors import ArtefactError, ConfigError, PluginError
 from netpredict.types import FeatureSpec, OutputSpec
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """TensorFlow's C++ side logs while it is imported, before any level applies; TF_CPP_MIN_LOG_LEVEL=0 keeps that."""
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
+        yield
+        return
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+with _hushed():
+    import keras
+    import tensorflow as tf
+
+__all__ = ["ABSURD", "SCALER_ROWS", "Network", "keras", "tf"]
 
 SCALER_ROWS = 4  # last value, running mean, running mean absolute deviation, number of values seen
 ABSURD = 1e30  # larger magnitudes are taken as missing: their squares and differences would overflow
@@ -126,7 +146,7 @@ class Network:
             variable.assign(np.asarray(weights[name]))
 
     def scale(self, values: Any, scaler: Any) -> Any:
-        """One causal step of the scaler: (n, k) natural values, NaN = missing, into the (n, SCALER_ROWS, k) behind it."""
+        """One causal step of the scaler: (n, k) natural values, NaN = missing -> new (n, SCALER_ROWS, k)."""
         last, mean, deviation, count = tf.unstack(scaler, axis=1)
         is_seen = tf.abs(values) < ABSURD  # false for NaN
         seen = tf.cast(is_seen, tf.float32)
@@ -154,15 +174,15 @@ class Network:
         columns = [tf.clip_by_value(level, -CLIP, CLIP), tf.clip_by_value(move, -CLIP, CLIP), missing]
         return tf.concat([*columns, tf.sin(angle), tf.cos(angle)], axis=1), last, scale, ever
 
-    def recur(self, inputs: Any, rnn: Any) -> tuple[Any, Any]:
-        """One step of every rnn_cell: (n, input_width) and (n, state rows, units) -> (n, units), new state rows."""
-        rows, states = tf.unstack(rnn, axis=1), []
+    def recur(self, inputs: Any, rows: list[Any], training: bool = False) -> tuple[Any, list[Any]]:
+        """One step of every rnn_cell: (n, input_width) and the state rows, each (n, units) -> (n, units), new rows."""
+        states: list[Any] = []
         for index, cell in enumerate(self.cells):
             mine = rows[index * self.states_per_cell : (index + 1) * self.states_per_cell]
-            inputs, new = cell(inputs, mine, training=False)
+            inputs, new = cell(inputs, mine, training=training)
             states += list(new) if isinstance(new, list | tuple) else [new]
             inputs = self.norms[index](inputs) if self.norms else inputs
-        return inputs, tf.stack(states, axis=1)
+        return inputs, states
 
     def quantiles(self, hidden: Any) -> list[Any]:
         """(n, units) -> one (n, kpis, horizon) per level on the normalised scale, none below the level before it."""
@@ -183,17 +203,11 @@ class Network:
         values, calendar = features[:, : self.observed], features[:, self.observed :]
         after = self.scale(values, scaler)
         inputs, last, scale, ever = self.encode(values, calendar, scaler, after)
-        output, rnn = self.recur(inputs, rnn)
+        output, rows = self.recur(inputs, tf.unstack(rnn, axis=1))
         centre = tf.where(self.of_kpis(ever), self.of_kpis(last), np.nan)[:, :, None]
         width = self.of_kpis(scale)[:, :, None]
-        return tf.stack([centre + width * level for level in self.quantiles(output)], axis=3), rnn, after
-
-
-def initial_rnn(network: Network, rows: int, units: int) -> Any:
-    """Zero state rows for so many series."""
-    return np.zeros((rows, len(network.cells) * network.states_per_cell, units), dtype=np.float32)
-
-
-def column_names(weights: Sequence[str]) -> list[str]:
-    """Names sorted as an artefact lists them."""
-    return sorted(weights)
+        return (
+            tf.stack([centre + width * level for level in self.quantiles(output)], axis=3),
+            tf.stack(rows, axis=1),
+            after,
+        )
