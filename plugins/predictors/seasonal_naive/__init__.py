@@ -81,8 +81,8 @@ class SeasonalNaive:
         return np.where(counts, learnt, error).astype(np.float32)
 
     def _buckets_ahead(self, bucket: AnyArray, hour_of_day: FloatArray) -> AnyArray:
-        """Buckets (n, horizon) of the target slots; the hour tells where in its bucket a slot lies, if they part a day."""
-        into_us = np.full(len(bucket), self._width_us / 2)
+        """Buckets (n, horizon) of the target slots; the hour tells where in its bucket a slot lies."""
+        into_us = np.full(len(bucket), self._width_us / 2)  # unknown where buckets do not part a day evenly
         if _DAY_US % self._width_us == 0:
             into_us = (hour_of_day.astype(np.float64) * _HOUR_US + _FLOAT32_HOUR_US) % self._width_us
         jumps = ((into_us[:, None] + self._leads_us) // self._width_us).astype(np.int64)
