@@ -158,13 +158,9 @@ class _Run:
         flat = [tf.reshape(part, (-1, SCALER_ROWS, columns)) for part in (scaler[:-1], scaler[1:])]
         now = tf.reshape(values[:length], (-1, columns))
         inputs, last, scale, _ = network.encode(now, tf.reshape(calendar, (-1, calendar.shape[2])), *flat)
-        rows, outputs = tf.unstack(rnn, axis=1), []
-        self._forget_dropout()
-        for step in tf.unstack(tf.reshape(inputs, (length, -1, network.input_width))):
-            output, rows = network.recur(step, rows, training)
-            outputs.append(output)
-        self._forget_dropout()
-        levels = network.quantiles(tf.concat(outputs, axis=0))
+        sequence = tf.reshape(inputs, (length, -1, network.input_width))
+        outputs, rows = self._along(sequence, tf.unstack(rnn, axis=1), training)
+        levels = network.quantiles(outputs)
         ahead = [values[lead : lead + length] for lead in range(1, self.output.horizon_steps + 1)]
         truth = tf.stack([network.of_kpis(tf.reshape(part, (-1, columns))) for part in ahead], axis=2)
         target = (truth - network.of_kpis(last)[:, :, None]) / network.of_kpis(scale)[:, :, None]
@@ -172,6 +168,32 @@ class _Run:
         valid = (tf.abs(truth) < ABSURD) & trusted[:, :, None]
         target = tf.where(valid, tf.clip_by_value(target, -_TARGET_CLIP, _TARGET_CLIP), 0.0)
         return levels, target, tf.cast(valid, tf.float32), tf.stack(rows, axis=1)
+
+    def _along(self, sequence: Any, rows: list[Any], training: bool) -> tuple[Any, list[Any]]:
+        """The rnn_cells along a chunk (length, n, input_width) -> outputs (length * n, units), last state rows."""
+        self._forget_dropout()
+        if training:
+            self._draw_dropout(tf.shape(sequence)[1])
+        length, units = self.options.bptt_steps, self.options.units
+        outputs = tf.TensorArray(tf.float32, size=length, element_shape=(None, units))
+
+        def body(index: Any, outputs: Any, *rows: Any) -> Any:
+            output, new = self.network.recur(sequence[index], list(rows), training)
+            return index + 1, outputs.write(index, output), *new
+
+        _, outputs, *rows = tf.while_loop(
+            lambda index, *_: index < length, body, (tf.constant(0), outputs, *rows), maximum_iterations=length
+        )
+        self._forget_dropout()
+        return tf.reshape(outputs.stack(), (-1, units)), rows
+
+    def _draw_dropout(self, n: Any) -> None:
+        """One mask for all steps of the chunk, drawn outside the loop."""
+        width = self.network.input_width
+        for cell in self.network.cells:
+            cell.get_dropout_mask(tf.zeros((n, width)))
+            cell.get_recurrent_dropout_mask(tf.zeros((n, self.options.units)))
+            width = self.options.units
 
     def _forget_dropout(self) -> None:
         """A cell keeps its dropout masks for the steps of one sequence; they must not outlive the chunk."""

@@ -29,7 +29,14 @@ def noisy_sines(series=48, steps=400, missing=0.0, validation_from=320):
 
 
 def fitted(dataset, layer="gru", progress=None, **options):
-    settings = {"units": 16, "train_epochs": 4, "minibatch_size": 24, "bptt_steps": 24, "learning_rate": 0.01, **options}
+    settings = {
+        "units": 16,
+        "train_epochs": 4,
+        "minibatch_size": 24,
+        "bptt_steps": 24,
+        "learning_rate": 0.01,
+        **options,
+    }
     predictor = RecurrentPredictor(layer, Options(**settings), dataset.features, dataset.output)
     return predictor, predictor.fit(dataset, progress)
 
@@ -79,7 +86,7 @@ def test_what_is_held_out_does_not_reach_the_weights():
 
 
 def test_early_stopping_keeps_the_best_weights():
-    predictor, report = fitted(noisy_sines(12, 120, 0.0, 96), train_epochs=40, patience=1, learning_rate=0.1)
+    _, report = fitted(noisy_sines(12, 120, 0.0, 96), train_epochs=40, patience=1, learning_rate=0.1)
     assert report.train_epochs < 40
     assert report.train_epochs == len(report.loss) == len(report.validation_loss)
     assert min(report.validation_loss) == pytest.approx(report.scores["pinball"])
@@ -107,7 +114,9 @@ def test_without_held_out_steps_there_are_no_scores_and_all_train_epochs_run():
     assert all(math.isnan(loss) for loss in report.validation_loss)
 
 
-@pytest.mark.parametrize("extra", [{"optimiser": "rmsprop"}, {"optimiser": "sgd"}, {"optimiser": "adamw"}, {"l2": 0.01}])
+@pytest.mark.parametrize(
+    "extra", [{"optimiser": "rmsprop"}, {"optimiser": "sgd"}, {"optimiser": "adamw"}, {"l2": 0.01}]
+)
 def test_every_optimiser_and_penalty_learns(extra):
     _, report = fitted(noisy_sines(12, 120, 0.0, 96), train_epochs=2, **extra)
     assert report.loss[1] < report.loss[0]
