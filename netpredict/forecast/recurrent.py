@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from netpredict.errors import ConfigError
+from netpredict.forecast import bptt
 from netpredict.forecast.network import SCALER_ROWS, Network, tf
 from netpredict.types import (
     FeatureSpec,
@@ -103,13 +104,11 @@ class RecurrentPredictor:
 
     def fit(self, dataset: TrainingSet, progress: Progress | None = None) -> TrainingReport:
         """Train from scratch on the part before ``validation_from``, validate on the rest; seeded."""
-        from netpredict.forecast.bptt import fit
-
         if dataset.features != self._features or dataset.output != self._output:
             raise ConfigError("the training set has other columns or outputs than this predictor was built for")
         self._network = Network(self.layer, self.options, self._features, self._output)
         self._step = self._compiled()
-        return fit(self._network, self.options, dataset, progress)
+        return bptt.fit(self._network, self.options, dataset, progress)
 
     def weights(self) -> Mapping[str, Any]:
         """Name -> numpy array: rnn_cells, norms, head and the scaler's prior."""

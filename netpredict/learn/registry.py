@@ -1,4 +1,4 @@
-"""Artefacts on disk: a folder with ``manifest.json`` and ``weights.safetensors``, refused when a byte is unaccounted for.
+"""Artefacts on disk: a folder with ``manifest.json`` and ``weights.safetensors``, refused when a byte is off.
 
 No pickle and no Keras file is ever read: the network is built from whitelisted options, and weights are tensors only.
 The id of a version is the hash of all that determines its answers, so that the same training gives the same id.

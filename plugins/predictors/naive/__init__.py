@@ -14,6 +14,7 @@ from netpredict.plugins import Plugin
 from netpredict.types import FeatureSpec, FloatArray, Hidden, Outputs, OutputSpec, StateArray
 
 _NORMAL_FROM_MEAN_ABSOLUTE = 1.2533141  # sigma of a normal step / its mean absolute value
+_ABSURD = 1e30  # larger magnitudes are taken as missing: their differences would overflow
 
 
 class NaiveOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +55,7 @@ class Naive:
         """Elementwise throughout, so no row can change another."""
         value = features[:, self._columns]
         last, scale, age = hidden["last"], hidden["scale"], hidden["age"] + np.float32(1)
-        seen = np.isfinite(value)
+        seen = np.abs(value) < _ABSURD  # false for NaN
         step = np.abs(value - last) / np.sqrt(age)
         learnt = np.where(np.isfinite(scale), scale + self._options.forget_ratio * (step - scale), step)
         scale = np.where(seen, np.where(np.isfinite(last), learnt, np.nan), scale).astype(np.float32)

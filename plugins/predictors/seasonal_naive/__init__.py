@@ -14,6 +14,7 @@ from netpredict.plugins import Plugin
 from netpredict.types import AnyArray, FeatureSpec, FloatArray, Hidden, Outputs, OutputSpec, StateArray
 
 _NORMAL_FROM_MEAN_ABSOLUTE = 1.2533141  # sigma of a normal error / its mean absolute value
+_ABSURD = 1e30  # larger magnitudes are taken as missing: their differences would overflow
 _DAY_US = 86_400_000_000
 _HOUR_US = 3_600_000_000
 _FLOAT32_HOUR_US = 10_000  # more than float32 loses of an hour of the day
@@ -64,7 +65,8 @@ class SeasonalNaive:
         observed = len(self._features.observed)
         bucket = features[:, observed + 2].astype(np.int64)
         mean, weight = hidden["mean"].copy(), hidden["weight"].copy()
-        seen, known, grown = np.isfinite(value), weight[rows, bucket], self._keep * weight[rows, bucket] + np.float32(1)
+        seen, known = np.abs(value) < _ABSURD, weight[rows, bucket]  # not seen: NaN too
+        grown = self._keep * known + np.float32(1)
         surprise = np.where(seen, value, 0) - mean[rows, bucket]
         error = self._new_error(hidden["error"], np.abs(surprise), seen & (known > 0))
         mean[rows, bucket] += np.where(seen, surprise / grown, 0)
