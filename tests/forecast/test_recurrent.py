@@ -213,3 +213,26 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(spoil):
 def test_a_spec_that_cannot_be_answered_is_refused(output):
     with pytest.raises(ConfigError):
         RecurrentPredictor("gru", Options(), FEATURES, output)
+
+
+def aligned(array):
+    """A copy on a 64-byte boundary, which TensorFlow may use without copying it."""
+    raw = np.zeros(array.nbytes + 64, dtype=np.uint8)
+    start = -raw.ctypes.data % 64
+    copy = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def test_inputs_and_answers_never_share_memory():
+    predictor = predictor_of()
+    features = aligned(random_features(1, 4096)[0])
+    _, hidden = predictor.advance(features, cold(predictor, 4096))
+    hidden = {name: aligned(array) for name, array in hidden.items()}
+    before = features.copy(), {name: array.copy() for name, array in hidden.items()}
+    outputs, new = predictor.advance(features, hidden)
+    kept = {**{kpi: array.copy() for kpi, array in outputs.items()}, **{k: array.copy() for k, array in new.items()}}
+    np.testing.assert_equal((features, hidden), before)
+    for array in (features, *hidden.values()):
+        array.fill(99.0)
+    np.testing.assert_equal({**outputs, **new}, kept)
