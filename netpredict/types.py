@@ -41,15 +41,29 @@ class LogRecord(Protocol):
     """One record of a topic partition as a source hands it over; kafka-python's ConsumerRecord fits."""
 
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Place in the topic partition."""
+        ...
+
     @property
-    def timestamp(self) -> int: ...  # ms since the epoch, set by Kafka: the ingest time
+    def timestamp(self) -> int:
+        """ms since the epoch, set by Kafka: the ingest time."""
+        ...
+
     @property
-    def key(self) -> bytes | None: ...
+    def key(self) -> bytes | None:
+        """Bytes that chose the partition."""
+        ...
+
     @property
-    def value(self) -> bytes | None: ...
+    def value(self) -> bytes | None:
+        """The message; None is a tombstone."""
+        ...
+
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Names and bytes beside the message."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ class SeriesKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StateArray:
-    """Shape (without the leading series axis), dtype and first value of one named state array of a predictor or hook."""
+    """Shape (without the leading series axis), dtype and first value of one named state array."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"
@@ -305,4 +319,6 @@ class TrainingReport:
 class Progress(Protocol):
     """Told after each train_epoch: done and total epochs, losses, time left in s. May raise to cancel."""
 
-    def __call__(self, done: int, total: int, loss: float, validation_loss: float, left_s: float) -> None: ...
+    def __call__(self, done: int, total: int, loss: float, validation_loss: float, left_s: float) -> None:
+        """One train_epoch is done."""
+        ...

@@ -44,7 +44,7 @@ class Actuator(Protocol):
     api_version: int
 
     def apply(self, firing: Firing) -> Outcome:
-        """Set the value; idempotent by ``firing_id``. Raises ActuatorError, with ``retriable`` when a retry may help."""
+        """Set the value; idempotent by ``firing_id``. Raises ActuatorError, ``retriable`` when a retry may help."""
         ...
 
     def verify(self, firing: Firing) -> Outcome:

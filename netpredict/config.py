@@ -1,0 +1,263 @@
+"""The configuration: one TOML file, decoded strictly. The same definitions give the sample config and the JSON Schema.
+
+Precedence, highest first: environment ``NETPREDICT__SECTION__KEY`` (JSON or bare text; never a secret), the file, the
+default. An unknown key is an error. Names of sections inside ``[streams]``, ``[predictors]``, ``[hooks]`` and
+``[actuators]`` are free; a plugin's own settings stand in ``options`` and are checked by the plugin.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from netpredict.errors import ConfigError
+from netpredict.types import Mode
+
+T = TypeVar("T")
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the config file."""
+
+
+class DaemonConfig(Section, frozen=True, kw_only=True):
+    """The process."""
+
+    data_dir: Annotated[str, Meta(description="Folder for the lock file, models and figures.")] = "data"
+    commit_interval_s: Annotated[float, Meta(gt=0, le=60, description="A commit closes after this time, s.")] = 1.0
+    commit_rows_max: Annotated[int, Meta(ge=1, description="... or after this many rows.")] = 100_000
+    stall_after_s: Annotated[float, Meta(gt=0, description="Not alive when the loop stood still so long, s.")] = 60.0
+    drain_s: Annotated[float, Meta(gt=0, description="Time a stop may take to finish the commit in flight, s.")] = 60.0
+    seed: Annotated[int, Meta(ge=0, description="Seed of every pseudo-random choice.")] = 1
+    log_format: Annotated[Literal["json", "console"], Meta(description="Form of log lines on stderr.")] = "json"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level logged.")] = "info"
+
+
+class KafkaConfig(Section, frozen=True, kw_only=True):
+    """The broker; unused when the source is an in-process log."""
+
+    bootstrap_servers: Annotated[list[str], Meta(min_length=1, description="host:port of some brokers.")] = (
+        msgspec.field(default_factory=lambda: ["127.0.0.1:9092"])
+    )
+    group: Annotated[str, Meta(min_length=1, description="Consumer group; also names the progress in the store.")] = (
+        "netpredict"
+    )
+    client_id: Annotated[str, Meta(description="Client id told to the broker.")] = "netpredict"
+    group_instance_id: Annotated[str | None, Meta(description="Static member id (KIP-345), or none.")] = None
+    assignment: Annotated[Literal["eager", "cooperative"], Meta(description="Rebalance protocol.")] = "eager"
+    poll_records_max: Annotated[int, Meta(ge=1, le=100_000, description="Most records of one poll.")] = 5000
+    poll_timeout_s: Annotated[float, Meta(gt=0, le=10, description="Longest wait of one poll, s.")] = 0.5
+    fetch_min_bytes: Annotated[int, Meta(ge=1, description="Least bytes of one fetch.")] = 1
+    fetch_max_wait_s: Annotated[float, Meta(gt=0, le=10, description="Longest wait of one fetch, s.")] = 0.1
+    max_partition_fetch_bytes: Annotated[int, Meta(ge=1024, description="Most bytes per topic partition.")] = 8_388_608
+    session_timeout_s: Annotated[float, Meta(ge=6, le=300, description="Group session timeout, s.")] = 45.0
+    max_poll_interval_s: Annotated[float, Meta(ge=10, description="Longest time between polls, s.")] = 300.0
+    start: Annotated[
+        Literal["earliest", "latest"], Meta(description="Where a topic partition without stored offset begins.")
+    ] = "earliest"
+    rebuild_after_s: Annotated[
+        float, Meta(gt=0, description="Rebuild the client when the lag stands still so long, s.")
+    ] = 60.0
+
+
+class StoreConfig(Section, frozen=True, kw_only=True):
+    """The SQL store, which is the authority for offsets."""
+
+    url: Annotated[str, Meta(description="SQLAlchemy URL; sqlite:///FILE or postgresql+psycopg://...")] = (
+        "sqlite:///netpredict.db"
+    )
+    observations: Annotated[bool, Meta(description="Keep observations; training from the store needs them.")] = True
+    retention_days: Annotated[
+        float, Meta(gt=0, description="Forecasts and observations older than this are pruned.")
+    ] = 14.0
+    prune_rows: Annotated[int, Meta(ge=0, description="Most rows pruned behind each commit; 0 = never prune.")] = 50_000
+    retry_s: Annotated[float, Meta(gt=0, description="First wait before a failed commit is tried again, s.")] = 0.5
+    retry_max_s: Annotated[float, Meta(gt=0, description="Longest such wait, s.")] = 30.0
+
+
+class HttpConfig(Section, frozen=True, kw_only=True):
+    """Health and metrics."""
+
+    host: Annotated[str, Meta(description="Address to listen on; loopback unless you know better.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port; 0 = any free one.")] = 9464
+    enabled: Annotated[bool, Meta(description="Serve /livez /readyz /metrics.")] = True
+
+
+class RouteConfig(Section, frozen=True, kw_only=True):
+    """Which predictors serve the series of a stream whose key matches ``match`` (first route wins)."""
+
+    match: Annotated[str, Meta(description="Shell pattern on the key, fields joined by |.")] = "*"
+    active: Annotated[str, Meta(description="Predictor whose forecasts hooks see.")]
+    shadows: Annotated[list[str], Meta(description="Predictors that run and are scored beside it.")] = []
+
+
+class StreamConfig(Section, frozen=True, kw_only=True):
+    """One flow of telemetry: a topic, its schema and what is forecast from it."""
+
+    topic: Annotated[str, Meta(min_length=1, description="Kafka topic.")]
+    decoder: Annotated[Name, Meta(description="Decoder plugin.")] = "json"
+    schema: Annotated[str, Meta(description="Schema of the records, without its version.")]
+    series_by: Annotated[list[str], Meta(min_length=1, description="Fields that name a series, coarsest first.")]
+    period_s: Annotated[float, Meta(gt=0, description="Step of the time grid, s.")]
+    phase_s: Annotated[float, Meta(ge=0, description="Offset of the time grid, s.")] = 0.0
+    kpis: Annotated[list[str], Meta(min_length=1, description="KPIs that are forecast.")]
+    features: Annotated[list[str], Meta(description="Other observed columns that predictors see.")] = []
+    horizon_steps: Annotated[int, Meta(ge=1, le=512, description="How far ahead, steps.")] = 12
+    quantile_levels: Annotated[list[float], Meta(min_length=1, description="Levels of the forecast, rising.")] = (
+        msgspec.field(default_factory=lambda: [0.1, 0.5, 0.9])
+    )
+    max_gap_steps: Annotated[int, Meta(ge=0, le=1000, description="A longer gap restarts the series cold.")] = 10
+    max_future_s: Annotated[float, Meta(ge=0, description="Stamps later than ingest time + this are dead letters.")] = (
+        60.0
+    )
+    warm_steps: Annotated[int, Meta(ge=0, le=10_000, description="Steps a series needs before a model serves it.")] = 8
+    season_s: Annotated[float, Meta(ge=0, description="Length of the season, s; 0 = none.")] = 0.0
+    season_buckets: Annotated[int, Meta(ge=0, le=168, description="Bucket means kept per season.")] = 0
+    bucket_s: Annotated[
+        float | None, Meta(description="Calibration and scores take effect at ends of buckets this long, s.")
+    ] = None
+    score_series_max: Annotated[
+        int, Meta(ge=0, description="Series scored per topic partition; beyond it a hash sample.")
+    ] = 50_000
+    series_max: Annotated[int, Meta(ge=1, description="Series kept per topic partition; more are refused.")] = 1_000_000
+    series_ttl_s: Annotated[float, Meta(gt=0, description="A silent series is retired after this, s.")] = 604_800.0
+    routes: Annotated[list[RouteConfig], Meta(min_length=1, description="First match wins.")]
+
+
+class PredictorConfig(Section, frozen=True, kw_only=True):
+    """A named predictor: its weights are shared by all series routed to it (a weight group)."""
+
+    plugin: Name
+    options: dict[str, Any] = {}
+
+
+class HookConfig(Section, frozen=True, kw_only=True):
+    """An adaptation hook on one stream."""
+
+    plugin: Name
+    stream: str
+    mode: Mode = Mode.SHADOW
+    actuators: list[str] = msgspec.field(default_factory=lambda: ["log"])
+    cooldown_s: Annotated[
+        float, Meta(ge=0, description="Least time between two applied actions on one attribute, s.")
+    ] = 60.0
+    rate_per_min: Annotated[float, Meta(gt=0, description="Most applied actions of the hook per minute.")] = 600.0
+    blackout_utc: Annotated[list[str], Meta(description='Hours without actions, e.g. "22:00-05:30".')] = []
+    effect_s: Annotated[float, Meta(gt=0, description="How long an action is meant to hold, s.")] = 900.0
+    options: dict[str, Any] = {}
+
+
+class ActuatorConfig(Section, frozen=True, kw_only=True):
+    """A named actuator."""
+
+    plugin: Name
+    options: dict[str, Any] = {}
+
+
+class LearnConfig(Section, frozen=True, kw_only=True):
+    """Retraining from stored observations in a child process."""
+
+    enabled: bool = False
+    cron: Annotated[str, Meta(description="When to retrain: five cron fields, UTC.")] = "17 2 * * *"
+    history_steps: Annotated[int, Meta(ge=32, description="Newest steps per series that are trained on.")] = 2000
+    series_max: Annotated[int, Meta(ge=1, description="Series sampled for training.")] = 2000
+    validation_ratio: Annotated[float, Meta(gt=0, lt=1, description="Newest share held out.")] = 0.2
+    timeout_s: Annotated[float, Meta(gt=0, description="A training child is ended after this, s.")] = 3600.0
+    nice: Annotated[int, Meta(ge=0, le=19, description="Niceness of the training child.")] = 10
+    keep_versions: Annotated[int, Meta(ge=2, description="Artefacts kept per predictor.")] = 5
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole file."""
+
+    daemon: DaemonConfig = DaemonConfig()
+    kafka: KafkaConfig = KafkaConfig()
+    store: StoreConfig = StoreConfig()
+    http: HttpConfig = HttpConfig()
+    learn: LearnConfig = LearnConfig()
+    streams: dict[Name, StreamConfig] = {}
+    predictors: dict[Name, PredictorConfig] = {}
+    hooks: dict[Name, HookConfig] = {}
+    actuators: dict[Name, ActuatorConfig] = {}
+
+
+def load_config(path: Path | None, environment: Mapping[str, str] | None = None) -> Config:
+    """Read, override from the environment and check. ConfigError names the key and what is allowed."""
+    raw: dict[str, Any] = {}
+    if path is not None:
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from error
+    return parse_config(_overridden(raw, os.environ if environment is None else environment))
+
+
+def parse_config(raw: Mapping[str, Any]) -> Config:
+    """Decode and cross-check a config given as plain values."""
+    try:
+        config = msgspec.convert(raw, Config, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"config: {error}") from error
+    _check(config)
+    return config
+
+
+def _overridden(raw: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    for name, text in sorted(environment.items()):
+        path = name.lower().split("__")
+        if path[0] != "netpredict" or len(path) < 3:
+            continue
+        table = raw
+        for part in path[1:-1]:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{name}: {part} is not a table")
+        try:
+            table[path[-1]] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            table[path[-1]] = text
+    return raw
+
+
+def _check(config: Config) -> None:
+    topics = [stream.topic for stream in config.streams.values()]
+    if len(set(topics)) != len(topics):
+        raise ConfigError("streams: two streams read the same topic; give each stream a topic of its own")
+    for name, stream in config.streams.items():
+        _check_stream(f"streams.{name}", stream, config)
+    for name, hook in config.hooks.items():
+        if hook.stream not in config.streams:
+            raise ConfigError(f"hooks.{name}.stream: no stream named {hook.stream!r}")
+        for actuator in hook.actuators:
+            if actuator not in config.actuators:
+                raise ConfigError(f"hooks.{name}.actuators: no actuator named {actuator!r}")
+
+
+def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
+    levels = stream.quantile_levels
+    if levels != sorted(set(levels)) or not all(0 < level < 1 for level in levels):
+        raise ConfigError(f"{where}.quantile_levels: must rise and lie between 0 and 1, got {levels}")
+    columns = [*stream.kpis, *stream.features]
+    if len(set(columns)) != len(columns):
+        raise ConfigError(f"{where}: a column stands twice in kpis and features")
+    if bool(stream.season_s) != bool(stream.season_buckets):
+        raise ConfigError(f"{where}: season_s and season_buckets are given together or not at all")
+    if round(stream.period_s * 1_000_000) < 1:
+        raise ConfigError(f"{where}.period_s: below one microsecond")
+    for route in stream.routes:
+        for predictor in (route.active, *route.shadows):
+            if predictor not in config.predictors:
+                raise ConfigError(f"{where}.routes: no predictor named {predictor!r}")
+    if config.store.retention_days * 86_400 < 2 * stream.horizon_steps * stream.period_s:
+        raise ConfigError(f"store.retention_days: must span two horizons of {where}")

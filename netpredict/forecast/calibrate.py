@@ -1,0 +1,78 @@
+"""Adaptive conformal correction of quantiles, and the one rounding that all later parts see.
+
+Per lane, predictor version, KPI, lead and level a factor widens or narrows the distance of the quantile from the
+middle one. It moves at the end of a bucket by what share of truths lay at or below the quantile, after adaptive
+conformal inference (Gibbs and Candès 2021) on the log of the width; it is a function of integer counts alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from netpredict.types import MISSING_TICKS, FloatArray, Int32Array, IntArray
+
+GAIN = 2.0
+"""Change of log width per unit of miscoverage."""
+DAMPING = 50
+"""Truths at which a bucket moves the factor by half of the full gain."""
+LOG_FACTOR_MAX = math.log(20.0)
+
+
+def middle_of(levels: Sequence[float]) -> int:
+    """Index of the level nearest to the median: the point forecast."""
+    return int(np.argmin(np.abs(np.asarray(levels) - 0.5)))
+
+
+def widen(values: FloatArray, factor: FloatArray, middle: int) -> FloatArray:
+    """Scale each quantile's distance from the middle: (n, kpis, horizon, levels) both, a new array."""
+    centre = values[..., middle : middle + 1]
+    corrected: FloatArray = centre + (values - centre) * factor
+    return corrected
+
+
+def moved(factor: FloatArray, levels: Sequence[float], middle: int, below: IntArray, n: IntArray) -> FloatArray:
+    """The factors after a bucket: ``below`` (kpis, horizon, levels) of ``n`` (kpis, horizon) truths lay at or below.
+
+    Below the middle too many truths mean that the quantile is too high, above it too few: both widen.
+    """
+    share = below / np.maximum(n, 1)[..., None]
+    side = np.sign(np.arange(len(levels)) - middle)
+    miss = side * (np.asarray(levels) - share)
+    weight = (n / (n + DAMPING))[..., None]
+    logs = np.clip(np.log(factor.astype(np.float64)) + GAIN * weight * miss, -LOG_FACTOR_MAX, LOG_FACTOR_MAX)
+    return np.exp(logs).astype(np.float32)
+
+
+class Rounding:
+    """Fixed point of each KPI: ticks = value * 10**decimals, inside the KPI's range, quantiles never crossing."""
+
+    def __init__(self, decimals: Sequence[int], low: Sequence[float], high: Sequence[float]) -> None:
+        self._scale = np.array([10.0**places for places in decimals], np.float64)
+        self._low = np.round(np.array(low, np.float64) * self._scale)
+        self._high = np.round(np.array(high, np.float64) * self._scale)
+
+    def observed(self, values: FloatArray) -> Int32Array:
+        """float32 (n, k) to ticks int32 (n, k), NaN to MISSING_TICKS."""
+        with np.errstate(invalid="ignore"):
+            ticks = np.rint(values * self._scale)
+        return np.where(np.isnan(ticks), MISSING_TICKS, np.clip(ticks, -(2**31) + 1, 2**31 - 1)).astype(np.int32)
+
+    def forecast(self, values: FloatArray) -> Int32Array:
+        """float32 (n, k, horizon, levels) to ticks, clipped to the range and sorted along the levels."""
+        shape = (1, -1, 1, 1)
+        with np.errstate(invalid="ignore"):
+            ticks = np.rint(values * self._scale.reshape(shape))
+        missing = np.isnan(ticks)
+        np.clip(ticks, self._low.reshape(shape), self._high.reshape(shape), out=ticks)
+        if missing.any():
+            ticks[missing] = MISSING_TICKS
+        return np.maximum.accumulate(ticks.astype(np.int32), axis=-1)
+
+    def values(self, ticks: Int32Array) -> FloatArray:
+        """Ticks (n, k, horizon, levels) back to float32, MISSING_TICKS to NaN: what hooks and users see."""
+        values = (ticks / self._scale.reshape(1, -1, 1, 1)).astype(np.float32)
+        values[ticks == MISSING_TICKS] = np.nan
+        return values

@@ -1,0 +1,152 @@
+"""The SeriesTable: every per-series thing of a stream is a row of a numpy array that grows by doubling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from netpredict.types import NO_SLOT, AnyArray, Hidden, IntArray, StateArray
+
+FREE = -1
+"""Lane of a row that holds no series."""
+
+
+class SeriesTable:
+    """Dense rows of the series of one stream, over all its lanes.
+
+    Fixed columns: ``lane`` int32, ``series_id``, ``last_slot`` int64, ``route`` int16, ``scored`` int32 (row in the
+    pending rings, -1 = not scored), ``touched`` bool. Named columns hold hidden states and hook states; they are what a
+    commit packs, so a column is added before the first series that needs it and dropped when nobody does.
+    """
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self._free = list(range(capacity - 1, -1, -1))
+        self.capacity = capacity
+        self.keys: list[str] = [""] * capacity
+        self.lane = np.full(capacity, FREE, np.int32)
+        self.series_id = np.zeros(capacity, np.int64)
+        self.last_slot = np.full(capacity, NO_SLOT, np.int64)
+        self.route = np.zeros(capacity, np.int16)
+        self.scored = np.full(capacity, -1, np.int32)
+        self.touched = np.zeros(capacity, bool)
+        self._columns: dict[str, AnyArray] = {}
+        self._specs: dict[str, StateArray] = {}
+        self._packed: np.dtype[np.void] = np.dtype([])
+
+    def __len__(self) -> int:
+        return self.capacity - len(self._free)
+
+    def add_columns(self, specs: Mapping[str, StateArray]) -> None:
+        """Add named columns, filled with their first value; a name that is there already keeps its values."""
+        for name, spec in specs.items():
+            if name not in self._columns:
+                self._specs[name] = spec
+                self._columns[name] = np.full((self.capacity, *spec.shape), spec.fill, spec.dtype)
+        self._repack()
+
+    def drop_columns(self, names: Iterable[str]) -> None:
+        """Forget named columns."""
+        for name in names:
+            self._columns.pop(name, None)
+            self._specs.pop(name, None)
+        self._repack()
+
+    def _repack(self) -> None:
+        fields = [(name, spec.dtype, spec.shape) for name, spec in sorted(self._specs.items())]
+        self._packed = np.dtype(fields)
+        self.layout = json.dumps([[name, dtype, list(shape)] for name, dtype, shape in fields])
+
+    def column(self, name: str) -> AnyArray:
+        """The whole array of a named column (capacity, …); written through."""
+        return self._columns[name]
+
+    def allocate(self, lane: int, key: str, series_id: int) -> int:
+        """A fresh row for a new series."""
+        if not self._free:
+            self._grow()
+        row = self._free.pop()
+        self.keys[row] = key
+        self.lane[row] = lane
+        self.series_id[row] = series_id
+        return row
+
+    def free(self, rows: AnyArray) -> None:
+        """Give rows back, reset to what a fresh row holds."""
+        self.reset(rows)
+        self.lane[rows] = FREE
+        self.last_slot[rows] = NO_SLOT
+        self.scored[rows] = -1
+        self.touched[rows] = False
+        for row in rows.tolist():
+            self.keys[row] = ""
+            self._free.append(row)
+
+    def reset(self, rows: AnyArray) -> None:
+        """Set the named columns of these rows to their first values: a cold start."""
+        for name, column in self._columns.items():
+            column[rows] = self._specs[name].fill
+
+    def _grow(self) -> None:
+        old, self.capacity = self.capacity, self.capacity * 2
+        self._free.extend(range(self.capacity - 1, old - 1, -1))
+        self.keys.extend([""] * old)
+        for name, fill in (
+            ("lane", FREE),
+            ("series_id", 0),
+            ("last_slot", NO_SLOT),
+            ("route", 0),
+            ("scored", -1),
+            ("touched", False),
+        ):
+            setattr(self, name, _doubled(getattr(self, name), fill))
+        for name, column in self._columns.items():
+            self._columns[name] = _doubled(column, self._specs[name].fill)
+
+    def gather(self, prefix: str, names: Sequence[str], rows: AnyArray) -> dict[str, AnyArray]:
+        """Copies of the columns ``prefix + name`` at these rows, by name."""
+        return {name: self._columns[prefix + name][rows] for name in names}
+
+    def scatter(self, prefix: str, rows: AnyArray, values: Hidden) -> None:
+        """Write arrays (n, …) back into the columns ``prefix + name``."""
+        for name, array in values.items():
+            self._columns[prefix + name][rows] = array
+
+    def rows_of(self, lane: int) -> npt.NDArray[np.int64]:
+        """Rows that hold a series of this lane."""
+        return np.flatnonzero(self.lane == lane)
+
+    def pack(self, rows: AnyArray) -> npt.NDArray[np.uint8]:
+        """The named columns of these rows as bytes, uint8 (n, itemsize), by ``layout``."""
+        packed = np.empty(len(rows), self._packed)
+        for name in self._specs:
+            packed[name] = self._columns[name][rows]
+        return packed.view(np.uint8).reshape(len(rows), self._packed.itemsize)
+
+    def unpack(self, layout: str, rows: AnyArray, blob: bytes) -> None:
+        """Take packed rows; columns that this table does not have are left out, new ones keep their first value."""
+        fields = [(name, dtype, tuple(shape)) for name, dtype, shape in json.loads(layout)]
+        packed = np.frombuffer(blob, np.dtype(fields))
+        for name, dtype, shape in fields:
+            spec = self._specs.get(name)
+            if spec is not None and (spec.dtype, spec.shape) == (dtype, shape):
+                self._columns[name][rows] = packed[name]
+
+
+def _doubled(array: AnyArray, fill: float) -> AnyArray:
+    grown = np.full((2 * len(array), *array.shape[1:]), fill, array.dtype)
+    grown[: len(array)] = array
+    return grown
+
+
+def calendar(slot_time_us: IntArray, season_us: int, season_buckets: int) -> npt.NDArray[np.float32]:
+    """Calendar columns of ``FeatureSpec`` for slots at these times (µs, UTC): float32 (n, 3)."""
+    day_us = 86_400_000_000
+    columns = np.zeros((len(slot_time_us), 3), np.float32)
+    columns[:, 0] = (slot_time_us % day_us) / 3_600_000_000
+    columns[:, 1] = (slot_time_us // day_us + 3) % 7  # the epoch was a Thursday
+    if season_buckets:
+        columns[:, 2] = slot_time_us % season_us * season_buckets // season_us
+    return columns

@@ -1,0 +1,70 @@
+"""What is plausible enters, the rest is counted by reason and kept out; judged against the ingest time, never now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from netpredict.errors import ConfigError
+from netpredict.ingest.decode import Decoded
+from netpredict.radio.quantities import KPIS
+from netpredict.types import BoolArray, IntArray
+
+EARLIEST_US = 1_420_070_400_000_000
+"""2015-01-01: an earlier stamp is no time in µs (trap 1 of the radio reference: ms or truncated numbers)."""
+
+MAX_FIELD_CHARACTERS = 256
+
+
+@dataclass(slots=True)
+class Verdict:
+    """``refused`` maps a reason to a mask (n,) of rows; ``repaired`` counts values made missing, by column."""
+
+    refused: dict[str, BoolArray]
+    repaired: dict[str, int]
+
+
+class Firewall:
+    """Ranges by the KPI catalogue: a value outside becomes missing, a row without any KPI left is refused."""
+
+    def __init__(self, columns: Sequence[str], kpis: Sequence[str], max_future_s: float) -> None:
+        unknown = [column for column in columns if column not in KPIS]
+        if unknown:
+            raise ConfigError(f"unknown columns {', '.join(unknown)}; known are {', '.join(sorted(KPIS))}")
+        self._columns = tuple(columns)
+        self._kpis = [columns.index(kpi) for kpi in kpis]
+        self._low = np.array([KPIS[column].low for column in columns], np.float32)
+        self._high = np.array([KPIS[column].high for column in columns], np.float32)
+        self._max_future_us = round(max_future_s * 1_000_000)
+
+    def inspect(self, decoded: Decoded, ingest_time_us: IntArray) -> Verdict:
+        """Judge rows in place: implausible values of ``decoded.values`` become NaN."""
+        values = decoded.values
+        with np.errstate(invalid="ignore"):
+            outside = (values < self._low) | (values > self._high)
+        repaired: dict[str, int] = {}
+        if outside.any():
+            values[outside] = np.nan
+            counts = outside.sum(axis=0)
+            repaired = {name: int(n) for name, n in zip(self._columns, counts, strict=True) if n}
+        times = decoded.event_time_us
+        refused: dict[str, BoolArray] = {
+            "time_unit": times < EARLIEST_US,
+            "future": times > ingest_time_us + self._max_future_us,
+            "no_value": np.asarray(np.isnan(values[:, self._kpis]).all(axis=1), bool),
+        }
+        return Verdict({reason: mask for reason, mask in refused.items() if mask.any()}, repaired)
+
+
+def bad_key(key: str, fields: int) -> str | None:
+    """Why a key cannot name a series, or None. Checked once, when the series is new."""
+    parts = key.split("|")
+    if len(parts) != fields or not all(parts):
+        return "an identity is empty or contains |"
+    if len(key) > MAX_FIELD_CHARACTERS * fields:
+        return f"an identity is longer than {MAX_FIELD_CHARACTERS} characters"
+    if not key.isprintable():
+        return "an identity contains control or invisible characters"
+    return None

@@ -1,0 +1,216 @@
+"""What the pipeline hands to the store, and the port of a store.
+
+A *lane* is one stream on one topic partition: the unit of order, of ownership (epoch) and of fencing. A ``Commit``
+holds copies: the pipeline goes on while it is written. Stores are compared by natural keys, so every surrogate id here
+(``lane_id``, ``series_id``, ``model_id``) only has to be stable inside one store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from netpredict.types import DeadLetter, Firing, Int32Array, IntArray, TopicPartition
+
+SERIES_PER_LANE = 2**32
+"""``series_id = lane_id * SERIES_PER_LANE + number``: numbers are given out in log order, without asking the store."""
+
+COUNTS = ("accepted", "duplicate", "late", "dead", "control")
+"""Every offset covered is exactly one of these; control = offsets that never were records (markers, compaction)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastLayout:
+    """How the flat list of ticks of a forecast row is read: index = (kpi * horizon_steps + lead - 1) * levels + level.
+
+    A value is ticks / 10**decimals[kpi] in the KPI's unit; the target time of a lead is slot time + lead * period_us.
+    """
+
+    stream: str
+    kpis: tuple[str, ...]
+    decimals: tuple[int, ...]
+    levels: tuple[float, ...]
+    horizon_steps: int
+    period_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnLayout:
+    """How the ticks of an observation row are read: one number a column of the stream, null = missing."""
+
+    stream: str
+    columns: tuple[str, ...]
+    decimals: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One version of a predictor on a stream. ``version`` is the artefact's id, "-" for predictors without weights."""
+
+    model_id: int
+    stream: str
+    predictor: str
+    version: str
+    plugin: str
+    folder: str  # of the artefact; empty without weights
+    stage: str  # candidate, active, retired
+    created_us: int
+    scores: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class ForecastRows:
+    """n forecasts of one predictor version: ticks int32 (n, kpis * horizon * levels), MISSING_TICKS = none.
+
+    ``sources`` uint8 (n, kpis) of ``Source``; ``observed`` int32 (n, kpis): the truth at issue, i.e. the naive forecast.
+    """
+
+    model_id: int
+    layout: ForecastLayout
+    slot_time_us: IntArray
+    series_id: IntArray
+    sources: npt.NDArray[np.uint8]
+    quality: npt.NDArray[np.uint8]
+    ticks: Int32Array
+    observed: Int32Array
+
+
+@dataclass(slots=True)
+class ObservationRows:
+    """n accepted observations: ticks int32 (n, columns), MISSING_TICKS = missing; flags are ``Quality`` bits."""
+
+    layout: ColumnLayout
+    slot_time_us: IntArray
+    series_id: IntArray
+    event_time_us: IntArray
+    flags: npt.NDArray[np.uint8]
+    ticks: Int32Array
+
+
+@dataclass(slots=True)
+class StateRows:
+    """States of the n series touched: ``blob`` uint8 (n, itemsize), packed as ``layout`` (JSON text) says."""
+
+    layout: str
+    series_id: IntArray
+    slot: IntArray
+    blob: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """Sums of one score bucket (whole row, replaces the stored one). All sums are integers in ticks.
+
+    ``below`` counts truths at or below each level; ``pinball`` sums pinball loss * 1000 in ticks, by level.
+    """
+
+    model_id: int
+    source: int
+    kpi: str
+    lead_steps: int
+    bucket: int
+    n: int
+    abs_ticks: int
+    square_ticks: int
+    naive_abs_ticks: int
+    below: tuple[int, ...]
+    pinball: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRow:
+    """Something that entered from outside the log, taking effect before the record at ``effective_offset``."""
+
+    effective_offset: int
+    kind: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GapRow:
+    """Offsets that were skipped, and why."""
+
+    from_offset: int
+    to_offset: int
+    reason: str
+
+
+@dataclass(slots=True)
+class LaneCommit:
+    """One lane's share of a commit: ``old_offset`` must be what the store holds under ``epoch``, or it is fenced."""
+
+    lane_id: int
+    topic_partition: TopicPartition
+    epoch: int
+    old_offset: int
+    new_offset: int
+    counts: Mapping[str, int]  # by COUNTS, of this commit alone
+    state: str  # JSON text: watermark, bucket, calibration, series counter
+    new_series: list[tuple[int, str, int, bool]] = field(default_factory=list)  # series_id, key, first slot, scored
+    retired_series: list[int] = field(default_factory=list)
+    forecasts: list[ForecastRows] = field(default_factory=list)
+    observations: list[ObservationRows] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
+    series_states: list[StateRows] = field(default_factory=list)
+    journal: list[JournalRow] = field(default_factory=list)
+    firings: list[tuple[Firing, tuple[str, ...]]] = field(default_factory=list)  # with the names of its actuators
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    gaps: list[GapRow] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Commit:
+    """Everything between two offsets of some lanes, in order of topic partition."""
+
+    lanes: list[LaneCommit]
+
+
+@dataclass(slots=True)
+class LaneSnapshot:
+    """A lane as the store holds it, read in one transaction after its epoch was taken.
+
+    ``series`` rows: (series_id, key, last slot, scored, layout JSON, state bytes); a series without state has None there.
+    """
+
+    lane_id: int
+    epoch: int
+    next_offset: int | None  # None: never committed
+    topic_id: str
+    counts: Mapping[str, int]
+    state: str  # JSON text, "" when new
+    series: Sequence[tuple[int, str, int, bool, str | None, bytes | None]]
+    journal: Sequence[JournalRow]
+    bucket_scores: Sequence[ScoreRow]  # of the newest bucket, i.e. the sums in progress
+
+
+@dataclass(slots=True)
+class PendingForecasts:
+    """Stored forecasts whose truth is still to come, of one (lane, model): arrays of n rows like ``ForecastRows``."""
+
+    slot: IntArray
+    series_id: IntArray
+    sources: npt.NDArray[np.uint8]
+    ticks: Int32Array
+    observed: Int32Array
+
+
+class Store(Protocol):
+    """The SQL authority as the pipeline sees it."""
+
+    def assign(
+        self, group: str, topic_partition: TopicPartition, stream: str, topic_id: str, owner: str
+    ) -> LaneSnapshot:
+        """Take the next epoch of the topic partition and read the lane."""
+        ...
+
+    def pending_forecasts(self, lane_id: int, model_id: int, layout: ForecastLayout) -> PendingForecasts:
+        """Of each scored series: forecasts issued at its last slot or less than a horizon before it."""
+        ...
+
+    def commit(self, commit: Commit) -> set[TopicPartition]:
+        """One transaction, in the numbered order of DESIGN §2; gives the topic partitions that were fenced."""
+        ...

@@ -1,0 +1,174 @@
+"""Decoder of netpredict's own JSON messages (``netpredict.ingest.messages``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from netpredict.errors import ConfigError
+from netpredict.ingest.decode import Decoded, Reject
+from netpredict.ingest.messages import SCHEMAS
+from netpredict.plugins import Plugin
+from netpredict.types import FloatArray, Int32Array, LogRecord, Quality
+
+
+class JsonOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the json decoder."""
+
+    max_bytes: int = 65_536
+    """A longer record is refused, bytes."""
+    max_neighbours: int = 64
+    """A report with more neighbours is refused."""
+
+
+class JsonDecoder:
+    """Decodes one schema; columns are fields of its messages, and ``serving`` and ``approximate`` of reports."""
+
+    api_version = 1
+
+    def __init__(self, options: JsonOptions, schema: str, series_by: Sequence[str], columns: Sequence[str]) -> None:
+        name = f"netpredict.{schema}/1"
+        if name not in SCHEMAS:
+            known = ", ".join(sorted(text.split(".")[1].split("/")[0] for text in SCHEMAS))
+            raise ConfigError(f"schema {schema!r} is unknown; the json decoder reads {known}")
+        self._message: Any = SCHEMAS[name]
+        self._reports = schema == "rsrp"
+        fields = set(self._message.__struct_fields__) | ({"serving", "approximate"} if self._reports else set())
+        for column in (*series_by, *columns):
+            if column not in fields:
+                raise ConfigError(f"schema {schema!r} has no field {column!r}; it has {', '.join(sorted(fields))}")
+        self._options = options
+        self._accepted = {name}
+        self._name = re.compile(re.escape(name) + r"(\.\d{1,4})?")
+        self._decode = msgspec.json.Decoder(self._message).decode
+        self._series_by = tuple(series_by)
+        self._columns = tuple(columns)
+        self._key_of = _key_function(self._series_by)
+
+    def decode(self, records: Sequence[LogRecord]) -> Decoded:
+        """See ``netpredict.ingest.decode.Decoder``."""
+        rejects: list[Reject] = []
+        decode = self._decode
+        try:
+            messages: list[Any] = [decode(record.value) for record in records]  # type: ignore[arg-type]
+            where = np.arange(len(messages), dtype=np.int32)
+            if self._something_is_odd(records, messages):
+                messages, where = self._one_by_one(records, rejects)
+        except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError):
+            messages, where = self._one_by_one(records, rejects)
+        return (self._report_rows if self._reports else self._plain_rows)(messages, where, rejects)
+
+    def _something_is_odd(self, records: Sequence[LogRecord], messages: Sequence[Any]) -> bool:
+        return (
+            not self._accepted.issuperset({message.schema for message in messages})
+            or max(map(len, [record.value for record in records]), default=0) > self._options.max_bytes  # type: ignore[arg-type]
+            or None in map(self._key_of, messages)
+            or (self._reports and any(len(m.neighbours) > self._options.max_neighbours for m in messages))
+        )
+
+    def _one_by_one(self, records: Sequence[LogRecord], rejects: list[Reject]) -> tuple[list[Any], Int32Array]:
+        messages, index = [], []
+        for position, record in enumerate(records):
+            try:
+                messages.append(self._checked(record.value))
+                index.append(position)
+            except _RefusedError as refused:
+                rejects.append(Reject(position, *refused.args))
+        return messages, np.asarray(index, np.int32)
+
+    def _checked(self, value: bytes | None) -> Any:
+        if value is None:
+            raise _RefusedError("tombstone", "no value")
+        if len(value) > self._options.max_bytes:
+            raise _RefusedError("oversize", f"{len(value)} bytes, at most {self._options.max_bytes}")
+        try:
+            message = self._decode(value)
+        except msgspec.ValidationError as error:
+            raise _RefusedError("invalid", str(error)) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _RefusedError("undecodable", str(error)) from error
+        if not self._name.fullmatch(message.schema):
+            raise _RefusedError("schema", f"schema is {message.schema[:80]!r}")
+        if self._reports and len(message.neighbours) > self._options.max_neighbours:
+            raise _RefusedError("oversize", f"{len(message.neighbours)} neighbours")
+        if self._key_of(message) is None:
+            raise _RefusedError("invalid", f"one of {', '.join(self._series_by)} is absent")
+        if len(self._accepted) < 64:
+            self._accepted.add(message.schema)
+        return message
+
+    def _plain_rows(self, messages: list[Any], where: Any, rejects: list[Reject]) -> Decoded:
+        values = np.empty((len(messages), len(self._columns)), np.float32)
+        for column, name in enumerate(self._columns):
+            values[:, column] = _floats(list(map(attrgetter(name), messages)))
+        flags = np.array([message.suspect for message in messages], bool) * np.uint8(Quality.SUSPECT)
+        return Decoded(list(map(self._key_of, messages)), where, _times(messages), values, flags, rejects)
+
+    def _report_rows(self, messages: list[Any], where: Any, rejects: list[Reject]) -> Decoded:
+        rows = list(chain.from_iterable((message, *message.neighbours) for message in messages))
+        counts = np.fromiter((1 + len(message.neighbours) for message in messages), np.int64, len(messages))
+        serving = np.zeros(len(rows), np.float32)
+        serving[np.cumsum(counts) - counts] = 1.0
+        approximate = np.array([getattr(row, "approximate", False) for row in rows], bool)
+        values = np.empty((len(rows), len(self._columns)), np.float32)
+        for column, name in enumerate(self._columns):
+            if name == "serving":
+                values[:, column] = serving
+            elif name == "approximate":
+                values[:, column] = approximate
+            else:
+                values[:, column] = _floats(list(map(attrgetter(name), rows)))
+        flags = np.repeat(np.array([message.suspect for message in messages], bool), counts) * np.uint8(Quality.SUSPECT)
+        flags = flags | (approximate * np.uint8(Quality.APPROXIMATE))
+        return Decoded(
+            self._report_keys(messages),
+            np.repeat(where, counts).astype(np.int32),
+            np.repeat(_times(messages), counts),
+            values,
+            flags.astype(np.uint8),
+            rejects,
+        )
+
+    def _report_keys(self, messages: list[Any]) -> list[str]:
+        keys: list[str] = []
+        for message in messages:
+            keys.append(self._key_of(message))
+            prefix = f"{message.ue_id}|" if "ue_id" in self._series_by else ""
+            keys.extend([prefix + neighbour.radio_cell_id for neighbour in message.neighbours])
+        return keys
+
+
+class _RefusedError(Exception):
+    """(reason, detail) of a record that cannot be read."""
+
+
+def _key_function(series_by: Sequence[str]) -> Callable[[Any], str]:
+    if len(series_by) == 1:
+        return attrgetter(series_by[0])
+    fields = attrgetter(*series_by)
+
+    def key(message: Any) -> str:
+        parts = fields(message)
+        return None if None in parts else "|".join(parts)  # type: ignore[return-value]
+
+    return key
+
+
+def _floats(column: list[float | None]) -> FloatArray:
+    return np.array(column, np.float64).astype(np.float32)
+
+
+def _times(messages: list[Any]) -> Any:
+    try:
+        return np.array([message.event_time_us for message in messages], np.int64)
+    except OverflowError:
+        return np.array([min(max(message.event_time_us, -1), 2**62) for message in messages], np.int64)
+
+
+PLUGIN = Plugin("json", JsonOptions, JsonDecoder)
