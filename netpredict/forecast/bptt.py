@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from netpredict.errors import DataError, NetpredictError
-from netpredict.forecast.calendar import calendar_columns
 from netpredict.forecast.network import ABSURD, SCALER_ROWS, Network, keras, tf
-from netpredict.types import AnyArray, FloatArray, Progress, TrainingReport, TrainingSet
+from netpredict.forecast.series import calendar
+from netpredict.types import AnyArray, FeatureSpec, FloatArray, IntArray, Progress, TrainingReport, TrainingSet
 
 WARM_STEPS = 8.0  # values a column has seen before its scale is trusted in a loss
 _TARGET_CLIP = 20.0  # in units of the scale; a series that wakes from a standstill would drown all others
@@ -65,7 +65,7 @@ class _Run:
         steps = len(self.values)
         self.cut = min(dataset.validation_from, steps)
         slots = np.asarray(dataset.first_slot)[None, :] + np.arange(steps)[:, None]
-        self.calendar = calendar_columns(dataset.features, slots)
+        self.calendar = _calendar(slots, dataset.features)
         self.order = np.random.default_rng(options.seed)
         self._learn_prior(self.values[: self.cut])
         self.scaler = self._scaler_history()
@@ -231,6 +231,12 @@ class _Run:
                 by_step, rnn = self.score_chunk(*chunk, rnn)
                 sums = sums + by_step.numpy()[max(0, self.cut - start) :].sum(axis=0, dtype=np.float64)
         return _scores(sums, self.output.kpis, self.output.levels)
+
+
+def _calendar(slots: IntArray, features: FeatureSpec) -> FloatArray:
+    """The columns that the live pipeline appends, for a (T, S) grid of slots."""
+    flat = calendar(slots.ravel() * features.period_us, features.season_us, features.season_buckets)
+    return flat.reshape(*slots.shape, flat.shape[1])
 
 
 def _padded(array: AnyArray, length: int, fill: float) -> AnyArray:

@@ -31,11 +31,11 @@ _TERMINATE_S = 2.0
 _PASSED_ON = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 
 
-class TrainingFailed(NetpredictError):  # noqa: N818
+class TrainingFailed(NetpredictError):
     """The child process died, or left no result that can be read."""
 
 
-class TrainingTimeout(NetpredictError):  # noqa: N818
+class TrainingTimeout(NetpredictError):
     """The training took longer than it was allowed; its process group was killed."""
 
     retriable = True

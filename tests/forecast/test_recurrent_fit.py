@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from netpredict.errors import ConfigError, DataError
-from netpredict.forecast.calendar import calendar_columns
 from netpredict.forecast.recurrent import RecurrentOptions, RecurrentPredictor
+from netpredict.forecast.series import calendar
 from netpredict.types import FeatureSpec, OutputSpec, TrainingSet
 
 
@@ -56,9 +56,9 @@ def test_the_skill_of_the_report_is_that_of_the_live_steps():
     hidden = {name: np.full((16, *a.shape), a.fill, a.dtype) for name, a in predictor.state_spec().items()}
     errors, naive_errors = [], []
     for t in range(396):
-        calendar = calendar_columns(FEATURES, np.full(16, t))
+        columns = calendar(np.full(16, t * FEATURES.period_us), FEATURES.season_us, FEATURES.season_buckets)
         values = dataset.values[:, t]
-        outputs, hidden = predictor.advance(np.concatenate([values, calendar], axis=1), hidden)
+        outputs, hidden = predictor.advance(np.concatenate([values, columns], axis=1), hidden)
         if t >= 320:
             truth, scale = dataset.values[:, t + 1 : t + 5, 0], hidden["scaler"][:, 2, :1]
             errors.append(np.abs(truth - outputs["load"][:, :, 1]) / scale)

@@ -3,13 +3,13 @@ import sys
 import time
 
 import pytest
-from noisy import OPTIONS, noisy_sines
 
 from netpredict.errors import ConfigError, DataError, PluginError
 from netpredict.learn import child
 from netpredict.learn.child import ARTEFACT, DATASET, JOB, LOG, TrainingFailed, TrainingTimeout, run_child, write_job
 from netpredict.learn.registry import load_artefact
 from netpredict.learn.train import train
+from tests.learn.noisy import OPTIONS, noisy_sines
 
 
 @pytest.fixture

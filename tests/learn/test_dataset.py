@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from noisy import FEATURES, OUTPUT, noisy_sines
 
 from netpredict.errors import DataError
 from netpredict.learn.dataset import align, build, read_arrays, write_arrays
 from netpredict.types import FeatureSpec
+from tests.learn.noisy import FEATURES, OUTPUT, noisy_sines
 
 
 def built(**changes):

@@ -4,13 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
-from noisy import FEATURES, OUTPUT
 from safetensors.numpy import save
 
 from netpredict.errors import ArtefactError
 from netpredict.learn import registry
 from netpredict.learn.registry import MANIFEST, WEIGHTS, Trained, load_artefact, save_artefact
 from netpredict.types import TrainingReport
+from tests.learn.noisy import FEATURES, OUTPUT
 
 TENSORS = {"head.kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "head.bias": np.zeros(3, np.float32)}
 

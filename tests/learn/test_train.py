@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from noisy import OPTIONS, noisy_sines
 
 from netpredict import plugins
 from netpredict.errors import ConfigError, PluginError
 from netpredict.learn.registry import load_artefact
 from netpredict.learn.train import LOSS_CURVE, train
+from tests.learn.noisy import OPTIONS, noisy_sines
 
 
 def test_two_trainings_give_the_same_version_and_an_artefact_that_serves(tmp_path):

@@ -42,10 +42,10 @@ class Naive:
         self._leads = np.arange(1, output.horizon_steps + 1)
 
     def state_spec(self) -> Mapping[str, StateArray]:
-        """NaN = never seen."""
+        """A negative ``age`` or ``scale`` is one that is not known yet: a hidden state must be finite."""
         shape = (len(self._columns),)
-        nan = float("nan")
-        return {"last": StateArray(shape, fill=nan), "scale": StateArray(shape, fill=nan), "age": StateArray(shape)}
+        unknown = StateArray(shape, fill=-1.0)
+        return {"last": StateArray(shape), "scale": unknown, "age": unknown}
 
     def output_spec(self) -> OutputSpec:
         """KPIs, horizon and levels as configured."""
@@ -54,19 +54,21 @@ class Naive:
     def advance(self, features: FloatArray, hidden: Hidden) -> tuple[Outputs, Hidden]:
         """Elementwise throughout, so no row can change another."""
         value = features[:, self._columns]
-        last, scale, age = hidden["last"], hidden["scale"], hidden["age"] + np.float32(1)
-        seen = np.abs(value) < _ABSURD  # false for NaN
-        step = np.abs(value - last) / np.sqrt(age)
-        learnt = np.where(np.isfinite(scale), scale + self._options.forget_ratio * (step - scale), step)
-        scale = np.where(seen, np.where(np.isfinite(last), learnt, np.nan), scale).astype(np.float32)
+        last, scale, age = hidden["last"], hidden["scale"], hidden["age"]
+        seen, known = np.abs(value) < _ABSURD, age >= 0  # not seen: NaN too
+        age = age + known
+        step = np.abs(value - last) / np.sqrt(np.maximum(age, 1))
+        learnt = np.where(scale >= 0, scale + self._options.forget_ratio * (step - scale), step)
+        scale = np.where(seen & known, learnt, scale).astype(np.float32)
         last = np.where(seen, value, last).astype(np.float32)
-        age = np.where(seen, np.float32(0), age)
+        age = np.where(seen, 0, age).astype(np.float32)
         return self._outputs(last, scale, age), {"last": last, "scale": scale, "age": age}
 
     def _outputs(self, last: FloatArray, scale: FloatArray, age: FloatArray) -> Outputs:
-        known = np.where(np.isfinite(scale), scale, self._options.first_scale_ratio * np.abs(last))
-        width = known[:, :, None] * np.sqrt(age[:, :, None] + self._leads)
-        quantiles = (last[:, :, None, None] + width[:, :, :, None] * self._factors).astype(np.float32)
+        centre = np.where(age >= 0, last, np.nan)
+        step = np.where(scale >= 0, scale, self._options.first_scale_ratio * np.abs(last))
+        width = step[:, :, None] * np.sqrt(np.maximum(age, 0)[:, :, None] + self._leads)
+        quantiles = (centre[:, :, None, None] + width[:, :, :, None] * self._factors).astype(np.float32)
         return {kpi: quantiles[:, index] for index, kpi in enumerate(self._output.kpis)}
 
 

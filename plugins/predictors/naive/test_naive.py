@@ -5,11 +5,12 @@ from statistics import NormalDist
 import msgspec
 import numpy as np
 import pytest
-from netpredict_plugins.predictors.naive import PLUGIN
 
 from netpredict.errors import ConfigError
 from netpredict.forecast.predictor import Predictor
+from netpredict.testing import check_predictor
 from netpredict.types import FeatureSpec, OutputSpec
+from netpredict_plugins.predictors.naive import PLUGIN
 
 FEATURES = FeatureSpec(("load", "rsrp_dbm"), 60_000_000)
 OUTPUT = OutputSpec(("load",), 4, (0.1, 0.5, 0.9))
@@ -38,6 +39,15 @@ def test_the_commented_defaults_are_the_real_ones():
     sample = (Path(__file__).parent / "sample.toml").read_text()
     defaults = tomllib.loads("\n".join(line[2:] for line in sample.splitlines() if line.startswith("# ")))
     assert defaults == msgspec.to_builtins(PLUGIN.options())
+
+
+def test_it_keeps_the_contract_of_a_predictor():
+    check_predictor(built(), FEATURES)
+
+
+def test_the_hidden_state_is_finite_from_the_first_step_on():
+    _, hidden = walked(built(), np.array([[np.nan, 1.0, np.inf, 1e38]]))
+    assert all(np.isfinite(array).all() for array in hidden.values())
 
 
 def test_on_a_ramp_it_errs_by_exactly_the_lead():

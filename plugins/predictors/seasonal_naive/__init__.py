@@ -50,9 +50,9 @@ class SeasonalNaive:
         self._leads_us = np.arange(1, output.horizon_steps + 1) * features.period_us
 
     def state_spec(self) -> Mapping[str, StateArray]:
-        """``weight`` 0 = this bucket was never seen."""
+        """``weight`` 0 = a bucket that was never seen, ``error`` below 0 = not known yet: hidden must be finite."""
         shape = (self._features.season_buckets, len(self._columns))
-        error = StateArray(shape[1:], fill=float("nan"))
+        error = StateArray(shape[1:], fill=-1.0)
         return {"mean": StateArray(shape), "weight": StateArray(shape), "error": error}
 
     def output_spec(self) -> OutputSpec:
@@ -73,13 +73,13 @@ class SeasonalNaive:
         weight[rows, bucket] = np.where(seen, grown, known)
         ahead = self._buckets_ahead(bucket, features[:, observed])
         means = np.where(weight[rows[:, None], ahead] > 0, mean[rows[:, None], ahead], np.nan)
-        spread = error[:, None, :, None] * self._factors
+        spread = np.where(error >= 0, error, np.nan)[:, None, :, None] * self._factors
         quantiles = (means[:, :, :, None] + spread).astype(np.float32)
         outputs = {kpi: quantiles[:, :, index] for index, kpi in enumerate(self._output.kpis)}
         return outputs, {"mean": mean, "weight": weight, "error": error}
 
     def _new_error(self, error: FloatArray, miss: FloatArray, counts: AnyArray) -> FloatArray:
-        learnt = np.where(np.isfinite(error), error + self._error_forget * (miss - error), miss)
+        learnt = np.where(error >= 0, error + self._error_forget * (miss - error), miss)
         return np.where(counts, learnt, error).astype(np.float32)
 
     def _buckets_ahead(self, bucket: AnyArray, hour_of_day: FloatArray) -> AnyArray:

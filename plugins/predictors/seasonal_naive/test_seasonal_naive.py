@@ -4,16 +4,23 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from netpredict_plugins.predictors.seasonal_naive import PLUGIN
 
 from netpredict.errors import ConfigError
-from netpredict.forecast.calendar import calendar_columns
 from netpredict.forecast.predictor import Predictor
+from netpredict.testing import check_predictor
 from netpredict.types import FeatureSpec, OutputSpec
+from netpredict_plugins.predictors.seasonal_naive import PLUGIN
 
 HOUR_US = 3_600_000_000
 HOURLY = FeatureSpec(("load",), HOUR_US, 24, 24 * HOUR_US)
 OUTPUT = OutputSpec(("load",), 6, (0.1, 0.5, 0.9))
+
+
+def calendar_columns(features, slot):
+    """As the pipeline appends them: hour of the day, weekday, bucket of the season."""
+    time_us = np.asarray(slot, dtype=np.int64) * features.period_us
+    bucket = time_us % features.season_us * features.season_buckets // features.season_us
+    return np.stack([time_us % (24 * HOUR_US) / HOUR_US, time_us // (24 * HOUR_US) % 7, bucket], axis=-1).astype("f4")
 
 
 def built(features=HOURLY, output=OUTPUT):
@@ -35,6 +42,15 @@ def test_the_commented_defaults_are_the_real_ones():
     sample = (Path(__file__).parent / "sample.toml").read_text()
     defaults = tomllib.loads("\n".join(line[2:] for line in sample.splitlines() if line.startswith("# ")))
     assert defaults == msgspec.to_builtins(PLUGIN.options())
+
+
+def test_it_keeps_the_contract_of_a_predictor():
+    check_predictor(built(), HOURLY)
+
+
+def test_the_hidden_state_is_finite_from_the_first_step_on():
+    _, hidden = walked(built(), np.array([[np.nan, 1.0, np.inf, 1e38]]))
+    assert all(np.isfinite(array).all() for array in hidden.values())
 
 
 def test_a_pure_season_is_forecast_exactly_once_it_was_seen():
