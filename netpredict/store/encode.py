@@ -51,8 +51,8 @@ def _looked_up(words: AnyArray, index: AnyArray) -> list[str]:
     count, width = index.shape
     table = np.empty((count, width + 1), dtype=ends.dtype)
     table[:, 0] = b"["
-    np.take(inner, index[:, :-1], out=table[:, 1:-1], mode="clip")
-    np.take(ends, index[:, -1], out=table[:, -1], mode="clip")
+    table[:, 1:-1] = inner[index[:, :-1]]
+    table[:, -1] = ends[index[:, -1]]
     texts = table.tobytes().translate(None, b"\0").decode("ascii").split("\n")
     del texts[-1]
     return texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -256,7 +257,7 @@ class History:
     # -- skill --------------------------------------------------------------------------------------------------------
 
     def skill(self, stream: str | None = None, from_bucket: int | None = None) -> list[Row]:
-        """Accuracy by stream, predictor, source, KPI and lead time over all topic partitions and buckets, in KPI units.
+        """Accuracy by stream, predictor, source, KPI and lead time over topic partitions and buckets, in KPI units.
 
         ``skill`` = 1 - mae / naive_mae (None when naive never errs); ``coverage`` maps "0.1..0.9" to the share of truths
         between these levels; ``pinball`` is the mean over the levels.
@@ -368,7 +369,7 @@ class History:
             with self._engine.connect() as connection:
                 yield connection
         except sa.exc.DBAPIError as error:
-            if isinstance(error.orig, sqlite.sqlite3.Error):
+            if isinstance(error.orig, sqlite3.Error):
                 raise sqlite.translated(error.orig, self._path) from error
             raise StoreError(f"{self._path}: {error.orig}") from error
 

@@ -296,7 +296,8 @@ class SqlStore:
         if number not in self._layouts and number not in layouts:
             shape = (layout.kpis, layout.decimals, layout.levels)
             row = (number, layout.stream, *map(text, shape), layout.horizon_steps, layout.period_us)
-            _register(connection, "forecast_layout", (*row, self._clock.now_us()))
+            into = "forecast_layout(layout_id, stream, kpis, decimals, levels, horizon_steps, period_us, created_us)"
+            _register(connection, into, (*row, self._clock.now_us()))
             layouts.add(number)
         return number
 
@@ -304,14 +305,14 @@ class SqlStore:
         number = column_layout_id(layout)
         if number not in self._layouts and number not in layouts:
             row = (number, layout.stream, text(layout.columns), text(layout.decimals), self._clock.now_us())
-            _register(connection, "column_layout", row)
+            _register(connection, "column_layout(layout_id, stream, columns, decimals, created_us)", row)
             layouts.add(number)
         return number
 
     def _state_layout(self, connection: sqlite3.Connection, layout: str, layouts: set[int]) -> int:
         number = layout_id(layout)
         if number not in self._layouts and number not in layouts:
-            _register(connection, "state_layout", (number, layout))
+            _register(connection, "state_layout(layout_id, layout)", (number, layout))
             layouts.add(number)
         return number
 
@@ -452,7 +453,7 @@ class SqlStore:
                 " FROM model_version WHERE ?1 IS NULL OR stream = ?1 ORDER BY model_id",
                 (stream,),
             ).fetchall()
-        return [ModelRow(*row, msgspec.json.decode(scores, type=dict[str, float])) for *row, scores in rows]
+        return [ModelRow(*(*row, msgspec.json.decode(scores))) for *row, scores in rows]
 
     def set_stage(self, model_id: int, stage: str) -> None:
         """Move a version to another stage."""
@@ -544,8 +545,8 @@ def _advance_offsets(
     return ours, fenced
 
 
-def _register(connection: sqlite3.Connection, table: str, row: tuple[Any, ...]) -> None:
-    insert_rows(connection, f"INSERT INTO {table}", [[value] for value in row], "ON CONFLICT (layout_id) DO NOTHING")
+def _register(connection: sqlite3.Connection, into: str, row: tuple[Any, ...]) -> None:
+    insert_rows(connection, f"INSERT INTO {into}", [[value] for value in row], "ON CONFLICT (layout_id) DO NOTHING")
 
 
 def _insert_gap(connection: sqlite3.Connection, lane_id: int, from_offset: int, to_offset: int, reason: str) -> None:
@@ -571,7 +572,10 @@ def _newest_scores(connection: sqlite3.Connection, lane_id: int) -> list[ScoreRo
         " ORDER BY model_id, source, kpi, lead_steps",
         (lane_id,),
     )
-    return [ScoreRow(*row[:7], int(row[7]), row[8], _whole_numbers(row[9]), _whole_numbers(row[10])) for row in rows]
+    return [
+        ScoreRow(*(*plain, int(squares), naive, _whole_numbers(below), _whole_numbers(pinball)))
+        for *plain, squares, naive, below, pinball in rows
+    ]
 
 
 def _whole_numbers(values: str) -> tuple[int, ...]:
