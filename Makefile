@@ -1,0 +1,58 @@
+# Everything a developer or CI does, by name. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+ARGS ?=
+
+export NETPREDICT_DATA ?= $(abspath ../shared/data)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench broker lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo 'test, bench, demo and broker take more words in ARGS, such as: make test ARGS="-k broker -x"'
+
+setup: $(VENV)/.stamp ## make .venv exactly as locked, with netpredict installed editable
+
+# uv and the packages both come with hashes. uv does not read pip's own configuration: where the index can only be had
+# through that, pip installs the same lock, slower and without removing what is no longer in it.
+$(VENV)/.stamp: pyproject.toml requirements.lock bootstrap.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r bootstrap.lock
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock bootstrap.lock \
+	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## show what netpredict does, without a broker (netpredict demo)
+	$(BIN)/netpredict demo $(ARGS)
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+# mypy finds the plugins under the name they are imported by
+lint: setup ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p build/mypy && ln -sfn ../../plugins build/mypy/netpredict_plugins
+	$(BIN)/mypy
+
+bench: setup ## run the benchmarks (tests/benchmarks)
+	$(BIN)/python -m pytest tests/benchmarks -m "" -s $(ARGS)
+
+broker: setup ## run one Kafka broker for use by hand; prints its address, Ctrl-C stops it
+	@$(BIN)/python -m tests.services.kafka_broker $(ARGS)
+
+# Hashes, but no address of an index: no option that writes one, no header that repeats the command.
+lock: setup ## write the lock files anew from pyproject.toml (ARGS="--upgrade" takes newer versions)
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	  --all-extras --group dev pyproject.toml -o requirements.lock $(ARGS)
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	  --group bootstrap -o bootstrap.lock $(ARGS)
+
+clean: ## remove what was built, but not .venv
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
