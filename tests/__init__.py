@@ -1,0 +1,1 @@
+"""The tests of netpredict; the folders mirror the modules."""

@@ -1,0 +1,1 @@
+"""Real servers for tests, on loopback: a Kafka broker and a PostgreSQL server."""
