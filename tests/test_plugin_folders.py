@@ -1,0 +1,18 @@
+"""A newcomer copies a plugin's folder, so every folder is complete."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.plugin_folders import KINDS, PLUGINS, plugin_folders
+
+
+def test_plugins_lie_in_the_folder_of_their_kind() -> None:
+    kinds = {folder.name for folder in PLUGINS.iterdir() if folder.is_dir()} - {"__pycache__"}
+    assert kinds == set(KINDS)
+
+
+@pytest.mark.parametrize("folder", plugin_folders(), ids=lambda folder: folder.name)
+def test_a_plugin_folder_is_complete(folder: Path) -> None:
+    needed = {"__init__.py", "README.md", "sample.toml", f"test_{folder.name}.py"}
+    assert needed <= {file.name for file in folder.iterdir()}
