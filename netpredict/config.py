@@ -112,11 +112,9 @@ class StreamConfig(Section, frozen=True, kw_only=True):
     kpis: Annotated[list[str], Meta(min_length=1, description="KPIs that are forecast.")]
     features: Annotated[list[str], Meta(description="Other observed columns that predictors see.")] = []
     horizon_steps: Annotated[int, Meta(ge=1, le=512, description="How far ahead, steps.")] = 12
-    quantile_levels: Annotated[list[float], Meta(min_length=1, description="Levels of the forecast, rising.")] = [
-        0.1,
-        0.5,
-        0.9,
-    ]
+    quantile_levels: Annotated[list[float], Meta(min_length=1, description="Levels of the forecast, rising.")] = (
+        msgspec.field(default_factory=lambda: [0.1, 0.5, 0.9])
+    )
     max_gap_steps: Annotated[int, Meta(ge=0, le=1000, description="A longer gap restarts the series cold.")] = 10
     max_future_s: Annotated[float, Meta(ge=0, description="Stamps later than ingest time + this are dead letters.")] = (
         60.0
@@ -148,7 +146,7 @@ class HookConfig(Section, frozen=True, kw_only=True):
     plugin: Name
     stream: str
     mode: Mode = Mode.SHADOW
-    actuators: list[str] = ["log"]
+    actuators: list[str] = msgspec.field(default_factory=lambda: ["log"])
     cooldown_s: Annotated[
         float, Meta(ge=0, description="Least time between two applied actions on one attribute, s.")
     ] = 60.0
