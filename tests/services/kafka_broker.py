@@ -173,7 +173,11 @@ class KafkaBroker:
         self.process.stop(signal.SIGKILL, STOP_S)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
