@@ -1,9 +1,9 @@
 """A consumer of real Kafka topics behind the port ``Source``, and what it takes to keep kafka-python alive.
 
-Three facts about kafka-python 3.0.12 shape this file. After a poll that raised, the same client spins for ever unless it
-is seeked past the bad batch or made anew. Rebalance listeners run on its IO thread and stop the heartbeats while they
-run. A client can lose a broker and never ask it again, so progress is watched per topic partition. Its private parts are
-touched in four places only (``_position_of``, ``_buffered``, ``_fetch_raw``, ``topic_id``); the version is pinned.
+Three facts about kafka-python 3.0.12 shape this file. After a poll that raised, the same client spins for ever unless
+it is seeked past the bad batch or made anew. Rebalance listeners run on its IO thread and stop the heartbeats while
+they run. A client can lose a broker and never ask it again, so progress is watched per topic partition. Its private
+parts are touched in four places only (``_position_of``, ``_buffered``, ``_fetch_raw``, ``topic_id``).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import structlog
@@ -20,9 +21,16 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaTopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError, UnsupportedCodecError
+from kafka.errors import (
+    KafkaError,
+    LogTruncationError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    UnsupportedCodecError,
+)
 from kafka.net.compat import KafkaNetClient
 from kafka.record import MemoryRecords
+from kafka.structs import MemberState
 
 from netpredict.config import KafkaConfig
 from netpredict.errors import ConfigError, SourceUnavailable
@@ -119,7 +127,7 @@ class KafkaSource:
         except Exception as error:
             self._recover(error)
             return ()
-        if self._made_anew():
+        if self._left_with_nothing() or self._made_anew():
             return ()
         now_s = time.monotonic()
         if polled:
@@ -156,24 +164,21 @@ class KafkaSource:
                 self._positions[topic_partition] = position
                 self._moved_s[topic_partition] = time.monotonic()
                 self._skipped.discard(topic_partition)
-                if self._in_group:
-                    self._place(self._consumer, topic_partition)
+                self._place((topic_partition,))
         return position
 
     def pause(self) -> None:
         """Deliver nothing until ``resume``; polling goes on, so that the group membership is kept."""
         with self._lock:
             self._paused = True
-            if self._in_group:
-                self._consumer.pause(*map(_theirs, self._assigned))
+            self._on_client("pause", self._assigned)
 
     def resume(self) -> None:
         """Undo ``pause``."""
         with self._lock:
             self._paused = False
             self._moved_s = dict.fromkeys(self._positions, time.monotonic())
-            if self._in_group:
-                self._consumer.resume(*map(_theirs, self._positions))
+            self._on_client("resume", self._positions)
 
     def topic_id(self, topic: str) -> str:
         """Changes when a topic is deleted and made anew; empty before the first answer of a broker of 2.8 or newer."""
@@ -186,10 +191,8 @@ class KafkaSource:
     def end_offsets(self) -> Mapping[TopicPartition, int]:
         """Newest known end of each assigned topic partition that was fetched from; never blocks on the network."""
         with self._lock:
-            if not self._in_group:
-                return {}
-            ends = {tp: (self._consumer.highwater(_theirs(tp)), at) for tp, at in self._positions.items()}
-        return {topic_partition: max(end, at) for topic_partition, (end, at) in ends.items() if end is not None}
+            ends = self._on_client("highwater", self._positions)
+            return {tp: max(end, self._positions[tp]) for tp, end in ends.items() if end is not None}
 
     def report_progress(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Tell lag monitors what is durable; errors are swallowed and counted, since nothing depends on it."""
@@ -269,6 +272,16 @@ class KafkaSource:
             self._skipped.clear()
         return moved
 
+    def _left_with_nothing(self) -> bool:
+        """A client made anew whose group has no topic partition for it is not told so by kafka-python."""
+        if self._in_group or self._consumer.group_metadata().state != MemberState.STABLE:
+            return False
+        with self._lock:
+            if self._listener is not None and self._listener.rejoining and not self._consumer.assignment():
+                self._listener.rejoining = False
+                self._came_back(self._consumer, set())
+        return True
+
     def _made_anew(self) -> bool:
         """Give back, and take anew, the partitions of a topic that was deleted and created again."""
         found = False
@@ -306,20 +319,31 @@ class KafkaSource:
                 self._revoked.pop(topic_partition, None)
                 into[topic_partition] = None
 
-    def _place(self, consumer: Any, topic_partition: TopicPartition) -> None:
-        """Bring the client to the position that is due."""
-        consumer.seek(_theirs(topic_partition), self._positions[topic_partition])
+    def _place(self, topic_partitions: Iterable[TopicPartition]) -> None:
+        """Bring the client to the positions that are due."""
+        for topic_partition in topic_partitions:
+            self._on_client("seek", (topic_partition,), self._positions[topic_partition])
         if not self._paused:
-            consumer.resume(_theirs(topic_partition))
+            self._on_client("resume", topic_partitions)
+
+    def _on_client(
+        self, method: str, topic_partitions: Iterable[TopicPartition], *arguments: Any
+    ) -> dict[TopicPartition, Any]:
+        """Call a method of the client per topic partition; those that it has just given back are left out."""
+        answers = {}
+        if self._in_group:
+            for topic_partition in topic_partitions:
+                with suppress(KeyError, ValueError, KafkaError):
+                    answers[topic_partition] = getattr(self._consumer, method)(_theirs(topic_partition), *arguments)
+        return answers
 
     def _came_back(self, consumer: Any, topic_partitions: set[TopicPartition]) -> None:
         """The first assignment of a client made anew: what is still ours goes on where it stood."""
         before = set(self._assigned)
         self._drop(before - topic_partitions, self._lost)
-        known = {tp: self._positions[tp] for tp in before & topic_partitions if tp in self._positions}
+        known = [topic_partition for topic_partition in before & topic_partitions if topic_partition in self._positions]
         self._take(consumer, topic_partitions)
-        for topic_partition in known:
-            self._place(consumer, topic_partition)
+        self._place(known)
         self._moved_s = dict.fromkeys(self._positions, time.monotonic())
 
     # -- errors
@@ -336,6 +360,8 @@ class KafkaSource:
             for theirs, end in ends.items():
                 self._skip(TopicPartition(theirs.topic, theirs.partition), end.offset, "truncated")
             self._back_in_range(_ours(error.divergent_offsets.keys() - ends.keys()))
+        elif isinstance(error, NoOffsetForPartitionError):
+            pass  # assigned this moment; the listener has given it a position by now
         elif not retriable and not self._stepped_over():
             self._rebuild(type(error).__name__)
 
@@ -361,8 +387,7 @@ class KafkaSource:
             self._positions[topic_partition] = until
             self._skipped.add(topic_partition)
             self._moved_s[topic_partition] = time.monotonic()
-            if self._in_group:
-                self._place(self._consumer, topic_partition)
+            self._place((topic_partition,))
         LOG.error(
             "kafka_offsets_skipped", topic_partition=str(topic_partition), first=first, until=until, reason=reason
         )
@@ -455,10 +480,17 @@ class KafkaSource:
         except (KafkaError, OSError) as error:
             servers = ", ".join(self._config.bootstrap_servers)
             raise SourceUnavailable(f"no broker answers at {servers}: {_text(error)}") from error
+        listener = _Listener(self, consumer, rejoining=bool(self._assigned))
+        consumer.subscribe(topics=list(self._topics), listener=listener)
+        try:
+            for topic in self._topics:
+                # a leader that joins before it knows the topics assigns nothing, and then all again
+                consumer.partitions_for_topic(topic)
+        except KafkaError as error:
+            _close(consumer)
+            raise SourceUnavailable(f"the broker does not describe its topics: {_text(error)}") from error
         with self._lock:
-            self._listener = _Listener(self, consumer, rejoining=bool(self._assigned))
-            consumer.subscribe(topics=list(self._topics), listener=self._listener)
-            self._consumer = consumer
+            self._listener, self._consumer = listener, consumer
 
     def _reconnected(self, timeout_s: float) -> bool:
         wait_s = self._retry_at_s - time.monotonic()
