@@ -1,4 +1,4 @@
-"""The daemon: poll, step, commit, again. Everything it needs starts from the end of the line and stops from its beginning."""
+"""The daemon: poll, step, commit, again. Parts start from the end of the line and stop from its beginning."""
 
 from __future__ import annotations
 
