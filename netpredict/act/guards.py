@@ -29,14 +29,6 @@ class Reason(enum.StrEnum):
     RATE = "rate"  # its hook has had its share of this minute
 
 
-class LastApplied(NamedTuple):
-    """The last firing applied to one attribute of one object, by whatever actuator; ``at_us`` is when."""
-
-    firing_id: str
-    slot_time_us: int
-    at_us: int
-
-
 class Blackout(NamedTuple):
     """Minutes of the UTC day without actions, ``end`` excluded; an end before the begin runs over midnight."""
 

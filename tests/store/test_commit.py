@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from store_builders import (
+
+from netpredict.errors import StoreError, StoreUnavailable
+from netpredict.store import compare, migrate
+from netpredict.store.commit import Commit, GapRow, JournalRow
+from netpredict.store.sql import RECREATED, VALUE_BYTES_MAX, SqlStore
+from netpredict.store.sqlite import ROWS_PER_STATEMENT, reader
+from netpredict.types import MISSING_TICKS, NO_SLOT, Mode, TopicPartition
+from tests.store.store_builders import (
     LAYOUT,
     STATE_LAYOUT,
     TOPIC_PARTITION,
@@ -26,13 +33,6 @@ from store_builders import (
     slot_time,
     states,
 )
-
-from netpredict.errors import StoreError, StoreUnavailable
-from netpredict.store import compare, migrate
-from netpredict.store.commit import Commit, GapRow, JournalRow
-from netpredict.store.sql import RECREATED, VALUE_BYTES_MAX, SqlStore
-from netpredict.store.sqlite import ROWS_PER_STATEMENT, reader
-from netpredict.types import MISSING_TICKS, NO_SLOT, Mode, TopicPartition
 
 STEPS = (
     "_insert_forecasts",

@@ -5,7 +5,14 @@ import math
 
 import numpy as np
 import pytest
-from store_builders import (
+
+from netpredict.errors import StoreError
+from netpredict.store.commit import Commit
+from netpredict.store.history import History
+from netpredict.store.outbox import SqlOutbox
+from netpredict.store.sql import SqlStore
+from netpredict.types import MISSING_TICKS, Outcome, OutcomeKind, TopicPartition
+from tests.store.store_builders import (
     PERIOD_US,
     PHASE_US,
     STREAM,
@@ -19,13 +26,6 @@ from store_builders import (
     score,
     slot_time,
 )
-
-from netpredict.errors import StoreError
-from netpredict.store.commit import Commit
-from netpredict.store.history import History
-from netpredict.store.outbox import SqlOutbox
-from netpredict.store.sql import SqlStore
-from netpredict.types import MISSING_TICKS, Outcome, OutcomeKind, TopicPartition
 
 
 @pytest.fixture
