@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from netpredict.errors import ConfigError
-from netpredict.types import Firing, Mode
+from netpredict.types import Firing, LastApplied, Mode
 
 _MINUTE_US = 60_000_000
 _MINUTES_A_DAY = 24 * 60

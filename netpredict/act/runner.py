@@ -20,7 +20,7 @@ from netpredict.act.guards import RATE_WINDOW_US, GuardSettings, Reason, why_not
 from netpredict.act.hook import Actuator
 from netpredict.clock import Clock
 from netpredict.errors import ActuatorError, ConfigError, NetpredictError
-from netpredict.types import Firing, Outcome, OutcomeKind
+from netpredict.types import Firing, LastApplied, Outcome, OutcomeKind, PendingFiring
 
 _DETAIL_CHARS = 500
 _GUARDED = frozenset[str](Reason)

@@ -86,6 +86,14 @@ def test_forecasts_come_newest_first_in_units(store: SqlStore, history: History)
     assert [row["slot_time_us"] for row in bounded] == [slot_time(2)]
     assert history.forecasts(STREAM, "cell-1", predictor="lstm") == []
     assert history.forecasts(STREAM, "nobody") == []
+    assert history.forecasts("nothing", "cell-1") == []
+
+
+def test_forecasts_of_a_retired_series_can_still_be_read(store: SqlStore, history: History) -> None:
+    lane, _ = run(store, slots=2)
+    store.commit(Commit([lane_commit(lane, 20, 30, retired_series=[int(ids(lane, [2])[0])])]))
+    assert len(history.forecasts(STREAM, "cell-2")) == 2
+    assert len(history.recent_observations(STREAM, "cell-2", limit=1)) == 1
 
 
 def test_firings_bear_their_outcomes(store: SqlStore, history: History) -> None:
