@@ -425,7 +425,7 @@ class KafkaSource:
         """One fetch of undecoded batches by a client outside the group; empty when none came in time."""
         fetched: list[bytes] = []
         try:
-            consumer = _new_client(self._settings() | {"group_id": None, "group_instance_id": None})
+            consumer = new_client(KafkaConsumer, self._settings() | {"group_id": None, "group_instance_id": None})
         except (KafkaError, OSError) as error:
             LOG.warning("kafka_damage_not_seen", topic_partition=str(topic_partition), error=_text(error))
             return b""
@@ -476,7 +476,7 @@ class KafkaSource:
 
     def _connect(self) -> None:
         try:
-            consumer = _new_client(self._settings())
+            consumer = new_client(KafkaConsumer, self._settings())
         except (KafkaError, OSError) as error:
             servers = ", ".join(self._config.bootstrap_servers)
             raise SourceUnavailable(f"no broker answers at {servers}: {_text(error)}") from error
@@ -610,8 +610,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         LOG.error("kafka_listener_failed", where=where, error=_text(error))
 
 
-def _new_client(settings: Mapping[str, Any]) -> Any:
-    """A KafkaConsumer whose IO thread also ends when its constructor raises."""
+def new_client(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """A consumer or producer of kafka-python whose IO thread also ends when its constructor raises."""
     made: list[Any] = []
 
     def remembered(**net_settings: Any) -> Any:
@@ -619,7 +619,7 @@ def _new_client(settings: Mapping[str, Any]) -> Any:
         return made[-1]
 
     try:
-        return KafkaConsumer(**settings, kafka_client=remembered)
+        return kind(**settings, kafka_client=remembered)
     except BaseException:
         for client in made:
             client.close()
