@@ -123,6 +123,7 @@ class KafkaSource:
                 return ()
             polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         except UnsupportedCodecError as error:
+            self._disconnect(tell=False)
             raise ConfigError(f"install the codec extra (netpredict[codecs]): {error}") from error
         except Exception as error:
             self._recover(error)
@@ -150,15 +151,17 @@ class KafkaSource:
     def seek(self, topic_partition: TopicPartition, offset: int | None) -> int:
         """Deliver from this offset on (None: from the configured start); gives the offset that comes first.
 
-        What came before the oldest record kept is skipped, and told by the return value, not by ``gaps``.
+        What came before the oldest record kept is skipped, and told by the return value, not by ``gaps``. Without an
+        answer of the broker a given offset is taken as it is, and None raises SourceUnavailable.
         """
-        first = self._first_offset(topic_partition) if offset is None or offset > 0 else 0
         if offset is None and self._config.start == "latest":
-            position = self._ask("end_offsets", [topic_partition]).get(topic_partition)
+            position = self._ask("end_offsets", [topic_partition])[topic_partition]
+        elif offset is None:
+            position = self._first_offset(topic_partition)
         else:
-            position = offset if first is None else max(first, offset or 0)
-        if position is None:
-            raise SourceUnavailable(f"{topic_partition}: the broker does not tell its offsets")
+            position = offset
+            with suppress(SourceUnavailable):
+                position = max(offset, self._first_offset(topic_partition))
         with self._lock:
             if topic_partition in self._assigned:  # else it has gone meanwhile, which ``changes`` will tell
                 self._positions[topic_partition] = position
@@ -362,7 +365,9 @@ class KafkaSource:
             self._back_in_range(_ours(error.divergent_offsets.keys() - ends.keys()))
         elif isinstance(error, NoOffsetForPartitionError):
             pass  # assigned this moment; the listener has given it a position by now
-        elif not retriable and not self._stepped_over():
+        elif retriable:
+            time.sleep(RETRY_S)  # it may raise at once again
+        elif not self._stepped_over():
             self._rebuild(type(error).__name__)
 
     def _back_in_range(self, topic_partitions: Iterable[TopicPartition]) -> None:
@@ -374,7 +379,7 @@ class KafkaSource:
             except SourceUnavailable:
                 return
             known = self._positions.get(topic_partition)
-            if first is not None and known is not None:
+            if known is not None:
                 self._skip(topic_partition, first, "expired" if first > known else "truncated")
 
     def _skip(self, topic_partition: TopicPartition, until: int, reason: str) -> None:
@@ -531,7 +536,7 @@ class KafkaSource:
         if closing.is_alive():
             LOG.warning("kafka_client_left_behind")
 
-    def _first_offset(self, topic_partition: TopicPartition) -> int | None:
+    def _first_offset(self, topic_partition: TopicPartition) -> int:
         """Oldest offset kept; all assigned ones are asked at once. SourceUnavailable when the broker is silent."""
         asked_s, known = self._first_offsets
         if topic_partition not in known or time.monotonic() - asked_s > FIRST_OFFSETS_KEPT_S:
@@ -539,7 +544,7 @@ class KafkaSource:
                 wanted = sorted(self._assigned | {topic_partition})
             known = self._ask("beginning_offsets", wanted)
             self._first_offsets = (time.monotonic(), known)
-        return known.get(topic_partition)
+        return known[topic_partition]
 
     def _ask(self, what: str, topic_partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         if not topic_partitions:
@@ -659,7 +664,7 @@ def _why_unreadable(batch_bytes: bytes) -> str:
         for _ in batch:
             pass
     except UnsupportedCodecError:
-        raise
+        return ""  # sound; poll says what is missing
     except Exception:
         return "unreadable"
     return ""
