@@ -88,7 +88,6 @@ class KafkaSource:
         self._on_revoke = on_revoke
         self._consumer: Any = None
         self._listener: _Listener | None = None
-        self._broker_version: tuple[int, ...] | None = None
         self._paused = False
         self._retry_s = 0.0
         self._retry_at_s = 0.0
@@ -128,8 +127,8 @@ class KafkaSource:
         except Exception as error:
             self._recover(error)
             return ()
-        if self._left_with_nothing() or self._made_anew():
-            return ()
+        self._see_what_is_left()
+        self._see_what_was_made_anew()
         now_s = time.monotonic()
         if polled:
             self._retry_s = 0.0
@@ -163,7 +162,9 @@ class KafkaSource:
             with suppress(SourceUnavailable):
                 position = max(offset, self._first_offset(topic_partition))
         with self._lock:
-            if topic_partition in self._assigned:  # else it has gone meanwhile, which ``changes`` will tell
+            untold = self._revoked.keys() | self._lost.keys()
+            # else it went, and maybe came back, meanwhile; ``changes`` will tell, and then is the time to seek
+            if topic_partition in (self._assigned & self._told) - untold:
                 self._positions[topic_partition] = position
                 self._moved_s[topic_partition] = time.monotonic()
                 self._skipped.discard(topic_partition)
@@ -275,32 +276,28 @@ class KafkaSource:
             self._skipped.clear()
         return moved
 
-    def _left_with_nothing(self) -> bool:
+    def _see_what_is_left(self) -> None:
         """A client made anew whose group has no topic partition for it is not told so by kafka-python."""
         if self._in_group or self._consumer.group_metadata().state != MemberState.STABLE:
-            return False
+            return
         with self._lock:
             if self._listener is not None and self._listener.rejoining and not self._consumer.assignment():
                 self._listener.rejoining = False
                 self._came_back(self._consumer, set())
-        return True
 
-    def _made_anew(self) -> bool:
+    def _see_what_was_made_anew(self) -> None:
         """Give back, and take anew, the partitions of a topic that was deleted and created again."""
-        found = False
         for topic in self._topics:
             topic_id = self.topic_id(topic)
             known = self._topic_ids.setdefault(topic, topic_id) if topic_id else ""
             if known == topic_id:
                 continue
-            found = True
             self._topic_ids[topic] = topic_id
             LOG.warning("kafka_topic_made_anew", topic=topic, topic_id=topic_id, before=known)
             with self._lock:
                 mine = {topic_partition for topic_partition in self._assigned if topic_partition.topic == topic}
                 self._drop(mine, self._lost)
                 self._take(self._consumer, mine)
-        return found
 
     # -- the assignment; these run on the IO thread, under the lock
 

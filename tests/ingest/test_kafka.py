@@ -30,7 +30,7 @@ def make_source(broker: KafkaBroker) -> Iterator[Callable[..., KafkaSource]]:
     def make(topic: str, on_revoke: Any = None, **settings: Any) -> KafkaSource:
         defaults = {"bootstrap_servers": [broker.bootstrap], "group": uuid.uuid4().hex, "session_timeout_s": 6.0}
         config = msgspec.convert(defaults | settings, KafkaConfig)
-        made.append(KafkaSource(config, [topic], on_revoke))
+        made.append(KafkaSource(config, topic.split(), on_revoke))
         made[-1].start()
         return made[-1]
 
@@ -355,6 +355,37 @@ def test_a_topic_that_is_made_anew_is_given_back_and_assigned_again(
     assert source.topic_id(topic)
     source.seek(topic_partition, 0)
     assert values_of(read(source, reached(4))) == numbered(100, 4)
+
+
+def test_a_topic_that_is_made_anew_costs_no_record_of_another(broker: KafkaBroker, make_source: Any) -> None:
+    anew, other = broker.new_topic("anew"), broker.new_topic("beside")
+    produce(broker, other, numbered(0, 50))
+    source = make_source(f"{anew} {other}", poll_records_max=10)
+    for topic_partition in assigned(source, 2):
+        source.seek(topic_partition, 0)
+    seen: list[bytes] = []
+    while len(seen) < 50:
+        if len(seen) >= 20:
+            source._topic_ids[anew] = f"before {len(seen)}"
+        seen += values_of(source.poll(0.2))
+    assert seen == numbered(0, 50)
+    assert source.changes().lost == (TopicPartition(anew, 0),)
+
+
+def test_a_seek_that_a_rebalance_overtook_has_no_effect(broker: KafkaBroker, make_source: Any) -> None:
+    topic = broker.new_topic("overtaken")
+    produce(broker, topic, numbered(0, 3))
+    source = make_source(topic)
+    (topic_partition,) = assigned(source)
+    theirs = [KafkaTopicPartition(topic, 0)]
+    source._listener.on_partitions_revoked(theirs)
+    source._listener.on_partitions_assigned(theirs)
+    source.seek(topic_partition, 1)
+    assert [batch for _ in range(5) for batch in source.poll(0.1)] == []
+    change = source.changes()
+    assert change.revoked == change.assigned == (topic_partition,)
+    source.seek(topic_partition, 1)
+    assert values_of(read(source, reached(3))) == numbered(1, 2)
 
 
 def test_no_broker_is_an_error_that_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
