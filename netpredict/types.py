@@ -105,6 +105,7 @@ class FeatureSpec:
     period_us: int
     season_buckets: int = 0
     season_us: int = 0
+    phase_us: int = 0
 
     CALENDAR = ("hour_of_day", "day_of_week", "season_bucket")
     """Hour 0..24 and weekday 0..6 (0 = Monday), both UTC; index of the season's bucket (0 when there is no season)."""
@@ -287,6 +288,21 @@ class Outcome:
     reason: str
     detail: str = ""
     attempts: int = 0
+
+
+class PendingFiring(NamedTuple):
+    """A firing that lacks the outcome of one actuator."""
+
+    firing: Firing
+    actuator_name: str
+
+
+class LastApplied(NamedTuple):
+    """The last firing applied to one attribute of one object, by whatever actuator; ``at_us`` is when."""
+
+    firing_id: str
+    slot_time_us: int
+    at_us: int
 
 
 @dataclass(frozen=True, slots=True)

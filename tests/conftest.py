@@ -1,6 +1,7 @@
 """Fixtures with real servers, and the rule that CI may not skip them."""
 
 import os
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from tests.services.kafka_broker import KafkaBroker
 from tests.services.postgres import Postgres
 from tests.services.process import ServiceMissing
+from tests.services.wheel import build_wheel, install
 
 SERVICES = ("broker", "postgres")
 
@@ -64,3 +66,16 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real traces in {folder} (set NETPREDICT_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree, built once."""
+    return build_wheel(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="session")
+def installed_wheel(wheel: Path) -> Iterator[Path]:
+    """The ``netpredict`` executable of an empty environment that holds the wheel and its locked needs, nothing else."""
+    with tempfile.TemporaryDirectory(prefix="netpredict-wheel-") as folder:
+        yield install(wheel, Path(folder))

@@ -1,22 +1,18 @@
 """What pip installs is what lies in the folders."""
 
-import shutil
 import subprocess
 import sys
-import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 
 from tests.plugin_folders import plugin_folders
+from tests.services.wheel import ROOT, source_files
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-UV = Path(sys.executable).with_name("uv")
 
 
 def packages_on_disk() -> list[str]:
@@ -26,13 +22,6 @@ def packages_on_disk() -> list[str]:
         for init in (ROOT / top).rglob("__init__.py"):
             names.append(".".join([imported_as, *init.parent.relative_to(ROOT / top).parts]))
     return sorted(names)
-
-
-def source_files() -> list[Path]:
-    """The files that git has or would take, relative to the root: what a clone of the next commit holds."""
-    wanted = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(wanted, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [Path(name) for name in listed.split("\0") if name and (ROOT / name).exists()]
 
 
 def test_the_packages_list_is_the_folders() -> None:
@@ -70,33 +59,6 @@ def test_a_plugin_has_its_entry_point(folder: Path) -> None:
     kind = folder.parent.name
     entry_points = PROJECT["project"]["entry-points"][f"netpredict.{kind}"]
     assert entry_points.get(folder.name) == f"netpredict_plugins.{kind}.{folder.name}:PLUGIN"
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy: a build folder in the checkout would add modules deleted long ago."""
-    copy = tmp_path_factory.mktemp("source")
-    for file in source_files():
-        (copy / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / file, copy / file, follow_symlinks=False)
-    argv = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(copy / "dist"), str(copy)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = (copy / "dist").iterdir()
-    return built
-
-
-@pytest.fixture(scope="session")
-def installed_wheel(wheel: Path) -> Iterator[Path]:
-    """The path of the ``netpredict`` executable in an empty environment that holds the wheel and its locked needs."""
-    with tempfile.TemporaryDirectory(prefix="netpredict-wheel-") as folder:
-        python = Path(folder) / "bin" / "python"
-        subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-        argv = [UV, "pip", "install", "--quiet", "--python", python, "--constraint", "requirements.lock", wheel]
-        # make setup has filled the cache, from which this is a matter of links
-        if subprocess.run([*argv, "--offline"], cwd=ROOT, capture_output=True, check=False).returncode != 0:
-            subprocess.run(argv, cwd=ROOT, check=True)
-        yield python.with_name("netpredict")
 
 
 @pytest.mark.slow

@@ -65,10 +65,10 @@ class PendingRing:
         self.issued[rows[rows < self.capacity]] = NO_SLOT
 
     def add(self, rows: AnyArray, slot: IntArray, ticks: Int32Array, observed: Int32Array, sources: AnyArray) -> None:
-        """Remember forecasts issued at ``slot`` (n,): ticks (n, kpis, horizon, levels), observed and sources (n, kpis)."""
-        _, horizon, _ = self._shape
+        """Remember forecasts issued at ``slot`` (n,): ticks (n, kpis, horizon, levels), rest (n, kpis)."""
+        kpis, horizon, levels = self._shape
         leads = np.arange(1, horizon + 1)
-        by_lead = ticks.transpose(0, 2, 1, 3).reshape(len(rows), horizon, -1)
+        by_lead = ticks.transpose(0, 2, 1, 3).reshape(len(rows), horizon, kpis * levels)
         self.ticks[rows[:, None], (slot[:, None] + leads) % horizon, leads - 1] = by_lead
         place = slot % horizon
         self.issued[rows, place] = slot
@@ -118,7 +118,7 @@ class Scoreboard:
         self._sums[lane] = 0
 
     def score(self, rows: AnyArray, lane: AnyArray, slot: IntArray, truth: Int32Array) -> None:
-        """Pair what is due at ``slot`` (n,) with ``truth`` ticks (n, kpis); rows of a lane stand together."""
+        """Pair what is due at ``slot`` (n,) with ``truth`` ticks (n, kpis); rows of a lane stand together once."""
         ticks, naive, sources = self.pending.due(rows, slot)
         y = truth[:, None, :].astype(np.int64)
         known = (y != MISSING_TICKS) & (naive != MISSING_TICKS) & (sources != Source.NONE)
@@ -139,7 +139,7 @@ class Scoreboard:
             mine = known & (sources == source)
             if mine.any():
                 sums = np.add.reduceat(np.where(mine[..., None], terms, 0), starts, axis=0)
-                np.add.at(self._sums, (lane[starts], source), sums)
+                self._sums[lane[starts], source] += sums  # lanes are unique here
 
     def sums(self, lane: int) -> Iterator[Sums]:
         """All (source, KPI, lead) of the bucket in progress that have a truth."""

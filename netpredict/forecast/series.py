@@ -18,7 +18,8 @@ class SeriesTable:
     """Dense rows of the series of one stream, over all its lanes.
 
     Fixed columns: ``lane`` int32, ``series_id``, ``last_slot`` int64, ``route`` int16, ``scored`` int32 (row in the
-    pending rings, -1 = not scored), ``touched`` bool. Named columns hold hidden states and hook states; they are what a
+    pending rings, -1 = not scored), ``touched`` and ``in_flight`` bool (has rows in the poll at hand). Named columns
+    hold hidden states and hook states; they are what a
     commit packs, so a column is added before the first series that needs it and dropped when nobody does.
     """
 
@@ -32,6 +33,7 @@ class SeriesTable:
         self.route = np.zeros(capacity, np.int16)
         self.scored = np.full(capacity, -1, np.int32)
         self.touched = np.zeros(capacity, bool)
+        self.in_flight = np.zeros(capacity, bool)
         self._columns: dict[str, AnyArray] = {}
         self._specs: dict[str, StateArray] = {}
         self._packed: np.dtype[np.void] = np.dtype([])
@@ -100,6 +102,7 @@ class SeriesTable:
             ("route", 0),
             ("scored", -1),
             ("touched", False),
+            ("in_flight", False),
         ):
             setattr(self, name, _doubled(getattr(self, name), fill))
         for name, column in self._columns.items():

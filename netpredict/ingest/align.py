@@ -38,17 +38,21 @@ class Aligned:
     round: Int32Array
 
 
-def align(series: Int32Array, slot: IntArray, record: Int32Array, last_slot: IntArray) -> Aligned:
-    """Judge rows in log order; ``last_slot`` int64 (n,) is the newest slot of each row's series before the poll."""
+def align(series: Int32Array, slot: IntArray, record: Int32Array, last_slot: IntArray, stale: BoolArray) -> Aligned:
+    """Judge rows in log order; ``last_slot`` int64 (n,) is the newest slot of each row's series before the poll.
+
+    ``stale`` (n,) marks rows that are late whatever their series says: too far behind the whole topic partition.
+    """
     n = len(series)
     order = np.argsort(series, kind="stable")
     first = np.ones(n, bool)
     sorted_series = series[order]
     first[1:] = sorted_series[1:] != sorted_series[:-1]
     previous = np.empty(n, np.int64)
-    previous[order] = _newest_before(slot[order], first, last_slot[order])
-    accepted = slot > previous
-    duplicate = slot == previous
+    counted = np.where(stale, slot.min() - 1, slot) if stale.any() else slot
+    previous[order] = _newest_before(counted[order], first, last_slot[order])
+    accepted = (slot > previous) & ~stale
+    duplicate = (slot == previous) & ~stale
     rounds = _rounds(series, record, accepted)
     return Aligned(accepted, duplicate, ~(accepted | duplicate), previous, rounds)
 

@@ -50,10 +50,10 @@ class Firewall:
             counts = outside.sum(axis=0)
             repaired = {name: int(n) for name, n in zip(self._columns, counts, strict=True) if n}
         times = decoded.event_time_us
-        refused = {
+        refused: dict[str, BoolArray] = {
             "time_unit": times < EARLIEST_US,
             "future": times > ingest_time_us + self._max_future_us,
-            "no_value": np.isnan(values[:, self._kpis]).all(axis=1),
+            "no_value": np.asarray(np.isnan(values[:, self._kpis]).all(axis=1), bool),
         }
         return Verdict({reason: mask for reason, mask in refused.items() if mask.any()}, repaired)
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
@@ -34,7 +34,7 @@ from kafka.structs import MemberState
 
 from netpredict.config import KafkaConfig
 from netpredict.errors import ConfigError, SourceUnavailable
-from netpredict.ingest.source import AssignmentChange
+from netpredict.ingest.source import AssignmentChange, Gap
 from netpredict.types import PolledPartition, TopicPartition
 
 LOG = structlog.get_logger(__name__)
@@ -50,19 +50,6 @@ RETRY_MAX_S = 10.0
 METADATA_MAX_AGE_S = 60.0
 FIRST_OFFSETS_KEPT_S = 5.0
 V2_HEADER_BYTES = 61
-
-
-class Gap(NamedTuple):
-    """Offsets of a topic partition that were not delivered: from ``first`` up to, not including, ``until``.
-
-    ``reason``: corrupt (checksum), unreadable (sound checksum, no records in it), expired (older than what the broker
-    keeps), truncated (the broker's log ends before ``first``; ``until`` is then the smaller one).
-    """
-
-    topic_partition: TopicPartition
-    first: int
-    until: int
-    reason: str
 
 
 class KafkaSource:

@@ -15,7 +15,8 @@ from kafka.errors import LogTruncationError
 
 from netpredict.config import KafkaConfig
 from netpredict.errors import ConfigError, SourceUnavailable
-from netpredict.ingest.kafka import Gap, KafkaSource, first_damage
+from netpredict.ingest.kafka import KafkaSource, first_damage
+from netpredict.ingest.source import Gap
 from netpredict.types import PolledPartition, TopicPartition
 from tests.services.kafka_broker import KafkaBroker
 from tests.services.process import free_ports

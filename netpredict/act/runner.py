@@ -1,0 +1,345 @@
+"""The ActionRunner carries firings out in a thread of its own: guards -> apply -> verify -> record.
+
+A firing stays pending in the outbox until each of its actuators has an outcome, and ``apply`` is idempotent by
+``firing_id``; so a crash between apply and record applies the same id once more and loses nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from netpredict.act.guards import RATE_WINDOW_US, GuardSettings, Reason, why_not
+from netpredict.act.hook import Actuator
+from netpredict.clock import Clock
+from netpredict.errors import ActuatorError, ConfigError, NetpredictError
+from netpredict.types import Firing, LastApplied, Outcome, OutcomeKind, PendingFiring
+
+_DETAIL_CHARS = 500
+_GUARDED = frozenset[str](Reason)
+
+
+class Outbox(Protocol):
+    """The stored firings as the runner sees them. Every method may raise StoreUnavailable (retriable)."""
+
+    def pending(self, limit: int) -> Sequence[PendingFiring]:
+        """Firings in auto mode without an outcome of one of their actuators, oldest first, ``limit`` per actuator.
+
+        The limit holds for each actuator, so that one that is down does not hide the firings of the others.
+        """
+        ...
+
+    def record(self, firing: Firing, actuator_name: str, outcome: Outcome, at_us: int) -> None:
+        """Store what came of the firing at this actuator, durable on return. The same again changes nothing."""
+        ...
+
+    def last_applied(self, object_id: str, attribute: str) -> LastApplied | None:
+        """The youngest firing with an APPLIED outcome on this attribute of this object, by any actuator."""
+        ...
+
+    def applied_since(self, hook: str, since_us: int) -> int:
+        """Number of distinct firings of a hook with an APPLIED outcome at or after ``since_us``."""
+        ...
+
+
+class GaveUp(enum.StrEnum):
+    """The ``reason`` of a FAILED outcome that the runner itself gives."""
+
+    REFUSED = "refused"  # the actuator raised an error that no retry mends
+    ATTEMPTS = "attempts"  # it failed max_attempts times
+    DEADLINE = "deadline"  # the next attempt would come after expires_at
+    CRASHED = "crashed"  # it raised something that is no ActuatorError, or broke its contract
+    NO_ACTUATOR = "no_actuator"  # no actuator of that name is configured
+
+
+UNVERIFIED = "unverified"
+"""The ``reason`` of an APPLIED outcome whose read-back failed: it was sent and acknowledged, its effect is unproven."""
+
+
+@dataclass(frozen=True)
+class RunnerSettings:
+    """How often and how long the runner tries. Backoff before attempt n+1 is uniform in 0..base * 2**(n-1), capped."""
+
+    max_attempts: int = 5
+    backoff_base_s: float = 0.5
+    backoff_max_s: float = 30.0
+    retry_after_max_s: float = 300.0
+    idle_s: float = 1.0
+    page: int = 100
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            value = getattr(self, setting.name)
+            if not 0 < value < float("inf"):
+                raise ConfigError(f"{setting.name} = {value!r} is not allowed: use a finite number above 0")
+
+
+@dataclass
+class _Attempts:
+    """What is remembered of a firing between two attempts; lost in a crash, which only starts the count again."""
+
+    made: int = 0
+    resume_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Unrecorded:
+    firing: Firing
+    actuator_name: str
+    outcome: Outcome
+    at_us: int
+
+
+@dataclass
+class _Pass:
+    """One walk over the pending firings; an actuator that fails once waits for the next walk, so others get theirs."""
+
+    failing: set[str] = field(default_factory=set)
+    postponed: bool = False
+    settled: int = 0
+
+
+class ActionRunner:
+    """Applies pending firings one at a time. All actuators are called, and at the end closed, on its thread.
+
+    ``beat`` is the monotonic time of its last move: the loop or an attempt, so it stands still for as long as an
+    actuator blocks, at most. ``failure`` is the error that ended the thread, if any. ``stats`` are running totals.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        actuators: Mapping[str, Actuator],
+        clock: Clock,
+        *,
+        guards: Mapping[str, GuardSettings],
+        settings: RunnerSettings | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.beat = clock.monotonic_s()
+        self.failure: BaseException | None = None
+        self.stats = dict.fromkeys(
+            ["attempts", "retries", "store_unavailable", *OutcomeKind, *(f"skipped_{reason}" for reason in Reason)], 0
+        )
+        self._outbox = outbox
+        self._actuators = dict(actuators)
+        self._clock = clock
+        self._guards = dict(guards)
+        self._settings = settings or RunnerSettings()
+        self._rng = rng or random.Random()
+        self._attempts: dict[tuple[str, str], _Attempts] = {}
+        self._resting_until_s: dict[str, float] = {}
+        self._unrecorded: _Unrecorded | None = None
+        self._store_failures = 0
+        self._stopping = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="action-runner", daemon=True)
+        self._log = structlog.get_logger("netpredict.act")
+
+    def start(self) -> None:
+        """Begin; once in the life of a runner."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at the outbox now: a commit has brought firings."""
+        self._wake.set()
+
+    def stop(self, timeout: float) -> bool:
+        """Let the attempt under way end, begin no other, close the actuators. False when that took too long."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.ident is None:
+            self._close_actuators()
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                wait_s = self.run_pass()
+                self._wake.wait(wait_s)
+                self._wake.clear()
+            self._settle_at_last()
+        except Exception as error:
+            self.failure = error
+            self._log.error("action_runner_ended", error=_said(error))
+        finally:
+            self._close_actuators()
+
+    def _settle_at_last(self) -> None:
+        try:
+            self._settle()
+        except NetpredictError as error:
+            if not error.retriable:
+                raise
+            self._log.warning("action_outcome_lost", error=_said(error))  # its firing is sent once more, under its id
+
+    def run_pass(self) -> float:
+        """Walk once over the pending firings; answers for how many seconds nothing is due.
+
+        Raises what the outbox raises unless it is retriable: beyond the durable point nothing is applied.
+        """
+        self.beat = self._clock.monotonic_s()
+        try:
+            self._settle()
+            pending = self._outbox.pending(self._settings.page)
+            self._forget_all_but(pending)
+            walk = _Pass()
+            for item in pending:
+                if self._stopping:
+                    break
+                self._carry_out(item, walk)
+                self.beat = self._clock.monotonic_s()
+        except NetpredictError as error:
+            if not error.retriable:
+                raise
+            return self._store_is_away(error)
+        self._store_failures = 0
+        more = walk.settled > 0 and len(pending) >= self._settings.page
+        return 0.0 if walk.postponed or more else self._idle_s()
+
+    def _carry_out(self, item: PendingFiring, walk: _Pass) -> None:
+        firing, name = item
+        expired = self._clock.now_us() >= firing.expires_at_us
+        if not expired and not self._is_due(item):
+            return
+        if not expired and name in walk.failing:
+            walk.postponed = True
+            return
+        outcome = self._refused(firing) or self._attempt(item, walk)
+        if outcome is not None:
+            self._unrecorded = _Unrecorded(firing, name, outcome, self._clock.now_us())
+            self._settle()
+            walk.settled += 1
+
+    def _refused(self, firing: Firing) -> Outcome | None:
+        """The guards' word, with the time read last: what the outbox had to say may have taken a while."""
+        last = self._outbox.last_applied(firing.object_id, firing.attribute)
+        applied = self._outbox.applied_since(firing.hook, self._clock.now_us() - RATE_WINDOW_US)
+        settings = self._guards.get(firing.hook, GuardSettings())
+        reason = why_not(firing, last, self._clock.now_us(), settings, applied_last_minute=applied)
+        return Outcome(OutcomeKind.SKIPPED, reason) if reason else None
+
+    def _attempt(self, item: PendingFiring, walk: _Pass) -> Outcome | None:
+        """One attempt: its outcome, or None when there is to be another."""
+        firing, name = item
+        actuator = self._actuators.get(name)
+        if actuator is None:
+            return Outcome(OutcomeKind.FAILED, GaveUp.NO_ACTUATOR, f"no actuator {name!r} is configured")
+        attempts = self._attempts.setdefault((firing.firing_id, name), _Attempts())
+        attempts.made += 1
+        self.stats["attempts"] += 1
+        try:
+            outcome = _answer(actuator.apply, firing)
+        except ActuatorError as error:
+            if not error.retriable:
+                return Outcome(OutcomeKind.FAILED, GaveUp.REFUSED, _said(error), attempts.made)
+            walk.failing.add(name)
+            return self._try_again_or_give_up(item, attempts, error)
+        except Exception as error:
+            return Outcome(OutcomeKind.FAILED, GaveUp.CRASHED, _said(error), attempts.made)
+        if outcome.kind is OutcomeKind.APPLIED:
+            outcome = _verified(actuator, firing)
+        return dataclasses.replace(outcome, attempts=attempts.made)
+
+    def _try_again_or_give_up(self, item: PendingFiring, attempts: _Attempts, error: ActuatorError) -> Outcome | None:
+        settings = self._settings
+        delay_s = self._backoff_s(attempts.made)
+        now_s = self._clock.monotonic_s()
+        if error.retry_after_s is not None:
+            rest_s = min(max(error.retry_after_s, 0.0), settings.retry_after_max_s)
+            self._resting_until_s[item.actuator_name] = now_s + rest_s
+            delay_s = max(delay_s, rest_s)
+        if attempts.made >= settings.max_attempts:
+            return Outcome(OutcomeKind.FAILED, GaveUp.ATTEMPTS, _said(error), attempts.made)
+        if self._clock.now_us() + delay_s * 1e6 >= item.firing.expires_at_us:
+            return Outcome(OutcomeKind.FAILED, GaveUp.DEADLINE, _said(error), attempts.made)
+        attempts.resume_s = now_s + delay_s
+        self.stats["retries"] += 1
+        return None
+
+    def _backoff_s(self, attempts: int) -> float:
+        # 2.0**63 is beyond any cap and still a float, however long the store has been away
+        ceiling_s = self._settings.backoff_base_s * 2.0 ** min(attempts - 1, 63)
+        return self._rng.uniform(0.0, min(ceiling_s, self._settings.backoff_max_s))
+
+    def _is_due(self, item: PendingFiring) -> bool:
+        now_s = self._clock.monotonic_s()
+        attempts = self._attempts.get((item.firing.firing_id, item.actuator_name))
+        resting_until_s = self._resting_until_s.get(item.actuator_name, 0.0)
+        return now_s >= max(resting_until_s, attempts.resume_s if attempts else 0.0)
+
+    def _idle_s(self) -> float:
+        now_s = self._clock.monotonic_s()
+        resumes_s = [attempts.resume_s - now_s for attempts in self._attempts.values()]
+        return min([self._settings.idle_s, *(resume_s for resume_s in resumes_s if resume_s > 0)])
+
+    def _forget_all_but(self, pending: Sequence[PendingFiring]) -> None:
+        """Memory is bounded by what the outbox shows: a firing settled elsewhere leaves no trace."""
+        keys = {(item.firing.firing_id, item.actuator_name) for item in pending}
+        self._attempts = {key: attempts for key, attempts in self._attempts.items() if key in keys}
+
+    def _settle(self) -> None:
+        """Record the outcome in hand; until the store takes it nothing is applied, so this firing is not sent twice."""
+        if self._unrecorded is None:
+            return
+        done = self._unrecorded
+        self._outbox.record(done.firing, done.actuator_name, done.outcome, done.at_us)
+        self._unrecorded = None
+        self._attempts.pop((done.firing.firing_id, done.actuator_name), None)
+        self._count(done)
+
+    def _count(self, done: _Unrecorded) -> None:
+        outcome = done.outcome
+        self.stats[outcome.kind] += 1
+        if outcome.kind is OutcomeKind.SKIPPED and outcome.reason in _GUARDED:
+            self.stats[f"skipped_{outcome.reason}"] += 1
+        if outcome.kind is OutcomeKind.FAILED:
+            self._log.warning(
+                "action_failed",
+                firing_id=done.firing.firing_id,
+                actuator=done.actuator_name,
+                reason=outcome.reason,
+                detail=outcome.detail,
+            )
+
+    def _store_is_away(self, error: NetpredictError) -> float:
+        self.stats["store_unavailable"] += 1
+        self._store_failures += 1
+        if self._store_failures == 1:
+            self._log.warning("action_outbox_unavailable", error=_said(error))
+        return self._backoff_s(self._store_failures)
+
+    def _close_actuators(self) -> None:
+        for name, actuator in self._actuators.items():
+            try:
+                actuator.close()
+            except Exception as error:
+                self._log.warning("actuator_close_failed", actuator=name, error=_said(error))
+
+
+def _verified(actuator: Actuator, firing: Firing) -> Outcome:
+    """What the read-back says. Without one the value may well be set: the outcome stays APPLIED and guards see it."""
+    try:
+        return _answer(actuator.verify, firing)
+    except Exception as error:
+        return Outcome(OutcomeKind.APPLIED, UNVERIFIED, _said(error))
+
+
+def _answer(call: Callable[[Firing], Outcome], firing: Firing) -> Outcome:
+    outcome: object = call(firing)
+    if not isinstance(outcome, Outcome):
+        raise TypeError(f"the actuator answered {type(outcome).__name__}, not an Outcome")
+    return dataclasses.replace(outcome, detail=outcome.detail[:_DETAIL_CHARS])
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:_DETAIL_CHARS]

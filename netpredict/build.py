@@ -1,0 +1,65 @@
+"""From a checked config to the streams of a pipeline: plugins are loaded, options decoded, contracts compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from netpredict.act.hook import AdaptationHook
+from netpredict.config import Config, StreamConfig
+from netpredict.errors import ConfigError
+from netpredict.forecast.predictor import Predictor
+from netpredict.ingest.decode import Decoder
+from netpredict.plugins import load, options_of
+from netpredict.stream import BoundHook, Stream
+from netpredict.types import FeatureSpec, OutputSpec
+
+
+def build_streams(config: Config) -> list[Stream]:
+    """All configured streams with their decoders and hooks; ConfigError or PluginError names what is wrong."""
+    return [build_stream(name, config) for name in config.streams]
+
+
+def build_stream(name: str, config: Config) -> Stream:
+    """One configured stream."""
+    stream = config.streams[name]
+    hooks = [bind_hook(hook, config, name) for hook, bound in config.hooks.items() if bound.stream == name]
+    return Stream(name, stream, build_decoder(name, stream), hooks, fallback, config.store.observations)
+
+
+def build_decoder(name: str, stream: StreamConfig) -> Decoder:
+    """The decoder of a stream."""
+    plugin = load("decoders", stream.decoder)
+    options = options_of(plugin, {}, f"streams.{name}")
+    columns: Sequence[str] = (*stream.kpis, *stream.features)
+    decoder: Decoder = plugin.build(options, stream.schema, stream.series_by, columns)
+    return decoder
+
+
+def bind_hook(name: str, config: Config, stream_name: str) -> BoundHook:
+    """A hook with its options; it must find the KPIs that it needs in its stream."""
+    bound, stream = config.hooks[name], config.streams[stream_name]
+    plugin = load("hooks", bound.plugin)
+    hook: AdaptationHook = plugin.build(options_of(plugin, bound.options, f"hooks.{name}.options"))
+    missing = [kpi for kpi in hook.kpis_needed() if kpi not in stream.kpis]
+    if missing:
+        raise ConfigError(
+            f"hooks.{name} needs forecasts of {', '.join(missing)}; add them to streams.{stream_name}.kpis"
+        )
+    return BoundHook(name, bound, hook, tuple(hook.state_spec()))
+
+
+def build_predictor(name: str, config: Config, features: FeatureSpec, output: OutputSpec) -> Predictor:
+    """A configured predictor for a stream's features and output; without weights when it is trainable."""
+    bound = config.predictors[name]
+    plugin = load("predictors", bound.plugin)
+    predictor: Predictor = plugin.build(
+        options_of(plugin, bound.options, f"predictors.{name}.options"), features, output
+    )
+    return predictor
+
+
+def fallback(plugin_name: str, features: FeatureSpec, output: OutputSpec) -> Predictor:
+    """A rung of the ladder: a predictor plugin with its default options."""
+    plugin = load("predictors", plugin_name)
+    predictor: Predictor = plugin.build(plugin.options(), features, output)
+    return predictor

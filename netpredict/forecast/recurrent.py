@@ -1,0 +1,132 @@
+"""The shared base of the recurrent predictors: explicit hidden state in, explicit hidden state out, one compiled call.
+
+Imported by the recurrent plugins only, because it brings TensorFlow with it (seconds, and half a GiB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+
+from netpredict.errors import ConfigError
+from netpredict.forecast import bptt
+from netpredict.forecast.network import SCALER_ROWS, Network, tf
+from netpredict.types import (
+    FeatureSpec,
+    FloatArray,
+    Hidden,
+    Outputs,
+    OutputSpec,
+    Progress,
+    StateArray,
+    TrainingReport,
+    TrainingSet,
+)
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Rate = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
+Positive = Annotated[float, msgspec.Meta(gt=0.0)]
+
+
+class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every recurrent predictor can be told; a plugin adds what is its layer's own."""
+
+    units: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
+    layers: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
+    activation: Literal["tanh", "relu", "sigmoid", "elu", "selu", "softsign", "linear"] = "tanh"
+    dropout: Rate = 0.0
+    recurrent_dropout: Rate = 0.0
+    l2: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    layer_normalisation: bool = False
+    scaler_steps: Count = 200
+    optimiser: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    learning_rate: Positive = 0.003
+    clip_norm: Positive = 1.0
+    loss: Literal["pinball"] = "pinball"
+    train_epochs: Count = 20
+    patience: Count = 4
+    minibatch_size: Count = 64
+    bptt_steps: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 32
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 1
+
+
+class RecurrentPredictor:
+    """A stack of LSTM, GRU or SimpleRNN layers over any number of series that share its weights.
+
+    Untrained it answers the last value with an even spread. Rows are bit-equal whatever else is in the batch as long as
+    the caller pads n to a multiple of 16.
+    """
+
+    api_version = 1
+    padded = True
+
+    def __init__(self, layer: str, options: RecurrentOptions, features: FeatureSpec, output: OutputSpec) -> None:
+        check_specs(features, output)
+        self.layer, self.options, self._features, self._output = layer, options, features, output
+        self._network = Network(layer, options, features, output)
+        self._rnn_shape = (options.layers * self._network.states_per_cell, options.units)
+        self._scaler_shape = (SCALER_ROWS, len(features.observed))
+        self._step = self._compiled()
+
+    def _compiled(self) -> Any:
+        """One graph for every batch size: the leading axis is open, the rest is fixed; no XLA (it is not bit-equal)."""
+        shapes = [(self._features.width,), self._rnn_shape, self._scaler_shape]
+        signature = [tf.TensorSpec((None, *shape), tf.float32) for shape in shapes]
+
+        def step(features: Any, rnn: Any, scaler: Any) -> Any:
+            with tf.device("CPU:0"):
+                return self._network.step(features, rnn, scaler)
+
+        compiled = tf.function(step, input_signature=signature, autograph=False, jit_compile=False)
+        return compiled.get_concrete_function()
+
+    def state_spec(self) -> Mapping[str, StateArray]:
+        """``rnn``: h (and c) of each layer; ``scaler``: last value, mean, deviation and count of each column."""
+        return {"rnn": StateArray(self._rnn_shape), "scaler": StateArray(self._scaler_shape)}
+
+    def output_spec(self) -> OutputSpec:
+        """KPIs, horizon and levels as configured."""
+        return self._output
+
+    def advance(self, features: FloatArray, hidden: Hidden) -> tuple[Outputs, Hidden]:
+        """(n, f), {name: (n, …)} -> {kpi: float32 (n, horizon, m)} in natural units, new hidden."""
+        quantiles, rnn, scaler = self._step(
+            tf.convert_to_tensor(features, tf.float32),
+            tf.convert_to_tensor(hidden["rnn"], tf.float32),
+            tf.convert_to_tensor(hidden["scaler"], tf.float32),
+        )
+        by_kpi = np.asarray(quantiles)
+        outputs = {kpi: by_kpi[:, index] for index, kpi in enumerate(self._output.kpis)}
+        return outputs, {"rnn": np.asarray(rnn), "scaler": np.asarray(scaler)}
+
+    def fit(self, dataset: TrainingSet, progress: Progress | None = None) -> TrainingReport:
+        """Train from scratch on the part before ``validation_from``, validate on the rest; seeded."""
+        if dataset.features != self._features or dataset.output != self._output:
+            raise ConfigError("the training set has other columns or outputs than this predictor was built for")
+        self._network = Network(self.layer, self.options, self._features, self._output)
+        self._step = self._compiled()
+        return bptt.fit(self._network, self.options, dataset, progress)
+
+    def weights(self) -> Mapping[str, Any]:
+        """Name -> numpy array: rnn_cells, norms, head and the scaler's prior."""
+        return self._network.values()
+
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Take weights of the same spec; raises ArtefactError when names, shapes or dtypes differ."""
+        self._network.assign(weights)
+
+
+def check_specs(features: FeatureSpec, output: OutputSpec) -> None:
+    """Refuse what the network cannot answer, before any graph is built."""
+    if output.kind != "quantiles":
+        raise ConfigError(f"recurrent predictors answer quantiles, not {output.kind!r}")
+    if missing := [kpi for kpi in output.kpis if kpi not in features.observed]:
+        raise ConfigError(f"forecast KPIs {missing} are not among the observed columns {list(features.observed)}")
+    levels = list(output.levels)
+    if not output.kpis or output.horizon_steps < 1 or not levels:
+        raise ConfigError("a recurrent predictor needs a KPI, a horizon of at least one step and a level")
+    if levels != sorted(set(levels)) or not 0.0 < levels[0] <= levels[-1] < 1.0:
+        raise ConfigError(f"levels must rise strictly inside 0 and 1, not {levels}")

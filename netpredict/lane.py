@@ -1,0 +1,82 @@
+"""A lane: one stream on one topic partition. It is the unit of order, ownership and fencing."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from netpredict.forecast.score import sampled
+from netpredict.store.commit import COUNTS, GapRow, JournalRow, LaneSnapshot, ScoreRow
+from netpredict.types import NO_SLOT, DeadLetter, Firing, TopicPartition
+
+
+class LaneState(msgspec.Struct, kw_only=True):
+    """What a lane carries from commit to commit beside its series; JSON in the store.
+
+    ``versions`` maps a predictor to its versions that serve here, newest first, each with the slot at which it began.
+    """
+
+    watermark: int = NO_SLOT
+    bucket: int | None = None
+    next_number: int = 0
+    score_level: int = 0
+    config: str = ""
+    versions: dict[str, list[tuple[str, int]]] = {}
+    calibration: dict[str, Any] = {}
+
+
+@dataclass(slots=True)
+class Lane:
+    """The lane as this process owns it. ``index`` is dense inside the stream; ``rows`` maps a key to its table row."""
+
+    index: int
+    topic_partition: TopicPartition
+    lane_id: int
+    epoch: int
+    next_offset: int
+    state: LaneState
+    committed_offset: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    scored: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    new_series: list[tuple[int, str, int, bool]] = field(default_factory=list)
+    retired_series: list[int] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
+    journal: list[JournalRow] = field(default_factory=list)
+    firings: list[tuple[Firing, tuple[str, ...]]] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    gaps: list[GapRow] = field(default_factory=list)
+
+    @classmethod
+    def owned(cls, index: int, topic_partition: TopicPartition, snapshot: LaneSnapshot) -> Lane:
+        """The lane of a snapshot that was just read."""
+        state = msgspec.json.decode(snapshot.state, type=LaneState) if snapshot.state else LaneState()
+        offset = snapshot.next_offset or 0
+        return cls(index, topic_partition, snapshot.lane_id, snapshot.epoch, offset, state, offset)
+
+    def count(self, outcome: str, n: int) -> None:
+        """Add to one of ``COUNTS``."""
+        self.counts[outcome] += n
+
+    def is_scored(self, key: str, score_series_max: int) -> bool:
+        """Whether a new series joins the scored ones: a fixed hash sample, halved whenever a bucket ends too full."""
+        return self.scored < 2 * score_series_max and self.is_sampled(key)
+
+    def is_sampled(self, key: str) -> bool:
+        """Whether the key is in the hash sample of the lane's score level."""
+        return sampled(key_hash(key), 0.5**self.state.score_level)
+
+
+def key_hash(key: str) -> int:
+    """A 32-bit hash of a key that is the same on every machine."""
+    return zlib.crc32(key.encode())
+
+
+def firing_id(hook: str, object_id: str, attribute: str, slot_time_us: int) -> str:
+    """32 hex digits that depend on nothing else: the id of a firing."""
+    text = "\x1f".join((hook, object_id, attribute, str(slot_time_us)))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

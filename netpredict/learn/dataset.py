@@ -1,0 +1,81 @@
+"""Aligned history as a TrainingSet: checked, split in time, and written to one file that a child process can read."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from netpredict.errors import DataError
+from netpredict.types import AnyArray, FeatureSpec, OutputSpec, TrainingSet
+
+
+def build(
+    features: FeatureSpec,
+    output: OutputSpec,
+    *,
+    series_names: Sequence[str],
+    first_slot: AnyArray,
+    values: AnyArray,
+    columns: Sequence[str],
+    validation_ratio: float = 0.2,
+) -> TrainingSet:
+    """A TrainingSet of (S, T, k) values whose last ``validation_ratio`` of steps is held out; DataError names the flaw.
+
+    ``columns`` names the last axis in any order; what ``features`` does not observe is left out.
+    """
+    values = np.asarray(values, dtype=np.float32)
+    if values.ndim != 3 or values.shape[2] != len(columns):
+        raise DataError(f"values of shape {values.shape} do not fit {len(columns)} columns; expected (S, T, k)")
+    if missing := [name for name in features.observed if name not in columns]:
+        raise DataError(f"the history lacks the columns {missing}; it has {list(columns)}")
+    if unknown := [kpi for kpi in output.kpis if kpi not in features.observed]:
+        raise DataError(f"the forecast KPIs {unknown} are not observed columns")
+    if not 0.0 <= validation_ratio < 1.0:
+        raise DataError(f"validation_ratio is {validation_ratio}; it must be at least 0 and below 1")
+    series, steps, _ = values.shape
+    if len(series_names) != series or np.shape(first_slot) != (series,):
+        raise DataError(f"{series} series, but {len(series_names)} names and first slots {np.shape(first_slot)}")
+    validation_from = steps - round(steps * validation_ratio)
+    if validation_from <= output.horizon_steps:
+        raise DataError(
+            f"{validation_from} steps to train on do not reach beyond the horizon of {output.horizon_steps}"
+        )
+    picked = values[:, :, [list(columns).index(name) for name in features.observed]]
+    slots = np.asarray(first_slot, dtype=np.int64)
+    return TrainingSet(features, output, picked, slots, validation_from, tuple(series_names))
+
+
+def align(series: AnyArray, slot: AnyArray, values: AnyArray, series_count: int) -> tuple[AnyArray, AnyArray]:
+    """Loose rows (series index, slot, (n, k) values) on one grid: first_slot (S,) and values (S, T, k), NaN in gaps.
+
+    Of two rows of one series and slot the first wins, as in the live pipeline.
+    """
+    if not len(slot):
+        raise DataError("there are no rows to align")
+    first, last = int(np.min(slot)), int(np.max(slot))
+    grid = np.full((series_count, last - first + 1, values.shape[1]), np.nan, dtype=np.float32)
+    grid[series[::-1], slot[::-1] - first] = values[::-1]
+    return np.full(series_count, first, dtype=np.int64), grid
+
+
+def write_arrays(path: Path, dataset: TrainingSet) -> None:
+    """The arrays of a TrainingSet, without its specs, as .npz."""
+    names = np.array(dataset.series_names, dtype=np.str_)
+    np.savez(path, values=dataset.values, first_slot=dataset.first_slot, series_names=names)
+
+
+def read_arrays(path: Path, features: FeatureSpec, output: OutputSpec, validation_from: int) -> TrainingSet:
+    """What ``write_arrays`` wrote, under these specs; never unpickles. DataError when the file is not that."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            values, first_slot, names = arrays["values"], arrays["first_slot"], arrays["series_names"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is not a data set: {error}") from error
+    if values.ndim != 3 or values.shape[2] != len(features.observed) or first_slot.shape != values.shape[:1]:
+        raise DataError(f"{path} holds values {values.shape} for {len(features.observed)} columns")
+    if not 0 < validation_from <= values.shape[1]:
+        raise DataError(f"{path} has {values.shape[1]} steps; validation_from {validation_from} lies outside")
+    return TrainingSet(features, output, values, first_slot, validation_from, tuple(str(name) for name in names))

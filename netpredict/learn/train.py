@@ -1,0 +1,69 @@
+"""One training in this process: plugin by name, history in, artefact out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from netpredict import plugins
+from netpredict.errors import PluginError
+from netpredict.learn.registry import Artefact, Trained, save_artefact
+from netpredict.types import Progress, TrainingReport, TrainingSet
+
+LOSS_CURVE = "loss_curve.png"
+
+
+def train(
+    dataset: TrainingSet,
+    plugin_name: str,
+    options: Mapping[str, Any],
+    folder: Path,
+    *,
+    now_us: int,
+    progress: Progress | None = None,
+) -> tuple[Artefact, TrainingReport]:
+    """Train, save to ``folder`` and say how it went; ConfigError before any work when plugin or options do not fit."""
+    plugin = plugins.load("predictors", plugin_name)
+    if not plugin.trainable:
+        raise PluginError(f"predictor {plugin_name!r} has nothing to train")
+    decoded = plugins.options_of(plugin, dict(options), f"options of {plugin_name}")
+    predictor = plugin.build(decoded, dataset.features, dataset.output)
+    report: TrainingReport = predictor.fit(dataset, progress)
+    trained = Trained(
+        predictor=plugin_name,
+        options=msgspec.to_builtins(decoded),
+        features=dataset.features,
+        output=dataset.output,
+        weights=predictor.weights(),
+        report=report,
+        window_us=window_us(dataset),
+        trained_at_us=now_us,
+        seed=int(getattr(decoded, "seed", 0)),
+    )
+    return save_artefact(folder, trained, lambda draft: draw_loss(draft / LOSS_CURVE, plugin_name, report)), report
+
+
+def window_us(dataset: TrainingSet) -> tuple[int, int]:
+    """Time of the first slot of any series, and of the end of the last one."""
+    period_us, steps = dataset.features.period_us, dataset.values.shape[1]
+    return int(dataset.first_slot.min()) * period_us, (int(dataset.first_slot.max()) + steps) * period_us
+
+
+def draw_loss(path: Path, title: str, report: TrainingReport) -> None:
+    """The losses by train_epoch, as a picture without a display and without a date."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = FigureCanvasAgg(figure).figure.add_subplot()
+    train_epochs = range(1, report.train_epochs + 1)
+    axes.plot(train_epochs, report.loss, marker=".", label="training")
+    axes.plot(train_epochs, report.validation_loss, marker=".", label="validation")
+    axes.set_xlabel("train_epoch")
+    axes.set_ylabel("pinball loss, in units of the scale")
+    axes.set_title(title)
+    axes.legend()
+    figure.savefig(path, metadata={"Software": None})

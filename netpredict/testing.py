@@ -1,0 +1,258 @@
+"""Fakes and contract checks for plugin authors and tests: a store in memory, a small predictor, ``check_predictor``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from netpredict.errors import ArtefactError
+from netpredict.forecast.predictor import Predictor
+from netpredict.store.commit import (
+    Commit,
+    ForecastLayout,
+    JournalRow,
+    LaneCommit,
+    LaneSnapshot,
+    PendingForecasts,
+    ScoreRow,
+)
+from netpredict.types import (
+    NO_SLOT,
+    FeatureSpec,
+    FloatArray,
+    Hidden,
+    Outputs,
+    OutputSpec,
+    StateArray,
+    TopicPartition,
+)
+
+
+class LeakyMean:
+    """A predictor without TensorFlow: a leaky mean per KPI, repeated over all leads, with a leaky mean error as width.
+
+    It keeps state, fills gaps, and works element by element, so that no row can depend on its batch.
+    """
+
+    api_version = 1
+    padded = False
+
+    def __init__(self, features: FeatureSpec, output: OutputSpec, memory: float = 0.75) -> None:
+        self._columns = [features.observed.index(kpi) for kpi in output.kpis]
+        self._output = output
+        self._memory = np.float32(memory)
+        spread = np.asarray(output.levels, np.float32) - np.float32(0.5)
+        self._spread = (
+            spread[None, None, :] * np.sqrt(np.arange(1, output.horizon_steps + 1, dtype=np.float32))[:, None]
+        )
+
+    def state_spec(self) -> Mapping[str, StateArray]:
+        """Mean, error and whether there was a first value, by KPI."""
+        shape = (len(self._columns),)
+        return {"mean": StateArray(shape), "error": StateArray(shape), "seen": StateArray(shape, "bool")}
+
+    def output_spec(self) -> OutputSpec:
+        """What it was built for."""
+        return self._output
+
+    def advance(self, features: FloatArray, hidden: Hidden) -> tuple[Outputs, Hidden]:
+        """See ``Predictor``."""
+        observed = features[:, self._columns]
+        known = ~np.isnan(observed)
+        seen = hidden["seen"]
+        value = np.where(known, observed, hidden["mean"])
+        start = np.where(seen, hidden["mean"], value)
+        mean = self._memory * start + (1 - self._memory) * value
+        miss = self._memory * hidden["error"] + (1 - self._memory) * np.abs(value - start)
+        error = np.where(known & seen, miss, hidden["error"])
+        answer = (
+            np.where(seen | known, mean, np.float32(np.nan))[:, :, None, None] + error[:, :, None, None] * self._spread
+        )
+        outputs = {kpi: answer[:, index] for index, kpi in enumerate(self._output.kpis)}
+        return outputs, {"mean": mean, "error": error, "seen": seen | known}
+
+
+class StaticShelf:
+    """Versions of predictors given as functions: ``shelf.put("traffic", "leaky", "v1", lambda: LeakyMean(...))``."""
+
+    def __init__(self) -> None:
+        self._builders: dict[tuple[str, str, str], tuple[int, Any]] = {}
+        self._active: dict[tuple[str, str], str] = {}
+        self._placeholders: dict[tuple[str, str], int] = {}
+
+    def put(self, stream: str, predictor: str, version: str, build: Any, active: bool = True) -> None:
+        """Add a version; the last active one is what new lanes begin with."""
+        self._builders[stream, predictor, version] = (len(self._builders) + 1, build)
+        if active:
+            self._active[stream, predictor] = version
+
+    def load(self, stream: str, predictor: str, version: str) -> tuple[int, Predictor]:
+        """See ``ModelShelf``."""
+        if (stream, predictor, version) not in self._builders:
+            raise ArtefactError(f"no version {version} of {predictor}")
+        model_id, build = self._builders[stream, predictor, version]
+        return model_id, build()
+
+    def active(self, stream: str, predictor: str) -> str | None:
+        """See ``ModelShelf``."""
+        return self._active.get((stream, predictor))
+
+    def placeholder(self, stream: str, predictor: str) -> int:
+        """See ``ModelShelf``."""
+        return self._placeholders.setdefault((stream, predictor), 1000 + len(self._placeholders))
+
+
+class MemoryStore:
+    """The contract of a store, in dictionaries: fences by epoch and offset, refuses half commits, forgets on exit."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[TopicPartition, dict[str, Any]] = {}
+        self.series: dict[int, dict[str, Any]] = {}
+        self.states: dict[int, tuple[str, int, bytes]] = {}
+        self.forecasts: dict[tuple[int, int, int], tuple[bytes, bytes, bytes, int]] = {}
+        self.observations: dict[tuple[int, int], tuple[bytes, int, int]] = {}
+        self.scores: dict[tuple[Any, ...], ScoreRow] = {}
+        self.firings: dict[str, Any] = {}
+        self.dead_letters: dict[tuple[Any, ...], Any] = {}
+        self.journal: dict[TopicPartition, list[JournalRow]] = {}
+        self.gaps: dict[TopicPartition, list[Any]] = {}
+
+    def assign(
+        self, group: str, topic_partition: TopicPartition, stream: str, topic_id: str, owner: str
+    ) -> LaneSnapshot:
+        """See ``Store``."""
+        lane = self.lanes.setdefault(
+            topic_partition,
+            {"id": len(self.lanes) + 1, "epoch": 0, "next": None, "topic_id": topic_id, "state": "", "counts": {}},
+        )
+        lane["epoch"] += 1
+        mine = {key: row for key, row in self.series.items() if row["lane"] == lane["id"] and "retired" not in row}
+        series = []
+        for series_id, row in mine.items():
+            layout, slot, blob = self.states.get(series_id, (None, NO_SLOT, None))
+            series.append((series_id, row["key"], slot, row["scored"], layout, blob))
+        scores = [score for key, score in self.scores.items() if key[0] == topic_partition]
+        newest = max((score.bucket for score in scores), default=0)
+        return LaneSnapshot(
+            lane["id"],
+            lane["epoch"],
+            lane["next"],
+            lane["topic_id"],
+            dict(lane["counts"]),
+            lane["state"],
+            series,
+            list(self.journal.get(topic_partition, [])),
+            [score for score in scores if score.bucket == newest],
+        )
+
+    def pending_forecasts(self, lane_id: int, model_id: int, layout: ForecastLayout) -> PendingForecasts:
+        """See ``Store``."""
+        found = []
+        for (_, series_id, model), (ticks, observed, sources, slot) in self.forecasts.items():
+            series = self.series.get(series_id)
+            wanted = model == model_id and series is not None and series["lane"] == lane_id and series["scored"]
+            if wanted and series_id in self.states and slot > self.states[series_id][1] - layout.horizon_steps:
+                found.append((slot, series_id, sources, ticks, observed))
+        found.sort(key=lambda row: row[:2])
+        return PendingForecasts(
+            np.array([row[0] for row in found], np.int64),
+            np.array([row[1] for row in found], np.int64),
+            np.array([list(row[2]) for row in found], np.uint8),
+            np.array([np.frombuffer(row[3], np.int32) for row in found], np.int32),
+            np.array([np.frombuffer(row[4], np.int32) for row in found], np.int32),
+        )
+
+    def commit(self, commit: Commit) -> set[TopicPartition]:
+        """See ``Store``."""
+        fenced = set()
+        for part in commit.lanes:
+            lane = self.lanes[part.topic_partition]
+            if lane["epoch"] != part.epoch or lane["next"] not in (None, part.old_offset):
+                fenced.add(part.topic_partition)
+            else:
+                self._apply(part, lane)
+        return fenced
+
+    def _apply(self, part: LaneCommit, lane: dict[str, Any]) -> None:
+        lane["next"], lane["state"] = part.new_offset, part.state
+        for name, n in part.counts.items():
+            lane["counts"][name] = lane["counts"].get(name, 0) + n
+        for series_id, key, _, scored in part.new_series:
+            self.series[series_id] = {"lane": part.lane_id, "key": key, "scored": scored}
+        for states in part.series_states:
+            for row, series_id in enumerate(states.series_id.tolist()):
+                self.states[series_id] = (states.layout, int(states.slot[row]), states.blob[row].tobytes())
+        for rows in part.forecasts:
+            for row, series_id in enumerate(rows.series_id.tolist()):
+                time_us = int(rows.slot_time_us[row])
+                self.forecasts[time_us, series_id, rows.model_id] = (
+                    rows.ticks[row].tobytes(),
+                    rows.observed[row].tobytes(),
+                    rows.sources[row].tobytes(),
+                    time_us // rows.layout.period_us,
+                )
+        for seen in part.observations:
+            for row, series_id in enumerate(seen.series_id.tolist()):
+                self.observations[int(seen.slot_time_us[row]), series_id] = (
+                    seen.ticks[row].tobytes(),
+                    int(seen.event_time_us[row]),
+                    int(seen.flags[row]),
+                )
+        for score in part.scores:
+            place = (part.topic_partition, score.model_id, score.source, score.kpi, score.lead_steps, score.bucket)
+            self.scores[place] = score
+        for firing, actuators in part.firings:
+            self.firings.setdefault(firing.firing_id, (firing, actuators))
+        for letter in part.dead_letters:
+            self.dead_letters.setdefault((letter.topic_partition, letter.offset, letter.reason), letter)
+        for series_id in part.retired_series:
+            self.series[series_id]["retired"] = True
+            self.states.pop(series_id, None)
+        self.journal.setdefault(part.topic_partition, []).extend(part.journal)
+        self.gaps.setdefault(part.topic_partition, []).extend(part.gaps)
+
+    def dump(self) -> dict[str, Any]:
+        """Everything by natural keys, without epochs: two runs over the same log give equal dumps."""
+        key_of = {series_id: (row["lane"], row["key"]) for series_id, row in self.series.items()}
+        return {
+            "progress": {tp: (lane["next"], lane["counts"], lane["state"]) for tp, lane in self.lanes.items()},
+            "states": {key_of[series]: state for series, state in self.states.items()},
+            "forecasts": {(k[0], key_of.get(k[1]), k[2]): row for k, row in self.forecasts.items()},
+            "observations": {(k[0], key_of.get(k[1])): row for k, row in self.observations.items()},
+            "scores": self.scores,
+            "firings": self.firings,
+            "dead_letters": self.dead_letters,
+            "journal": self.journal,
+        }
+
+
+def check_predictor(predictor: Predictor, features: FeatureSpec, seed: int = 0) -> None:
+    """The contract of a predictor as assertions: shapes, purity, rows alone, missing steps. Raises AssertionError."""
+    rng = np.random.default_rng(seed)
+    hidden = {name: np.full((32, *spec.shape), spec.fill, spec.dtype) for name, spec in predictor.state_spec().items()}
+    steps = [rng.uniform(1, 9, (32, features.width)).astype(np.float32) for _ in range(6)]
+    steps[3][:, : len(features.observed)] = np.nan
+    for step in steps:
+        before = copy.deepcopy((step, hidden))
+        outputs, after = predictor.advance(step, hidden)
+        np.testing.assert_equal((step, hidden), before)
+        _check_shapes(predictor, outputs, after)
+        half = {name: array[::-1][:16] for name, array in hidden.items()}
+        alone, _ = predictor.advance(step[::-1][:16].copy(), {name: array.copy() for name, array in half.items()})
+        for kpi, values in outputs.items():
+            np.testing.assert_array_equal(values[::-1][:16], alone[kpi], err_msg=f"{kpi} depends on its batch")
+        hidden = dict(after)
+
+
+def _check_shapes(predictor: Predictor, outputs: Outputs, hidden: Hidden) -> None:
+    spec = predictor.output_spec()
+    assert set(outputs) == set(spec.kpis), f"outputs {sorted(outputs)} are not the KPIs {spec.kpis}"
+    for kpi, values in outputs.items():
+        assert values.shape == (32, spec.horizon_steps, len(spec.levels)), f"{kpi} has shape {values.shape}"
+        assert values.dtype == np.float32, f"{kpi} is {values.dtype}, not float32"
+    for name, array in predictor.state_spec().items():
+        assert hidden[name].shape == (32, *array.shape), f"hidden {name} has shape {hidden[name].shape}"
+        assert hidden[name].dtype == np.dtype(array.dtype), f"hidden {name} is {hidden[name].dtype}"

@@ -1,0 +1,152 @@
+"""Moving UEs of the simulator: paths, RSRP of the radio cells around them, and who serves them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netpredict.traces.layout import BORESIGHT_RAD, SECTORS, Layout
+
+Array = NDArray[np.float32]
+Indices = NDArray[np.intp]
+
+SPEED_KMH = np.array([0.0, 3.0, 30.0, 60.0, 120.0], dtype=np.float32)
+SPEED_SHARE = (0.2, 0.35, 0.2, 0.2, 0.05)
+MEAN_BLOCK_M = 200.0  # between turns
+TX_DBM_PER_RE = 18.2
+GAIN_DBI, BEAM_DEG, FRONT_TO_BACK_DB = 14.0, 70.0, 25.0
+INDOOR_LOSS_DB = 10.0
+STRONGEST_DBM = -51.8  # minimum coupling loss of 70 dB
+SHADOW_DB, SHADOW_M = (
+    6.0,
+    50.0,
+)  # Gudmundson: autocorrelation exp(-distance / 50 m); half of the power common to all sites
+NOISE_DBM_PER_RE = -123.0  # 15 kHz, noise figure 9 dB
+MEASUREMENT_DB = 0.6
+NEAREST_SITES = 19
+A3_OFFSET_DB = 3.0
+TIME_TO_TRIGGER_S = 0.48
+NEIGHBOURS = 4
+LEAST_RSRP_DBM = -140.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """One report of every UE. ``radio_cell`` [ue, 1 + neighbours] holds the serving radio cell first, then the
+    strongest others; ``rsrp_dbm`` and ``rsrq_db`` alike, rounded to 0.1; below ``LEAST_RSRP_DBM`` a neighbour was not
+    heard. ``sinr_db`` [ue] is that of the serving radio cell.
+    """
+
+    radio_cell: Indices
+    rsrp_dbm: NDArray[np.float64]
+    rsrq_db: NDArray[np.float64]
+    sinr_db: NDArray[np.float64]
+
+
+class Fleet:
+    """All UEs. ``move`` and ``measure`` advance the state; ``serving`` and ``handovers`` may be read between."""
+
+    def __init__(self, rng: np.random.Generator, layout: Layout, ues: int) -> None:
+        self.rng = rng
+        self.layout = layout
+        angle, radius = rng.uniform(0, 2 * np.pi, ues), layout.radius_m * np.sqrt(rng.random(ues))
+        self.xy_m = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
+        self.heading_rad = rng.uniform(0, 2 * np.pi, ues).astype(np.float32)
+        self.speed_ms = rng.choice(SPEED_KMH / 3.6, ues, p=SPEED_SHARE)
+        self.odometer_m = np.zeros(ues)
+        sites = len(layout.site_xy_m)
+        self.common_shadow = rng.standard_normal(ues, dtype=np.float32)
+        self.site_shadow = rng.standard_normal((ues, sites), dtype=np.float32)
+        self.shadow_at_m = np.zeros((ues, sites))
+        self.serving = np.full(ues, -1, dtype=np.intp)
+        self.target = np.full(ues, -1, dtype=np.intp)
+        self.held_s = np.zeros(ues)
+        self.handovers = 0
+
+    def move(self, seconds: float) -> None:
+        """Drive on: straight, with a turn by 90 degrees about every 200 m, and back inwards at the rim."""
+        way_m = (self.speed_ms * seconds).astype(np.float32)
+        ways = len(way_m)
+        turn = self.rng.random(ways) < way_m / MEAN_BLOCK_M
+        self.heading_rad += turn * self.rng.choice(np.array([-0.5, 0.5], dtype=np.float32) * np.pi, ways)
+        outside = np.hypot(self.xy_m[:, 0], self.xy_m[:, 1]) > self.layout.radius_m
+        inwards = np.arctan2(-self.xy_m[:, 1], -self.xy_m[:, 0])
+        self.heading_rad = np.where(outside, inwards, self.heading_rad).astype(np.float32)
+        self.xy_m += way_m[:, None] * np.stack([np.cos(self.heading_rad), np.sin(self.heading_rad)], axis=1)
+        self.odometer_m += way_m
+        rho = np.exp(-way_m / SHADOW_M)
+        fresh = self.rng.standard_normal(ways, dtype=np.float32)
+        self.common_shadow = rho * self.common_shadow + np.sqrt(1 - rho**2) * fresh
+
+    def measure(self, load_ratio: NDArray[np.float64], seconds: float) -> Reports:
+        """Measure, hand over by the plain A3 rule (``seconds`` since the last call), and report."""
+        radio_cell, true_dbm = self._levels()
+        seen_dbm = true_dbm + self.rng.normal(0, MEASUREMENT_DB, true_dbm.shape).astype(np.float32)
+        self._hand_over(radio_cell, seen_dbm, seconds)
+        load = load_ratio[np.minimum(radio_cell, len(load_ratio) - 1)].astype(np.float32)
+        power = np.exp(true_dbm * np.float32(np.log(10) / 10))
+        noise = np.float32(10 ** (NOISE_DBM_PER_RE / 10))
+        everything_dbm = _db(noise + ((2 + 10 * load) / 12 * power).sum(axis=1)) + 10 * np.log10(12.0)
+        is_serving = radio_cell == self.serving[:, None]
+        own, interference = (power * is_serving).sum(axis=1), (load * power * ~is_serving).sum(axis=1)
+        order = np.argsort(np.where(is_serving, -np.inf, -seen_dbm), axis=1, kind="stable")[:, : 1 + NEIGHBOURS]
+        rsrp_dbm = np.take_along_axis(seen_dbm, order, axis=1)
+        return Reports(
+            np.take_along_axis(radio_cell, order, axis=1),
+            _tenths(rsrp_dbm),
+            _tenths(np.clip(rsrp_dbm - everything_dbm[:, None], -43, 20)),
+            _tenths(np.clip(_db(own / (noise + interference)), -23, 40)),
+        )
+
+    def _levels(self) -> tuple[Indices, Array]:
+        """Radio cells of the nearest sites and their true RSRP, both [ue, sites x 3]; others are too far to matter."""
+        offset_m = self.xy_m[:, None, :] - self.layout.site_xy_m[None, :, :]
+        square_m2 = (offset_m**2).sum(axis=2)
+        count = min(NEAREST_SITES, square_m2.shape[1])
+        near = np.sort(np.argpartition(square_m2, count - 1, axis=1)[:, :count], axis=1)
+        dx, dy = (np.take_along_axis(offset_m[:, :, axis], near, axis=1) for axis in (0, 1))
+        km = np.maximum(np.hypot(dx, dy), 35.0) / 1000
+        median_dbm = TX_DBM_PER_RE - INDOOR_LOSS_DB - (128.1 + 37.6 * np.log10(km)) + self._shadow_db(near)
+        away_deg = np.rad2deg(np.arctan2(dy, dx)[:, :, None] - BORESIGHT_RAD)
+        away_deg = (away_deg + 180) % 360 - 180
+        gain_db = GAIN_DBI - np.minimum(12 * (away_deg / BEAM_DEG) ** 2, FRONT_TO_BACK_DB)
+        radio_cell = (near[:, :, None] * SECTORS + np.arange(SECTORS)).reshape(len(near), -1)
+        level_dbm = np.minimum((median_dbm[:, :, None] + gain_db).reshape(radio_cell.shape), STRONGEST_DBM)
+        # The last site may have fewer sectors than three.
+        absent = radio_cell >= self.layout.radio_cells
+        return radio_cell, np.where(absent, -250.0, level_dbm).astype(np.float32)
+
+    def _shadow_db(self, near: Indices) -> Array:
+        """Shadowing of the sites ``near``, moved on by the way driven since each was last looked at."""
+        driven_m = self.odometer_m[:, None] - np.take_along_axis(self.shadow_at_m, near, axis=1)
+        rho = np.exp(-driven_m / SHADOW_M).astype(np.float32)
+        fresh = self.rng.standard_normal(near.shape, dtype=np.float32)
+        shadow = rho * np.take_along_axis(self.site_shadow, near, axis=1) + np.sqrt(1 - rho**2) * fresh
+        np.put_along_axis(self.site_shadow, near, shadow, axis=1)
+        np.put_along_axis(self.shadow_at_m, near, np.broadcast_to(self.odometer_m[:, None], near.shape), axis=1)
+        both: Array = SHADOW_DB * np.sqrt(np.float32(0.5)) * (shadow + self.common_shadow[:, None])
+        return both
+
+    def _hand_over(self, radio_cell: Indices, seen_dbm: Array, seconds: float) -> None:
+        is_serving = radio_cell == self.serving[:, None]
+        attached = is_serving.any(axis=1)
+        serving_dbm = np.where(is_serving, seen_dbm, -np.inf).max(axis=1)
+        other_dbm = np.where(is_serving, -np.inf, seen_dbm)
+        best = np.take_along_axis(radio_cell, other_dbm.argmax(axis=1)[:, None], axis=1)[:, 0]
+        better = other_dbm.max(axis=1) > serving_dbm + A3_OFFSET_DB
+        self.held_s = np.where(better & (best == self.target), self.held_s + seconds, 0.0)
+        self.target = np.where(better, best, -1)
+        due = attached & better & (self.held_s >= TIME_TO_TRIGGER_S)
+        self.handovers += int(due.sum())
+        self.serving = np.where(due | ~attached, best, self.serving)
+        self.target = np.where(due | ~attached, -1, self.target)
+
+
+def _tenths(values: Array) -> NDArray[np.float64]:
+    # Rounded as float64, else 0.1 would reach JSON with the noise of float32.
+    return np.asarray(np.round(values.astype(np.float64), 1), dtype=np.float64)
+
+
+def _db(power: Array) -> Array:
+    level: Array = 10 * np.log10(power)
+    return level

@@ -1,0 +1,231 @@
+"""Hook ``bandwidth``: reserves resource blocks for the forecast load of a radio cell (RRMPolicyRatio, TS 28.541).
+
+It acts at the quantile at which the expected cost is least: c_under / (c_under + c_over).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from string import Formatter
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from netpredict.errors import ConfigError
+from netpredict.plugins import Plugin
+from netpredict.radio.policy import RrmPolicyRatio
+from netpredict.radio.tables import OVERHEAD_RATIO, mcs_efficiency, n_rb, peak_bps
+from netpredict.types import NO_SLOT, AnyArray, DueAction, FiringBatch, HookBatch, Quality, Source, StateArray
+
+_PEAK_CODE_RATE = 948 / 1024  # the one that peak_bps multiplies with, TS 38.306 4.1.2
+_HIGHEST_EFFICIENCY = float(np.nanmax(mcs_efficiency(4)))
+_UNUSABLE = Quality.SUSPECT | Quality.APPROXIMATE
+_NEVER_SET = -1
+
+Floats = npt.NDArray[np.float64]
+
+
+class BandwidthOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the bandwidth hook. Costs are relative; percentages are of the resource blocks of the radio cell."""
+
+    demand_kpi: Literal["prb_use_dl_percent", "dl_throughput_kbps"] = "prb_use_dl_percent"
+    lead_steps: int = 4
+    c_under: float = 4.0
+    c_over: float = 1.0
+    headroom_percent: float = 5.0
+    step_percent: int = 5
+    deadband_percent: float = 2.0
+    min_stay_slots: int = 2
+    least_percent: int = 0
+    most_percent: int = 100
+    burst_percent: int = 100
+    dedicated_ratio: float = 0.0
+    bandwidth_mhz: int = 100
+    scs_khz: int = 30
+    frequency_range: Literal["FR1", "FR2"] = "FR1"
+    layers: int = 4
+    efficiency_bps_hz: float = 2.4063
+    object_template: str = "NRCellDU={radio_cell_id},RRMPolicyRatio=1"
+    valid_for_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.lead_steps >= 1, "lead_steps", self.lead_steps, "1 or more")
+        _check(0 < self.c_under < float("inf"), "c_under", self.c_under, "a finite cost above 0")
+        _check(0 < self.c_over < float("inf"), "c_over", self.c_over, "a finite cost above 0")
+        _check(0 <= self.headroom_percent <= 100, "headroom_percent", self.headroom_percent, "0..100")
+        step = self.step_percent
+        _check(1 <= step <= 50 and 100 % step == 0, "step_percent", step, "1, 2, 4, 5, 10, 20, 25 or 50")
+        _check(0 <= self.deadband_percent <= self.headroom_percent, "deadband_percent", self.deadband_percent,
+               "0..headroom_percent, so that what stays set covers the demand")  # fmt: skip
+        _check(self.min_stay_slots >= 0, "min_stay_slots", self.min_stay_slots, "0 or more")
+        for key, percent in (("least_percent", self.least_percent), ("most_percent", self.most_percent)):
+            _check(0 <= percent <= 100 and percent % step == 0, key, percent, f"a multiple of {step} in 0..100")
+        _check(self.least_percent <= self.most_percent, "least_percent", self.least_percent, "most_percent or less")
+        _check(0 <= self.burst_percent <= 100, "burst_percent", self.burst_percent, "0..100")
+        _check(0 <= self.dedicated_ratio <= 1, "dedicated_ratio", self.dedicated_ratio, "0..1")
+        _check(1 <= self.layers <= 8, "layers", self.layers, "1..8")
+        _check(0 < self.efficiency_bps_hz <= _HIGHEST_EFFICIENCY, "efficiency_bps_hz", self.efficiency_bps_hz,
+               f"above 0, up to {_HIGHEST_EFFICIENCY}")  # fmt: skip
+        _check(0 <= self.valid_for_s < float("inf"), "valid_for_s", self.valid_for_s, "0 or more seconds")
+        n_rb(self.bandwidth_mhz, self.scs_khz, self.frequency_range)
+        _check_template(self.object_template)
+
+
+class BandwidthHook:
+    """State of a series: the minimum it set last, and in which slot."""
+
+    api_version = 1
+
+    def __init__(self, options: BandwidthOptions) -> None:
+        self._options = options
+        self._tau = options.c_under / (options.c_under + options.c_over)
+        self._capacity_kbps = _capacity_kbps(options)
+        self._settings = _settings(options, self._tau, self._capacity_kbps)
+
+    def levels_needed(self) -> Sequence[float]:
+        """The quantile of least expected cost."""
+        return (self._tau,)
+
+    def kpis_needed(self) -> Sequence[str]:
+        """The KPI the demand is read from."""
+        return (self._options.demand_kpi,)
+
+    def state_spec(self) -> Mapping[str, StateArray]:
+        """The set minimum in percent (-1: none yet) and its slot."""
+        return {
+            "set_min_percent": StateArray((), "int16", _NEVER_SET),
+            "set_slot": StateArray((), "int64", NO_SLOT),
+        }
+
+    def decide(self, batch: HookBatch, state: Mapping[str, AnyArray]) -> tuple[FiringBatch, Mapping[str, AnyArray]]:
+        """A new ratio where the need has left the deadband around the set one, and that one has stayed."""
+        options, set_min = self._options, state["set_min_percent"]
+        forecast = _forecast(batch, options.demand_kpi, self._tau, options.lead_steps)
+        demand = self._demand_percent(forecast)
+        need = np.round(demand.max(axis=1) + options.headroom_percent, 6)
+        step = options.step_percent
+        usable = (batch.source != Source.NONE) & (batch.flags & _UNUSABLE == 0) & np.isfinite(need)
+        steps_up = np.ceil(np.where(usable, need, 0.0) / step) * step
+        target = np.clip(steps_up, options.least_percent, options.most_percent).astype(set_min.dtype)
+        first = set_min == _NEVER_SET
+        inside = (need <= set_min + options.deadband_percent) & (need > set_min - step - options.deadband_percent)
+        stayed = batch.slot - state["set_slot"] >= options.min_stay_slots
+        fires = usable & (first | (~inside & (target != set_min) & stayed))
+        after = {
+            "set_min_percent": np.where(fires, target, set_min),
+            "set_slot": np.where(fires, batch.slot, state["set_slot"]),
+        }
+        rows = np.flatnonzero(fires)
+        return [
+            self._action(batch, row, forecast[row], int(set_min[row]), int(target[row])) for row in rows.tolist()
+        ], after
+
+    def _demand_percent(self, forecast: Floats) -> Floats:
+        """The forecast as a share of the resource blocks, (n, lead_steps)."""
+        if self._options.demand_kpi == "dl_throughput_kbps":
+            forecast = forecast * (100.0 / self._capacity_kbps)
+        return np.clip(forecast, 0.0, 100.0)
+
+    def _action(self, batch: HookBatch, row: int, forecast: Floats, set_min: int, target: int) -> DueAction:
+        options, key = self._options, batch.key_of(row).fields
+        ratio = self._ratio(target)
+        demand = self._demand_percent(forecast)
+        peak = int(demand.argmax())
+        interval = batch.forecasts[options.demand_kpi][row, peak, [0, -1]]
+        why = self._settings | {
+            "forecast_source": Source(int(batch.source[row])).name.lower(),
+            "forecast_at_tau": _plain(forecast),
+            "demand_percent_by_lead": _plain(demand),
+            "peak_lead_steps": peak + 1,
+            "interval_levels": [batch.levels[0], batch.levels[-1]],
+            "interval_at_peak": _plain(interval),
+            "need_percent": round(float(demand[peak]) + options.headroom_percent, 6),
+            "set_before_percent": None if set_min == _NEVER_SET else set_min,
+        }
+        value = {
+            "rRMPolicyMinRatio": ratio.min_percent,
+            "rRMPolicyMaxRatio": ratio.max_percent,
+            "rRMPolicyDedicatedRatio": ratio.dedicated_percent,
+        }
+        object_id = options.object_template.format(ue_id=key[0], radio_cell_id=key[-1])
+        valid_for_s = options.valid_for_s or (options.lead_steps + 1) * batch.period_us / 1e6
+        return DueAction(row, object_id, "rRMPolicyRatio", value, why, valid_for_s)
+
+    def _ratio(self, min_percent: int) -> RrmPolicyRatio:
+        step = self._options.step_percent
+        return RrmPolicyRatio(
+            dedicated_percent=int(round(min_percent * self._options.dedicated_ratio, 6) // step * step),
+            min_percent=min_percent,
+            max_percent=min(100, min_percent + self._options.burst_percent),
+        )
+
+
+def _settings(options: BandwidthOptions, tau: float, capacity_kbps: float) -> dict[str, Any]:
+    """The part of ``why`` that every firing shares."""
+    shared: dict[str, Any] = {
+        "rule": "min = ceil((max over leads of the demand forecast at tau + headroom) / step) * step",
+        "demand_kpi": options.demand_kpi,
+        "tau": tau,
+        "c_under": options.c_under,
+        "c_over": options.c_over,
+        "lead_steps": options.lead_steps,
+        "headroom_percent": options.headroom_percent,
+        "step_percent": options.step_percent,
+        "deadband_percent": options.deadband_percent,
+        "min_stay_slots": options.min_stay_slots,
+        "least_percent": options.least_percent,
+        "most_percent": options.most_percent,
+    }
+    if options.demand_kpi == "dl_throughput_kbps":
+        shared["capacity_kbps"] = round(capacity_kbps, 3)
+        shared["efficiency_bps_hz"] = options.efficiency_bps_hz
+    return shared
+
+
+def _capacity_kbps(options: BandwidthOptions) -> float:
+    """Throughput of all resource blocks at the configured efficiency."""
+    blocks = n_rb(options.bandwidth_mhz, options.scs_khz, options.frequency_range)
+    overhead_ratio = OVERHEAD_RATIO["dl", options.frequency_range]
+    at_one_bit = peak_bps(blocks, options.scs_khz, options.layers, 1, overhead_ratio) / _PEAK_CODE_RATE
+    return at_one_bit * options.efficiency_bps_hz / 1000
+
+
+def _forecast(batch: HookBatch, kpi: str, level: float, lead_steps: int) -> Floats:
+    """Forecast of the next ``lead_steps`` at one level, (n, lead_steps)."""
+    forecast = batch.forecasts[kpi]
+    if lead_steps > forecast.shape[1]:
+        raise ConfigError(f"lead_steps = {lead_steps} is beyond the horizon of {batch.stream}: {forecast.shape[1]}")
+    distance = np.abs(np.asarray(batch.levels) - level)
+    if distance.min() > 1e-9:
+        raise ConfigError(f"quantile level {level} is not among those of {batch.stream}: {list(batch.levels)}")
+    return forecast[:, :lead_steps, int(distance.argmin())].astype(np.float64)
+
+
+def _plain(values: AnyArray) -> list[float]:
+    return [round(float(value), 6) for value in values]
+
+
+def _check(allowed: bool, key: str, value: object, wording: str) -> None:
+    if not allowed:
+        raise ConfigError(f"{key} = {value!r} is not allowed: use {wording}")
+
+
+def _check_template(template: str) -> None:
+    try:
+        fields = [
+            (name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None
+        ]
+    except ValueError as error:
+        raise ConfigError(f"object_template = {template!r} is not allowed: {error}") from error
+    plain = all(name in ("ue_id", "radio_cell_id") and not spec and not conversion for name, spec, conversion in fields)
+    _check(
+        bool(fields) and plain,
+        "object_template",
+        template,
+        "{ue_id} or {radio_cell_id} in it, and nothing else in braces",
+    )
+
+
+PLUGIN = Plugin("bandwidth", options=BandwidthOptions, build=BandwidthHook)

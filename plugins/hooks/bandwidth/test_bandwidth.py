@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import copy
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netpredict.errors import ConfigError
+from netpredict.plugins import options_of
+from netpredict.types import AnyArray, DueAction, HookBatch, Quality, SeriesKey, Source
+from netpredict_plugins.hooks.bandwidth import PLUGIN, BandwidthHook, BandwidthOptions
+
+SAMPLE = Path(__file__).with_name("sample.toml")
+PERIOD_US = 900_000_000
+LEVELS = (0.1, 0.5, 0.8, 0.9)
+
+
+def batch(
+    demands: Sequence[Sequence[float]],
+    slots: Sequence[int],
+    names: Sequence[str] | None = None,
+    kpi: str = "prb_use_dl_percent",
+    source: int = Source.MODEL,
+    flags: int = 0,
+) -> HookBatch:
+    """One row per demand, whose entries are the forecasts at 0.8 by lead; the other levels stand 10 around it."""
+    n = len(demands)
+    at_tau = np.array(demands, dtype=np.float32).reshape(n, -1 if n else 4)
+    forecast = np.stack([at_tau - 10, at_tau - 5, at_tau, at_tau + 10], axis=-1)
+    keys = names or [f"c{row}" for row in range(n)]
+    slot = np.array(slots, dtype=np.int64)
+    return HookBatch(
+        stream="traffic",
+        period_us=PERIOD_US,
+        slot=slot,
+        slot_time_us=slot * PERIOD_US,
+        record=np.arange(n, dtype=np.int32),
+        columns=(kpi,),
+        observed=np.zeros((n, 1), dtype=np.float32),
+        levels=LEVELS,
+        forecasts={kpi: forecast},
+        source=np.full(n, source, dtype=np.uint8),
+        flags=np.full(n, flags, dtype=np.uint8),
+        key_of=lambda row: SeriesKey((keys[row],)),
+    )
+
+
+def fresh(hook: BandwidthHook, n: int = 1) -> dict[str, AnyArray]:
+    return {name: np.full((n, *a.shape), a.fill, dtype=a.dtype) for name, a in hook.state_spec().items()}
+
+
+def run(hook: BandwidthHook, demands: Sequence[float], first_slot: int = 100) -> list[int | None]:
+    """What one radio cell gets set slot after slot, None where nothing fires."""
+    state: Any = fresh(hook)
+    mins: list[int | None] = []
+    for slot, demand in enumerate(demands, start=first_slot):
+        fired, state = hook.decide(batch([[demand] * 4], [slot]), state)
+        mins.append(fired[0].value["rRMPolicyMinRatio"] if fired else None)
+    return mins
+
+
+def decided(hook: BandwidthHook, b: HookBatch) -> list[DueAction]:
+    return list(hook.decide(b, fresh(hook, len(b)))[0])
+
+
+def test_the_quantile_is_that_of_least_expected_cost() -> None:
+    assert BandwidthHook(BandwidthOptions()).levels_needed() == (0.8,)
+    assert BandwidthHook(BandwidthOptions(c_under=1.0, c_over=1.0)).levels_needed() == (0.5,)
+
+
+@pytest.mark.parametrize(
+    ("demand", "minimum"),
+    [(0.0, 5), (30.0, 35), (30.1, 40), (34.9, 40), (35.0, 40), (39.9, 45), (40.0, 45), (95.0, 100), (100.0, 100)],
+)
+def test_demand_and_headroom_are_rounded_up_to_a_step(demand: float, minimum: int) -> None:
+    (action,) = decided(BandwidthHook(BandwidthOptions()), batch([[demand] * 4], [7]))
+    assert action.value == {
+        "rRMPolicyMinRatio": minimum,
+        "rRMPolicyMaxRatio": 100,
+        "rRMPolicyDedicatedRatio": 0,
+    }
+    assert all(type(percent) is int for percent in action.value.values())
+
+
+def test_the_highest_of_the_next_leads_counts_and_no_later_one() -> None:
+    hook = BandwidthHook(BandwidthOptions(lead_steps=3))
+    (action,) = decided(hook, batch([[10, 42, 20, 90]], [7]))
+    assert action.value["rRMPolicyMinRatio"] == 50
+    assert action.why["peak_lead_steps"] == 2
+
+
+def test_a_forecast_outside_the_percent_is_clipped() -> None:
+    (high,) = decided(BandwidthHook(BandwidthOptions()), batch([[140.0] * 4], [7]))
+    (low,) = decided(BandwidthHook(BandwidthOptions()), batch([[-3.0] * 4], [7]))
+    assert (high.value["rRMPolicyMinRatio"], low.value["rRMPolicyMinRatio"]) == (100, 5)
+
+
+def test_throughput_is_taken_as_a_share_of_the_carrier() -> None:
+    # 273 blocks x 12 x 14 x 2000 symbols/s x 4 layers x 2.4063 bit x 0.86 = 759,306.7 kbit/s
+    options = BandwidthOptions(demand_kpi="dl_throughput_kbps", headroom_percent=0.0, deadband_percent=0.0)
+    hook = BandwidthHook(options)
+    capacity_kbps = 273 * 12 * 14 * 2000 * 4 * 2.4063 * 0.86 / 1000
+    assert hook.kpis_needed() == ("dl_throughput_kbps",)
+    (action,) = decided(hook, batch([[capacity_kbps * 0.29] * 4], [7], kpi="dl_throughput_kbps"))
+    assert action.value["rRMPolicyMinRatio"] == 30
+    assert action.why["capacity_kbps"] == pytest.approx(capacity_kbps, abs=0.001)
+    assert action.why["demand_percent_by_lead"] == pytest.approx([29.0] * 4, abs=1e-4)
+
+
+def test_ratios_stay_within_their_bounds_and_in_order() -> None:
+    options = BandwidthOptions(least_percent=20, most_percent=60, burst_percent=10, dedicated_ratio=0.5)
+    hook = BandwidthHook(options)
+    values = [dict(action.value) for action in decided(hook, batch([[0.0] * 4, [99.0] * 4, [30.0] * 4], [7, 7, 7]))]
+    assert values == [
+        {"rRMPolicyMinRatio": 20, "rRMPolicyMaxRatio": 30, "rRMPolicyDedicatedRatio": 10},
+        {"rRMPolicyMinRatio": 60, "rRMPolicyMaxRatio": 70, "rRMPolicyDedicatedRatio": 30},
+        {"rRMPolicyMinRatio": 35, "rRMPolicyMaxRatio": 45, "rRMPolicyDedicatedRatio": 15},
+    ]
+
+
+def test_it_fires_only_when_the_value_changes() -> None:
+    assert run(BandwidthHook(BandwidthOptions(min_stay_slots=0)), [30, 30, 45, 45, 30]) == [35, None, 50, None, 35]
+
+
+def test_a_need_inside_the_deadband_leaves_the_ratio() -> None:
+    # 35 is set for needs in (30, 35]; with the deadband it stays for needs in (28, 37], that is demands in (23, 32]
+    hook = BandwidthHook(BandwidthOptions(min_stay_slots=0))
+    assert run(hook, [30, 32, 32.1]) == [35, None, 40]
+    assert run(hook, [30, 23.1, 23.0]) == [35, None, 30]
+
+
+def test_a_set_ratio_stays_for_its_slots() -> None:
+    assert run(BandwidthHook(BandwidthOptions(min_stay_slots=3)), [30, 60, 60, 60, 60]) == [35, None, None, 65, None]
+
+
+def test_what_stays_set_covers_the_demand() -> None:
+    hook = BandwidthHook(BandwidthOptions(min_stay_slots=0))
+    rng = np.random.default_rng(1)
+    demands = np.clip(np.cumsum(rng.normal(0, 3, 500)) + 40, 0, 95).round(1)
+    now_set = 0
+    for demand, fired in zip(demands, run(hook, demands.tolist()), strict=True):
+        now_set = fired if fired is not None else now_set
+        assert now_set >= demand - 1e-6
+
+
+@pytest.mark.parametrize("how", [{"source": Source.NONE}, {"flags": Quality.SUSPECT}, {"flags": Quality.APPROXIMATE}])
+def test_a_row_that_must_not_act_keeps_its_state(how: dict[str, int]) -> None:
+    hook = BandwidthHook(BandwidthOptions())
+    state = fresh(hook)
+    fired, after = hook.decide(batch([[50.0] * 4], [7], **how), state)  # type: ignore[arg-type]
+    assert fired == []
+    np.testing.assert_equal(dict(after), state)
+
+
+def test_a_missing_forecast_does_nothing() -> None:
+    assert decided(BandwidthHook(BandwidthOptions()), batch([[50, np.nan, 50, 50]], [7])) == []
+
+
+def test_the_object_is_named_by_the_template() -> None:
+    hook = BandwidthHook(BandwidthOptions(object_template="{radio_cell_id},RRMPolicyRatio=2"))
+    (action,) = decided(hook, batch([[50.0] * 4], [7], names=["NRCellDU={1}"]))
+    assert (action.object_id, action.attribute) == ("NRCellDU={1},RRMPolicyRatio=2", "rRMPolicyRatio")
+    (default,) = decided(BandwidthHook(BandwidthOptions()), batch([[50.0] * 4], [7], names=["c9"]))
+    assert default.object_id == "NRCellDU=c9,RRMPolicyRatio=1"
+
+
+def test_the_reason_is_plain_json_and_complete() -> None:
+    (action,) = decided(BandwidthHook(BandwidthOptions()), batch([[10, 42.5, 20, 30]], [7]))
+    why = json.loads(json.dumps(action.why, allow_nan=False))
+    assert why["forecast_at_tau"] == [10, 42.5, 20, 30]
+    assert (why["interval_levels"], why["interval_at_peak"]) == ([0.1, 0.9], [32.5, 52.5])
+    assert (why["tau"], why["c_under"], why["c_over"]) == (0.8, 4.0, 1.0)
+    assert (why["need_percent"], why["set_before_percent"], why["forecast_source"]) == (47.5, None, "model")
+
+
+def test_an_action_is_valid_to_the_end_of_the_last_period_unless_told() -> None:
+    (action,) = decided(BandwidthHook(BandwidthOptions()), batch([[50.0] * 4], [7]))
+    (told,) = decided(BandwidthHook(BandwidthOptions(valid_for_s=60.0)), batch([[50.0] * 4], [7]))
+    assert (action.valid_for_s, told.valid_for_s) == (5 * 900.0, 60.0)
+
+
+def test_an_empty_batch_is_answered() -> None:
+    hook = BandwidthHook(BandwidthOptions())
+    fired, after = hook.decide(batch([], []), fresh(hook, 0))
+    assert fired == []
+    assert set(after) == set(hook.state_spec())
+
+
+def test_a_horizon_or_level_that_is_missing_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="horizon"):
+        decided(BandwidthHook(BandwidthOptions(lead_steps=5)), batch([[50.0] * 4], [7]))
+    with pytest.raises(ConfigError, match="quantile level"):
+        decided(BandwidthHook(BandwidthOptions(c_under=7.0)), batch([[50.0] * 4], [7]))
+
+
+HISTORY = st.lists(st.lists(st.one_of(st.none(), st.integers(0, 100)), min_size=4, max_size=4), min_size=1, max_size=12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(history=HISTORY, order=st.permutations(range(4)))
+def test_a_series_fires_alike_alone_and_in_company(history: list[list[int | None]], order: list[int]) -> None:
+    hook = BandwidthHook(BandwidthOptions())
+    together: Any = fresh(hook, 4)
+    alone: list[Any] = [fresh(hook) for _ in range(4)]
+    for slot, row in enumerate(history):
+        present = [series for series in order if row[series] is not None]
+        company = batch(
+            [[row[series] or 0] * 4 for series in present], [slot] * len(present), [f"c{s}" for s in present]
+        )
+        if not present:
+            continue
+        before = copy.deepcopy({name: array[present] for name, array in together.items()})
+        given_state = {name: array[present] for name, array in together.items()}
+        fired, after = hook.decide(company, given_state)
+        np.testing.assert_equal(given_state, before)
+        for name, array in after.items():
+            assert array.dtype == together[name].dtype
+            together[name][present] = array
+        lonely: list[DueAction] = []
+        for series in present:
+            single, alone[series] = hook.decide(batch([[row[series] or 0] * 4], [slot], [f"c{series}"]), alone[series])
+            lonely += single
+        assert [(a.object_id, a.value, a.why) for a in fired] == [(a.object_id, a.value, a.why) for a in lonely]
+    for series in range(4):
+        np.testing.assert_equal({name: array[series : series + 1] for name, array in together.items()}, alone[series])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lead_steps": 0},
+        {"c_under": 0.0},
+        {"c_over": float("inf")},
+        {"headroom_percent": -1.0},
+        {"step_percent": 3},
+        {"step_percent": 0},
+        {"deadband_percent": 6.0},
+        {"min_stay_slots": -1},
+        {"least_percent": 7},
+        {"least_percent": 60, "most_percent": 40},
+        {"most_percent": 105},
+        {"burst_percent": 101},
+        {"dedicated_ratio": 1.1},
+        {"layers": 9},
+        {"efficiency_bps_hz": 9.3},
+        {"bandwidth_mhz": 55},
+        {"scs_khz": 15},
+        {"frequency_range": "FR3"},
+        {"object_template": "NRCellDU=1"},
+        {"object_template": "{radio_cell}"},
+        {"object_template": "{radio_cell_id!r}"},
+        {"object_template": "{radio_cell_id.__class__}"},
+        {"object_template": "{radio_cell_id"},
+        {"valid_for_s": -1.0},
+        {"demand_kpi": "connected_ues"},
+        {"tau": 0.8},
+    ],
+)
+def test_wrong_options_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        options_of(PLUGIN, wrong, "hooks.bandwidth.options")
+
+
+def test_the_commented_defaults_are_the_real_ones() -> None:
+    uncommented = "\n".join(
+        line[1:] if line[:1] == "#" != line[1:2] else line for line in SAMPLE.read_text().split("\n")
+    )
+    section = tomllib.loads(uncommented)["hooks"]["bandwidth"]
+    assert options_of(PLUGIN, section["options"], "hooks.bandwidth") == BandwidthOptions()
+    assert set(section["options"]) == set(BandwidthOptions.__struct_fields__)
+    assert PLUGIN.name == section["plugin"]
+
+
+def test_every_option_is_in_the_readme() -> None:
+    readme = SAMPLE.with_name("README.md").read_text()
+    assert all(f"| `{name}` |" in readme for name in BandwidthOptions.__struct_fields__)

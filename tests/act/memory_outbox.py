@@ -1,0 +1,128 @@
+"""An outbox in memory and the small fakes around the runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from netpredict.errors import StoreUnavailable
+from netpredict.types import Firing, LastApplied, Mode, Outcome, OutcomeKind, PendingFiring
+
+NOW_US = 1_772_452_800_000_000  # 2026-03-02 12:00:00 UTC
+
+A_FIRING = Firing(
+    firing_id="f1",
+    hook="bandwidth",
+    stream="traffic",
+    object_id="NRCellDU=c1,RRMPolicyRatio=1",
+    attribute="rRMPolicyRatio",
+    value={"rRMPolicyMinRatio": 40},
+    why={"rule": "test"},
+    mode=Mode.AUTO,
+    slot_time_us=NOW_US - 1_000_000,
+    expires_at_us=NOW_US + 60_000_000,
+    effect_until_us=NOW_US + 900_000_000,
+)
+
+
+def firing(firing_id: str, **changes: object) -> Firing:
+    """A firing of its own object unless told otherwise."""
+    return replace(A_FIRING, **({"firing_id": firing_id, "object_id": f"NRCellDU={firing_id}"} | changes))  # type: ignore[arg-type]
+
+
+class FakeClock:
+    """Stands still until told to move; wall and monotonic time move together."""
+
+    def __init__(self) -> None:
+        self.wall_us = NOW_US
+        self.slept_s = 0.0
+
+    def now_us(self) -> int:
+        return self.wall_us
+
+    def monotonic_s(self) -> float:
+        return self.slept_s
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+        self.wall_us += round(seconds * 1e6)
+
+
+@dataclass
+class MemoryOutbox:
+    """Fits ``netpredict.act.runner.Outbox``. ``down`` makes every call raise, ``down_for_record`` only ``record``."""
+
+    items: list[PendingFiring] = field(default_factory=list)
+    outcomes: dict[tuple[str, str], tuple[Outcome, int]] = field(default_factory=dict)
+    down: bool = False
+    down_for_record: bool = False
+
+    def add(self, firing: Firing, *actuator_names: str) -> None:
+        self.items += [PendingFiring(firing, name) for name in actuator_names or ("log",)]
+
+    def pending(self, limit: int) -> list[PendingFiring]:
+        self._check(self.down)
+        shown: dict[str, int] = {}
+        page = []
+        for item in sorted(self.items, key=lambda item: item.firing.slot_time_us):
+            open_still = (item.firing.firing_id, item.actuator_name) not in self.outcomes
+            if open_still and item.firing.mode is Mode.AUTO and shown.get(item.actuator_name, 0) < limit:
+                shown[item.actuator_name] = shown.get(item.actuator_name, 0) + 1
+                page.append(item)
+        return page
+
+    def record(self, firing: Firing, actuator_name: str, outcome: Outcome, at_us: int) -> None:
+        self._check(self.down or self.down_for_record)
+        self.outcomes.setdefault((firing.firing_id, actuator_name), (outcome, at_us))
+
+    def last_applied(self, object_id: str, attribute: str) -> LastApplied | None:
+        self._check(self.down)
+        applied = [
+            LastApplied(firing.firing_id, firing.slot_time_us, at_us)
+            for firing, at_us in self._applied()
+            if (firing.object_id, firing.attribute) == (object_id, attribute)
+        ]
+        return max(applied, key=lambda last: (last.slot_time_us, last.at_us), default=None)
+
+    def applied_since(self, hook: str, since_us: int) -> int:
+        self._check(self.down)
+        return len({f.firing_id for f, at_us in self._applied() if f.hook == hook and at_us >= since_us})
+
+    def outcome(self, firing_id: str, actuator_name: str = "log") -> Outcome | None:
+        found = self.outcomes.get((firing_id, actuator_name))
+        return found[0] if found else None
+
+    def _applied(self) -> list[tuple[Firing, int]]:
+        done = [(item.firing, self.outcomes.get((item.firing.firing_id, item.actuator_name))) for item in self.items]
+        return [(f, found[1]) for f, found in done if found and found[0].kind is OutcomeKind.APPLIED]
+
+    def _check(self, away: bool) -> None:
+        if away:
+            raise StoreUnavailable("the outbox is away")
+
+
+@dataclass
+class FakeActuator:
+    """Does what its script says, one entry per ``apply``: an exception is raised, anything else answered."""
+
+    script: list[object] = field(default_factory=list)
+    applied: list[str] = field(default_factory=list)
+    verify_with: Callable[[Firing], Outcome] = lambda firing: Outcome(OutcomeKind.APPLIED, "verified")
+    closed: int = 0
+    api_version: int = 1
+
+    def apply(self, firing: Firing) -> Outcome:
+        self.applied.append(firing.firing_id)
+        answer = self.script.pop(0) if self.script else Outcome(OutcomeKind.APPLIED, "accepted")
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer  # type: ignore[return-value]
+
+    def verify(self, firing: Firing) -> Outcome:
+        return self.verify_with(firing)
+
+    def revert(self, firing: Firing) -> Outcome:
+        return Outcome(OutcomeKind.APPLIED, "reverted")
+
+    def close(self) -> None:
+        self.closed += 1

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+
+from netpredict.act.guards import Blackout, GuardSettings, Reason, in_blackout, parse_blackouts, why_not
+from netpredict.errors import ConfigError
+from netpredict.types import Firing, LastApplied, Mode
+from tests.act.memory_outbox import NOW_US, firing
+
+OPEN = GuardSettings(cooldown_s=60.0, rate_per_min=3)
+MINUTE_US = 60_000_000
+MIDNIGHT_US = NOW_US - 12 * 60 * MINUTE_US
+
+
+def reason(
+    f: Firing,
+    last: LastApplied | None = None,
+    now_us: int = NOW_US,
+    settings: GuardSettings = OPEN,
+    applied_last_minute: int = 0,
+) -> Reason | None:
+    return why_not(f, last, now_us, settings, applied_last_minute=applied_last_minute)
+
+
+def applied_before(f: Firing, ago_us: int) -> LastApplied:
+    return LastApplied("f0", f.slot_time_us - 1, NOW_US - ago_us)
+
+
+def test_nothing_speaks_against_a_fresh_firing_in_auto_mode() -> None:
+    assert reason(firing("f1")) is None
+
+
+def test_a_shadow_firing_is_never_applied() -> None:
+    assert reason(firing("f1", mode=Mode.SHADOW)) is Reason.SHADOW
+
+
+def test_a_firing_expires_at_its_microsecond_and_not_before() -> None:
+    f = firing("f1")
+    assert reason(f, now_us=f.expires_at_us - 1) is None
+    assert reason(f, now_us=f.expires_at_us) is Reason.EXPIRED
+
+
+def test_the_cooldown_ends_at_its_microsecond() -> None:
+    f = firing("f1")
+    assert reason(f, applied_before(f, MINUTE_US - 1)) is Reason.COOLDOWN
+    assert reason(f, applied_before(f, MINUTE_US)) is None
+
+
+def test_a_clock_that_was_set_back_cools_down_longer_instead_of_acting() -> None:
+    f = firing("f1")
+    assert reason(f, applied_before(f, -3600 * 1_000_000)) is Reason.COOLDOWN
+
+
+def test_a_firing_is_not_cooled_down_by_its_own_other_actuator() -> None:
+    f = firing("f1")
+    assert reason(f, LastApplied("f1", f.slot_time_us, NOW_US), applied_last_minute=99) is None
+
+
+def test_an_old_value_never_replaces_a_younger_one() -> None:
+    f = firing("f1")
+    assert reason(f, LastApplied("f2", f.slot_time_us + 1, NOW_US - 10 * MINUTE_US)) is Reason.SUPERSEDED
+
+
+def test_the_rate_is_full_when_the_limit_is_reached() -> None:
+    assert reason(firing("f1"), applied_last_minute=2) is None
+    assert reason(firing("f1"), applied_last_minute=3) is Reason.RATE
+
+
+@pytest.mark.parametrize(
+    ("window", "minute", "inside"),
+    [
+        ("11:30-12:30", 11 * 60 + 29, False),
+        ("11:30-12:30", 11 * 60 + 30, True),
+        ("11:30-12:30", 12 * 60 + 29, True),
+        ("11:30-12:30", 12 * 60 + 30, False),
+        ("22:00-05:30", 21 * 60 + 59, False),
+        ("22:00-05:30", 23 * 60, True),
+        ("22:00-05:30", 0, True),
+        ("22:00-05:30", 5 * 60 + 29, True),
+        ("22:00-05:30", 5 * 60 + 30, False),
+    ],
+)
+def test_a_blackout_holds_from_its_begin_to_before_its_end_also_over_midnight(
+    window: str, minute: int, inside: bool
+) -> None:
+    blackouts = parse_blackouts([window])
+    now_us = MIDNIGHT_US + minute * MINUTE_US
+    assert in_blackout(now_us, blackouts) is inside
+    f = firing("f1", expires_at_us=now_us + 1)
+    assert reason(f, now_us=now_us, settings=GuardSettings(blackouts=blackouts)) is (
+        Reason.BLACKOUT if inside else None
+    )
+
+
+def test_blackouts_are_read_as_minutes_of_the_day() -> None:
+    assert parse_blackouts(["22:00-05:30"]) == (Blackout(22 * 60, 5 * 60 + 30),)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "22-06", "24:00-01:00", "10:60-11:00", "10:00-10:00", "10:00-11:00 ", "1:00-2:00"]
+)
+def test_a_blackout_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="blackout_utc"):
+        parse_blackouts([text])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cooldown_s": -1.0}, {"cooldown_s": float("nan")}, {"rate_per_min": 0}, {"rate_per_min": float("nan")}]
+)
+def test_guard_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        GuardSettings(**wrong)  # type: ignore[arg-type]

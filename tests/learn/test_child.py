@@ -1,0 +1,118 @@
+import os
+import sys
+import time
+
+import pytest
+
+from netpredict.errors import ConfigError, DataError, PluginError
+from netpredict.learn import child
+from netpredict.learn.child import ARTEFACT, DATASET, JOB, LOG, TrainingFailed, TrainingTimeout, run_child, write_job
+from netpredict.learn.registry import load_artefact
+from netpredict.learn.train import train
+from tests.learn.noisy import OPTIONS, noisy_sines
+
+
+@pytest.fixture
+def job(tmp_path):
+    return write_job(tmp_path / "job", noisy_sines(), "gru", OPTIONS, now_us=1)
+
+
+def impostor(monkeypatch, tmp_path, code):
+    """Let the child be this script, called as the real one is; its first argument is the job folder."""
+    script = tmp_path / "impostor"
+    script.write_text(f"#!{sys.executable}\nimport os, signal, sys, time\nfolder = sys.argv[3]\n{code}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(child.sys, "executable", str(script))
+
+
+def gone(pid):
+    """Dead, or a zombie that nobody has reaped."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_child_trains_and_gives_the_same_version_as_this_process(job, tmp_path):
+    steps = []
+    result = run_child(job, timeout_s=120, on_progress=steps.append)
+    assert [(step.done, step.total) for step in steps] == [(1, 2), (2, 2)]
+    assert load_artefact(job / ARTEFACT).version == result.version
+    assert result.train_epochs == 2
+    assert result.scores["skill"] > 0
+    here, _ = train(noisy_sines(), "gru", OPTIONS, tmp_path / "here", now_us=99)
+    assert here.version == result.version
+    assert (job / LOG).read_bytes() == b""
+
+
+def test_the_childs_own_error_is_raised_here(tmp_path):
+    with pytest.raises(PluginError, match="nobody"):
+        run_child(write_job(tmp_path / "a", noisy_sines(), "nobody", {}, now_us=1), timeout_s=60)
+    with pytest.raises(PluginError, match="nothing to train"):
+        run_child(write_job(tmp_path / "b", noisy_sines(), "naive", {}, now_us=1), timeout_s=60)
+
+
+def test_a_damaged_job_is_a_data_error(job):
+    (job / DATASET).write_bytes(b"junk")
+    with pytest.raises(DataError, match=r"dataset\.npz"):
+        run_child(job, timeout_s=60)
+    (job / JOB).write_bytes(b"{}")
+    with pytest.raises(DataError, match=r"job\.json"):
+        run_child(job, timeout_s=60)
+
+
+def test_a_training_that_takes_too_long_is_killed_with_its_whole_group(job, tmp_path, monkeypatch):
+    code = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\npid = os.fork()\n"
+    code += "if pid: open(folder + '/pids', 'w').write(f'{os.getpid()} {pid}')\ntime.sleep(600)"
+    impostor(monkeypatch, tmp_path, code)
+    monkeypatch.setattr(child, "_TERMINATE_S", 0.2)
+    started_s = time.monotonic()
+    with pytest.raises(TrainingTimeout) as caught:
+        run_child(job, timeout_s=1.0)
+    assert caught.value.retriable
+    assert time.monotonic() - started_s < 5
+    pids = [int(pid) for pid in (job / "pids").read_text().split()]
+    deadline_s = time.monotonic() + 5
+    while not all(gone(pid) for pid in pids) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert all(gone(pid) for pid in pids)
+
+
+def test_a_child_that_dies_leaves_its_last_words_in_the_error(job, tmp_path, monkeypatch):
+    impostor(monkeypatch, tmp_path, "os.write(2, b'out of luck')\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(TrainingFailed, match=r"code -9 .*out of luck"):
+        run_child(job, timeout_s=10)
+
+
+def test_a_result_of_an_earlier_run_is_not_taken_for_this_one(job, tmp_path, monkeypatch):
+    (job / child.RESULT).write_text('{"version": "old"}')
+    impostor(monkeypatch, tmp_path, "pass")
+    with pytest.raises(TrainingFailed):
+        run_child(job, timeout_s=10)
+
+
+def test_noise_on_stdout_is_not_progress_and_an_unknown_error_is_a_failure(job, tmp_path, monkeypatch):
+    code = "os.write(1, b'hello\\n{\"done\": 1}\\n' + b'x' * 200_000)\n"
+    code += 'open(folder + \'/result.json\', \'w\').write(\'{"error": "MemoryError", "detail": "no room"}\')'
+    impostor(monkeypatch, tmp_path, code)
+    steps = []
+    with pytest.raises(TrainingFailed, match="MemoryError: no room"):
+        run_child(job, timeout_s=10, on_progress=steps.append)
+    assert steps == []
+
+
+def test_progress_can_cancel_and_secrets_are_not_passed_on(job, tmp_path, monkeypatch):
+    monkeypatch.setenv("NETPREDICT_DB_PASSWORD", "secret")
+    code = "open(folder + '/seen', 'w').write(str(dict(os.environ)))\n"
+    code += 'print(\'{"done":1,"total":2,"loss":0.5,"validation_loss":null,"left_s":1}\', flush=True)\ntime.sleep(600)'
+    impostor(monkeypatch, tmp_path, code)
+
+    def cancel(step):
+        assert step.validation_loss is None
+        raise ConfigError("cancelled")
+
+    with pytest.raises(ConfigError, match="cancelled"):
+        run_child(job, timeout_s=10, on_progress=cancel)
+    assert "secret" not in (job / "seen").read_text()
+    assert os.environ["NETPREDICT_DB_PASSWORD"] == "secret"
