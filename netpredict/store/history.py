@@ -1,0 +1,471 @@
+"""The read side: what the CLI lists, the console shows and training learns from. Readers are short and never write."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import sqlalchemy as sa
+
+from netpredict.errors import StoreError
+from netpredict.store import sqlite
+from netpredict.store.encode import text, ticks_rows
+from netpredict.store.schema import SOURCE_NAMES
+from netpredict.types import MISSING_TICKS, FloatArray, IntArray
+
+Row = dict[str, Any]
+
+_SLOTS_PER_READ = 64
+_SLOTS_SEARCHED = 20_000
+
+
+class ObservedSeries(NamedTuple):
+    """S series on one grid of T slots: ``values`` float32 (S, T, k) in natural units, NaN = missing."""
+
+    keys: list[str]
+    first_slot: IntArray
+    values: FloatArray
+
+
+class History:
+    """Answers questions about a store; every method reads it in transactions of its own. Rows are plain values."""
+
+    def __init__(self, url: str) -> None:
+        self._path = sqlite.path_of(url)
+        self._engine = sqlite.engine(url)
+
+    # -- lists --------------------------------------------------------------------------------------------------------
+
+    def progress(self, group: str | None = None) -> list[Row]:
+        """Topic partitions: next offset, counts, epoch and owner."""
+        return self._rows(
+            "SELECT group_name, topic, partition, stream, topic_id, next_offset, epoch, owner, accepted, duplicate,"
+            " late, dead, control FROM topic_progress WHERE :group IS NULL OR group_name = :group"
+            " ORDER BY group_name, topic, partition",
+            group=group,
+        )
+
+    def streams(self) -> list[Row]:
+        """Streams: topic partitions, live series and counts."""
+        return self._rows(
+            "SELECT p.stream, p.topic, count(*) AS topic_partitions, sum(p.accepted) AS accepted,"
+            " sum(p.duplicate) AS duplicate, sum(p.late) AS late, sum(p.dead) AS dead,"
+            " sum((SELECT count(*) FROM series AS s WHERE s.lane_id = p.lane_id AND s.retired_us IS NULL)) AS series"
+            " FROM topic_progress AS p GROUP BY p.stream, p.topic ORDER BY p.stream, p.topic"
+        )
+
+    def series(
+        self, stream: str | None = None, key: str | None = None, retired: bool = False, limit: int = 100
+    ) -> list[Row]:
+        """Series; ``key`` is the key or a shell pattern of it."""
+        return self._rows(
+            "SELECT p.stream, s.key AS series, p.topic, p.partition, s.first_slot, t.slot AS last_slot, s.scored,"
+            " s.retired_us, s.series_id FROM series AS s JOIN topic_progress AS p ON p.lane_id = s.lane_id"
+            " LEFT JOIN series_state AS t ON t.series_id = s.series_id"
+            " WHERE (:stream IS NULL OR p.stream = :stream) AND (:key IS NULL OR s.key = :key OR s.key GLOB :key)"
+            " AND (:retired OR s.retired_us IS NULL) ORDER BY s.series_id LIMIT :limit",
+            stream=stream,
+            key=key,
+            retired=retired,
+            limit=limit,
+        )
+
+    def forecasts(
+        self,
+        stream: str,
+        series: str,
+        predictor: str | None = None,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        limit: int = 12,
+    ) -> list[Row]:
+        """Newest forecasts of a series first: ``values[kpi][lead][level]`` in the KPI's unit, None = missing."""
+        rows = self._rows(
+            _NEWEST_SLOTS.format(table="forecast")
+            + "SELECT p.stream, s.key AS series, m.predictor, m.version, f.slot_time_us, f.sources, f.quality, f.ticks,"
+            " f.observed, l.kpis, l.decimals, l.levels, l.horizon_steps, l.period_us"
+            " FROM slots CROSS JOIN series AS s JOIN topic_progress AS p ON p.lane_id = s.lane_id"
+            " CROSS JOIN forecast AS f ON f.slot_time_us = slots.slot_time_us AND f.series_id = s.series_id"
+            " JOIN forecast_layout AS l ON l.layout_id = f.layout_id"
+            " JOIN model_version AS m ON m.model_id = f.model_id"
+            " WHERE p.stream = :stream AND s.key = :series AND (:predictor IS NULL OR m.predictor = :predictor)"
+            " LIMIT :limit",
+            stream=stream,
+            series=series,
+            predictor=predictor,
+            from_us=from_us,
+            to_us=to_us,
+            limit=limit,
+            searched=_SLOTS_SEARCHED,
+        )
+        return [_forecast(row) for row in rows]
+
+    def recent_observations(
+        self, stream: str, series: str, from_us: int | None = None, to_us: int | None = None, limit: int = 100
+    ) -> list[Row]:
+        """Newest observations of a series first: ``values[column]`` in natural units, None = missing."""
+        rows = self._rows(
+            _NEWEST_SLOTS.format(table="observation")
+            + "SELECT p.stream, s.key AS series, o.slot_time_us, o.event_time_us, o.flags, o.ticks, l.columns,"
+            " l.decimals FROM slots CROSS JOIN series AS s JOIN topic_progress AS p ON p.lane_id = s.lane_id"
+            " CROSS JOIN observation AS o ON o.slot_time_us = slots.slot_time_us AND o.series_id = s.series_id"
+            " JOIN column_layout AS l ON l.layout_id = o.layout_id"
+            " WHERE p.stream = :stream AND s.key = :series LIMIT :limit",
+            stream=stream,
+            series=series,
+            from_us=from_us,
+            to_us=to_us,
+            limit=limit,
+            searched=_SLOTS_SEARCHED,
+        )
+        return [_observation(row) for row in rows]
+
+    def scores(
+        self, stream: str | None = None, predictor: str | None = None, kpi: str | None = None, limit: int = 1000
+    ) -> list[Row]:
+        """Score buckets as stored, newest first: sums in ticks."""
+        rows = self._rows(
+            "SELECT p.stream, p.topic, p.partition, m.predictor, m.version, c.source, c.kpi, c.lead_steps, c.bucket,"
+            " c.n, c.abs_ticks, c.square_ticks, c.naive_abs_ticks, c.below, c.pinball FROM score AS c"
+            " JOIN topic_progress AS p ON p.lane_id = c.lane_id JOIN model_version AS m ON m.model_id = c.model_id"
+            " WHERE (:stream IS NULL OR p.stream = :stream) AND (:predictor IS NULL OR m.predictor = :predictor)"
+            " AND (:kpi IS NULL OR c.kpi = :kpi)"
+            " ORDER BY c.bucket DESC, p.topic, p.partition, m.predictor, m.version, c.source, c.kpi, c.lead_steps"
+            " LIMIT :limit",
+            stream=stream,
+            predictor=predictor,
+            kpi=kpi,
+            limit=limit,
+        )
+        for row in rows:
+            row["source"] = SOURCE_NAMES[row["source"]]
+            row["square_ticks"] = int(row["square_ticks"])
+            row["below"], row["pinball"] = msgspec.json.decode(row["below"]), msgspec.json.decode(row["pinball"])
+        return rows
+
+    def models(self, stream: str | None = None, predictor: str | None = None) -> list[Row]:
+        """Model versions, newest first."""
+        rows = self._rows(
+            "SELECT model_id, stream, predictor, version, plugin, folder, stage, created_us, scores FROM model_version"
+            " WHERE (:stream IS NULL OR stream = :stream) AND (:predictor IS NULL OR predictor = :predictor)"
+            " ORDER BY model_id DESC",
+            stream=stream,
+            predictor=predictor,
+        )
+        return [row | {"scores": msgspec.json.decode(row["scores"])} for row in rows]
+
+    def firings(
+        self,
+        hook: str | None = None,
+        object_id: str | None = None,
+        pending: bool = False,
+        limit: int = 100,
+    ) -> list[Row]:
+        """Newest firings first, each with its ``outcomes``: one per actuator, kind None while it is pending."""
+        rows = self._rows(
+            "SELECT firing_id, hook, stream, object_id, attribute, value, why, mode, slot_time_us, expires_at_us,"
+            " effect_until_us FROM firing AS f WHERE (:hook IS NULL OR hook = :hook)"
+            " AND (:object_id IS NULL OR object_id = :object_id) AND (NOT :pending OR EXISTS ("
+            "   SELECT 1 FROM outbox AS o WHERE o.firing_id = f.firing_id AND o.kind IS NULL))"
+            " ORDER BY slot_time_us DESC, firing_id LIMIT :limit",
+            hook=hook,
+            object_id=object_id,
+            pending=pending,
+            limit=limit,
+        )
+        outcomes = self._rows(
+            "SELECT o.firing_id, o.actuator, o.kind, o.reason, o.detail, o.attempts, o.at_us"
+            " FROM json_each(:ids) AS i JOIN outbox AS o ON o.firing_id = i.value ORDER BY o.number",
+            ids=text([row["firing_id"] for row in rows]),
+        )
+        by_firing: dict[str, list[Row]] = {}
+        for outcome in outcomes:
+            by_firing.setdefault(outcome.pop("firing_id"), []).append(outcome)
+        for row in rows:
+            row["value"], row["why"] = msgspec.json.decode(row["value"]), msgspec.json.decode(row["why"])
+            row["outcomes"] = by_firing.get(row["firing_id"], [])
+        return rows
+
+    def dead_letters(
+        self,
+        topic: str | None = None,
+        partition: int | None = None,
+        reason: str | None = None,
+        from_offset: int = 0,
+        limit: int = 100,
+    ) -> list[Row]:
+        """Dead letters by offset; key and value as text, bytes that are no UTF-8 as \\xNN."""
+        rows = self._rows(
+            'SELECT topic, partition, "offset", reason, detail, ingest_time_us, "key", value, value_bytes'
+            " FROM dead_letter WHERE (:topic IS NULL OR topic = :topic)"
+            " AND (:partition IS NULL OR partition = :partition) AND (:reason IS NULL OR reason = :reason)"
+            ' AND "offset" >= :from_offset ORDER BY topic, partition, "offset", reason LIMIT :limit',
+            topic=topic,
+            partition=partition,
+            reason=reason,
+            from_offset=from_offset,
+            limit=limit,
+        )
+        return [row | {"key": _readable(row["key"]), "value": _readable(row["value"])} for row in rows]
+
+    def dead_letter_value(self, topic: str, partition: int, offset: int) -> tuple[bytes | None, bytes | None]:
+        """Key and value of the record behind a dead letter, as they came (capped). StoreError when there is none."""
+        rows = self._rows(
+            'SELECT "key", value FROM dead_letter'
+            ' WHERE topic = :topic AND partition = :partition AND "offset" = :offset LIMIT 1',
+            topic=topic,
+            partition=partition,
+            offset=offset,
+        )
+        if not rows:
+            raise StoreError(f"no dead letter at {topic}/{partition} offset {offset}")
+        return rows[0]["key"], rows[0]["value"]
+
+    def dead_letter_reasons(self) -> list[Row]:
+        """How many dead letters there are by topic and reason."""
+        return self._rows(
+            'SELECT topic, reason, count(*) AS dead_letters, max("offset") AS last_offset FROM dead_letter'
+            " GROUP BY topic, reason ORDER BY topic, dead_letters DESC"
+        )
+
+    def gaps(self, stream: str | None = None, limit: int = 100) -> list[Row]:
+        """Offsets that were skipped."""
+        return self._rows(
+            "SELECT p.stream, p.topic, p.partition, g.from_offset, g.to_offset, g.reason FROM gap AS g"
+            " JOIN topic_progress AS p ON p.lane_id = g.lane_id WHERE :stream IS NULL OR p.stream = :stream"
+            " ORDER BY p.topic, p.partition, g.from_offset LIMIT :limit",
+            stream=stream,
+            limit=limit,
+        )
+
+    def retrain_runs(self, limit: int = 100) -> list[Row]:
+        """Training runs, newest first."""
+        rows = self._rows("SELECT * FROM retrain_run ORDER BY run_id DESC LIMIT :limit", limit=limit)
+        return [row | {"detail": msgspec.json.decode(row["detail"])} for row in rows]
+
+    def audit(self, limit: int = 100) -> list[Row]:
+        """What people and jobs changed, newest first."""
+        rows = self._rows("SELECT * FROM audit ORDER BY audit_id DESC LIMIT :limit", limit=limit)
+        return [row | {"detail": msgspec.json.decode(row["detail"])} for row in rows]
+
+    # -- skill --------------------------------------------------------------------------------------------------------
+
+    def skill(self, stream: str | None = None, from_bucket: int | None = None) -> list[Row]:
+        """Accuracy by stream, predictor, source, KPI and lead time over topic partitions and buckets, in KPI units.
+
+        ``skill`` = 1 - mae / naive_mae (None when naive never errs); ``coverage`` maps "0.1..0.9" to the share of truths
+        between these levels; ``pinball`` is the mean over the levels.
+        """
+        rows = self._rows(
+            "SELECT p.stream, m.predictor, c.source, c.kpi, c.lead_steps, c.n, c.abs_ticks, c.square_ticks,"
+            " c.naive_abs_ticks, c.below, c.pinball FROM score AS c"
+            " JOIN topic_progress AS p ON p.lane_id = c.lane_id JOIN model_version AS m ON m.model_id = c.model_id"
+            " WHERE (:stream IS NULL OR p.stream = :stream) AND (:from_bucket IS NULL OR c.bucket >= :from_bucket)",
+            stream=stream,
+            from_bucket=from_bucket,
+        )
+        layouts = self._rows("SELECT stream, kpis, decimals, levels FROM forecast_layout ORDER BY created_us DESC")
+        sums: dict[tuple[str, str, int, str, int, int], _Sums] = {}
+        for row in rows:
+            below = msgspec.json.decode(row["below"])
+            group = (row["stream"], row["predictor"], row["source"], row["kpi"], row["lead_steps"], len(below))
+            sums.setdefault(group, _Sums(below=[0] * len(below))).add(row, below)
+        return [sums[group].row(group, *_scale(layouts, group)) for group in sorted(sums)]
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def observations(
+        self,
+        stream: str,
+        columns: Sequence[str],
+        period_us: int,
+        phase_us: int = 0,
+        steps: int = 2000,
+        series_max: int = 2000,
+        keys: Sequence[str] | None = None,
+    ) -> ObservedSeries:
+        """The newest ``steps`` slots of up to ``series_max`` live series (evenly chosen, or those named)."""
+        chosen = self._chosen(stream, series_max, keys)
+        newest = self._newest_slot_time_us(stream) if chosen else None
+        if newest is None:
+            return ObservedSeries([], np.empty(0, np.int64), np.empty((0, 0, len(columns)), np.float32))
+        last_slot = (newest - phase_us) // period_us
+        first_slot = last_slot - steps + 1
+        values = np.full((len(chosen), steps, len(columns)), np.nan, dtype=np.float32)
+        place = {series_id: number for number, (series_id, _) in enumerate(chosen)}
+        layouts = self._columns_of(stream, columns)
+        ids = text(list(place))
+        for start in range(0, steps, _SLOTS_PER_READ):
+            slots = range(first_slot + start, first_slot + min(start + _SLOTS_PER_READ, steps))
+            with sqlite.reader(self._path) as connection:
+                rows = connection.execute(
+                    "SELECT o.slot_time_us, o.series_id, o.layout_id, o.ticks FROM json_each(?) AS t"
+                    " CROSS JOIN json_each(?) AS i CROSS JOIN observation AS o"
+                    " ON o.slot_time_us = t.value AND o.series_id = i.value",
+                    (text([slot * period_us + phase_us for slot in slots]), ids),
+                ).fetchall()
+            for layout_id, (sources, targets, scales, width) in layouts.items():
+                some = [row for row in rows if row[2] == layout_id]
+                if not some:
+                    continue
+                ticks = ticks_rows([row[3] for row in some], width)[:, sources]
+                natural = np.where(ticks == MISSING_TICKS, np.nan, ticks / scales).astype(np.float32)
+                series = np.array([place[row[1]] for row in some])
+                step = np.array([(row[0] - phase_us) // period_us - first_slot for row in some])
+                values[series[:, None], step[:, None], targets] = natural
+        return ObservedSeries([key for _, key in chosen], np.full(len(chosen), first_slot, dtype=np.int64), values)
+
+    def _chosen(self, stream: str, most: int, keys: Sequence[str] | None) -> list[tuple[int, str]]:
+        found = self._rows(
+            "SELECT s.series_id, s.key FROM series AS s JOIN topic_progress AS p ON p.lane_id = s.lane_id"
+            " WHERE p.stream = :stream AND s.retired_us IS NULL"
+            " AND (:keys IS NULL OR s.key IN (SELECT value FROM json_each(:keys))) ORDER BY s.series_id",
+            stream=stream,
+            keys=None if keys is None else text(list(keys)),
+        )
+        count = min(most, len(found))
+        return [
+            (found[number * len(found) // count]["series_id"], found[number * len(found) // count]["key"])
+            for number in range(count)
+        ]
+
+    def _newest_slot_time_us(self, stream: str) -> int | None:
+        rows = self._rows(
+            "SELECT slot_time_us FROM observation"
+            " WHERE layout_id IN (SELECT layout_id FROM column_layout WHERE stream = :stream)"
+            " ORDER BY slot_time_us DESC LIMIT 1",
+            stream=stream,
+        )
+        return int(rows[0]["slot_time_us"]) if rows else None
+
+    def _columns_of(
+        self, stream: str, columns: Sequence[str]
+    ) -> dict[int, tuple[list[int], list[int], FloatArray, int]]:
+        """By layout: which of its columns are wanted, where they go, what a tick is worth, how many it has."""
+        wanted = {name: number for number, name in enumerate(columns)}
+        found = {}
+        for row in self._rows("SELECT * FROM column_layout WHERE stream = :stream", stream=stream):
+            names, decimals = msgspec.json.decode(row["columns"]), msgspec.json.decode(row["decimals"])
+            sources = [number for number, name in enumerate(names) if name in wanted]
+            scales = np.array([10.0 ** decimals[number] for number in sources])
+            found[row["layout_id"]] = (sources, [wanted[names[number]] for number in sources], scales, len(names))
+        return found
+
+    # -- below --------------------------------------------------------------------------------------------------------
+
+    def _rows(self, sql: str, **parameters: Any) -> list[Row]:
+        with self._connection() as connection:
+            return [dict(row) for row in connection.execute(sa.text(sql), parameters).mappings()]
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except sa.exc.DBAPIError as error:
+            if isinstance(error.orig, sqlite3.Error):
+                raise sqlite.translated(error.orig, self._path) from error
+            raise StoreError(f"{self._path}: {error.orig}") from error
+
+
+# Distinct slot times are found by hopping backwards through the primary key; a scan would read every series.
+_NEWEST_SLOTS = """
+WITH RECURSIVE slots(slot_time_us, number) AS (
+  SELECT (SELECT max(slot_time_us) FROM {table} WHERE :to_us IS NULL OR slot_time_us <= :to_us), 1
+  UNION ALL
+  SELECT (SELECT max(x.slot_time_us) FROM {table} AS x WHERE x.slot_time_us < slots.slot_time_us), number + 1
+  FROM slots WHERE slots.slot_time_us IS NOT NULL AND number < :searched
+    AND (:from_us IS NULL OR slots.slot_time_us > :from_us)
+)
+"""
+
+
+@dataclass
+class _Sums:
+    below: list[int]
+    n: int = 0
+    abs_ticks: int = 0
+    square_ticks: int = 0
+    naive_abs_ticks: int = 0
+    pinball: list[int] = field(default_factory=list)
+
+    def add(self, row: Mapping[str, Any], below: Sequence[int]) -> None:
+        pinball = msgspec.json.decode(row["pinball"])
+        self.n += row["n"]
+        self.abs_ticks += row["abs_ticks"]
+        self.square_ticks += int(row["square_ticks"])
+        self.naive_abs_ticks += row["naive_abs_ticks"]
+        self.below = [a + b for a, b in zip(self.below, below, strict=True)]
+        self.pinball = [a + b for a, b in zip(self.pinball or [0] * len(pinball), pinball, strict=True)]
+
+    def row(self, group: tuple[str, str, int, str, int, int], levels: Sequence[float], scale: float) -> Row:
+        stream, predictor, source, kpi, lead_steps, _ = group
+        n = max(self.n, 1)
+        pairs = [(low, len(levels) - 1 - low) for low in range(len(levels) // 2)]
+        return {
+            "stream": stream,
+            "predictor": predictor,
+            "source": SOURCE_NAMES[source],
+            "kpi": kpi,
+            "lead_steps": lead_steps,
+            "n": self.n,
+            "mae": self.abs_ticks / n / scale,
+            "rmse": math.sqrt(self.square_ticks / n) / scale,
+            "naive_mae": self.naive_abs_ticks / n / scale,
+            "skill": 1 - self.abs_ticks / self.naive_abs_ticks if self.naive_abs_ticks else None,
+            "coverage": {
+                f"{levels[low]:g}..{levels[high]:g}": (self.below[high] - self.below[low]) / n for low, high in pairs
+            },
+            "pinball": sum(self.pinball) / 1000 / n / max(len(self.pinball), 1) / scale,
+        }
+
+
+def _scale(layouts: Sequence[Row], group: tuple[str, str, int, str, int, int]) -> tuple[list[float], float]:
+    """Levels and ticks per unit of a group of scores, by the newest layout that fits it."""
+    stream, _, _, kpi, _, level_count = group
+    for layout in layouts:
+        kpis, levels = msgspec.json.decode(layout["kpis"]), msgspec.json.decode(layout["levels"])
+        if layout["stream"] == stream and kpi in kpis and len(levels) == level_count:
+            return levels, 10.0 ** msgspec.json.decode(layout["decimals"])[kpis.index(kpi)]
+    raise StoreError(f"scores of {stream}, {kpi} have no layout of {level_count} levels")
+
+
+def _forecast(row: Row) -> Row:
+    kpis, levels = msgspec.json.decode(row.pop("kpis")), msgspec.json.decode(row.pop("levels"))
+    decimals, horizon = msgspec.json.decode(row.pop("decimals")), row["horizon_steps"]
+    ticks, observed = msgspec.json.decode(row.pop("ticks")), msgspec.json.decode(row.pop("observed"))
+    sources = row.pop("sources")
+    values: dict[str, list[list[float | None]]] = {}
+    for number, kpi in enumerate(kpis):
+        starts = range(number * horizon * len(levels), (number + 1) * horizon * len(levels), len(levels))
+        values[kpi] = [_natural(ticks[start : start + len(levels)], decimals[number]) for start in starts]
+    names = {"m": "model", "s": "seasonal", "n": "naive", "-": "none"}
+    return row | {
+        "levels": levels,
+        "sources": {kpi: names[letter] for kpi, letter in zip(kpis, sources, strict=True)},
+        "observed": {
+            kpi: _natural([value], places)[0] for kpi, value, places in zip(kpis, observed, decimals, strict=True)
+        },
+        "values": values,
+    }
+
+
+def _observation(row: Row) -> Row:
+    columns, decimals = msgspec.json.decode(row.pop("columns")), msgspec.json.decode(row.pop("decimals"))
+    ticks = msgspec.json.decode(row.pop("ticks"))
+    values = {name: _natural([value], places)[0] for name, value, places in zip(columns, ticks, decimals, strict=True)}
+    return row | {"values": values}
+
+
+def _natural(ticks: Sequence[int | None], decimals: int) -> list[float | None]:
+    return [None if value is None else value / 10**decimals for value in ticks]
+
+
+def _readable(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode("utf-8", "backslashreplace")

@@ -1,0 +1,113 @@
+"""The outbox: firings that wait for their actuators, and what came of them. Outside the function of log and journal."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from netpredict.store.sql import SqlStore
+from netpredict.store.sqlite import reader
+from netpredict.types import Firing, Mode, Outcome, OutcomeKind
+
+
+class PendingFiring(NamedTuple):
+    """A firing that lacks the outcome of one actuator."""
+
+    firing: Firing
+    actuator_name: str
+
+
+class LastApplied(NamedTuple):
+    """The last firing applied to one attribute of one object, by whatever actuator; ``at_us`` is when."""
+
+    firing_id: str
+    slot_time_us: int
+    at_us: int
+
+
+class SqlOutbox:
+    """The stored firings as the action runner sees them; its writes go through the store's one connection."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+
+    def pending(self, limit: int) -> list[PendingFiring]:
+        """Firings without an outcome of one of their actuators, in the order of commit, ``limit`` per actuator."""
+        with reader(self._store.path) as connection:
+            rows = connection.execute(_PENDING, (limit,)).fetchall()
+        return [PendingFiring(_firing(row[1:]), row[0]) for row in rows]
+
+    def record(self, firing: Firing, actuator_name: str, outcome: Outcome, at_us: int) -> None:
+        """Store what came of the firing at this actuator, durable on return. The first outcome stands."""
+        with self._store.writer.transaction() as connection:
+            connection.execute(
+                "UPDATE outbox SET kind = ?, reason = ?, detail = ?, attempts = ?, at_us = ?"
+                " WHERE firing_id = ? AND actuator = ? AND kind IS NULL",
+                (
+                    str(outcome.kind),
+                    outcome.reason,
+                    outcome.detail,
+                    outcome.attempts,
+                    at_us,
+                    firing.firing_id,
+                    actuator_name,
+                ),
+            )
+
+    def last_applied(self, object_id: str, attribute: str) -> LastApplied | None:
+        """The firing applied last to this attribute of this object, by any actuator."""
+        with reader(self._store.path) as connection:
+            row = connection.execute(
+                "SELECT o.firing_id, f.slot_time_us, o.at_us FROM outbox AS o JOIN firing AS f USING (firing_id)"
+                f" WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = ? AND o.attribute = ?"
+                " ORDER BY o.at_us DESC LIMIT 1",
+                (object_id, attribute),
+            ).fetchone()
+        return None if row is None else LastApplied(*row)
+
+    def applied_since(self, hook: str, since_us: int) -> int:
+        """Number of distinct firings of a hook with an APPLIED outcome at or after ``since_us``."""
+        with reader(self._store.path) as connection:
+            (count,) = connection.execute(
+                f"SELECT count(DISTINCT firing_id) FROM outbox WHERE kind = '{OutcomeKind.APPLIED}'"
+                " AND hook = ? AND at_us >= ?",
+                (hook, since_us),
+            ).fetchone()
+        return int(count)
+
+
+# Actuators are found by hopping through the partial index, so that a long queue of one costs the others nothing.
+_PENDING = """
+WITH RECURSIVE waiting(actuator) AS (
+  SELECT min(actuator) FROM outbox WHERE kind IS NULL
+  UNION ALL
+  SELECT (SELECT min(o.actuator) FROM outbox AS o WHERE o.kind IS NULL AND o.actuator > waiting.actuator)
+  FROM waiting WHERE waiting.actuator IS NOT NULL
+)
+SELECT o.actuator, f.firing_id, f.hook, f.stream, f.object_id, f.attribute, f.value, f.why, f.mode, f.slot_time_us,
+  f.expires_at_us, f.effect_until_us
+FROM waiting CROSS JOIN outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
+WHERE o.number IN (
+  SELECT number FROM outbox AS first
+  WHERE first.kind IS NULL AND first.actuator = waiting.actuator ORDER BY first.number LIMIT ?1
+)
+ORDER BY o.number
+"""
+
+
+def _firing(row: tuple[str, str, str, str, str, str, str, str, int, int, int]) -> Firing:
+    firing_id, hook, stream, object_id, attribute, value, why, mode, slot_time_us, expires_at_us, effect_until_us = row
+    return Firing(
+        firing_id=firing_id,
+        hook=hook,
+        stream=stream,
+        object_id=object_id,
+        attribute=attribute,
+        value=msgspec.json.decode(value),
+        why=msgspec.json.decode(why),
+        mode=Mode(mode),
+        slot_time_us=slot_time_us,
+        expires_at_us=expires_at_us,
+        effect_until_us=effect_until_us,
+    )

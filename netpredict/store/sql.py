@@ -1,0 +1,643 @@
+"""The store in SQL: the one place where offsets, forecasts, states and firings become durable together."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+import numpy as np
+import structlog
+
+from netpredict.clock import Clock, SystemClock
+from netpredict.errors import StoreError
+from netpredict.store import migrate
+from netpredict.store.commit import (
+    COUNTS,
+    SERIES_PER_LANE,
+    ColumnLayout,
+    Commit,
+    ForecastLayout,
+    ForecastRows,
+    JournalRow,
+    LaneCommit,
+    LaneSnapshot,
+    ModelRow,
+    ObservationRows,
+    PendingForecasts,
+    ScoreRow,
+    StateRows,
+)
+from netpredict.store.encode import (
+    blob_rows,
+    column_layout_id,
+    forecast_layout_id,
+    layout_id,
+    sources_rows,
+    sources_texts,
+    text,
+    ticks_rows,
+    ticks_texts,
+)
+from netpredict.store.sqlite import Writer, insert_rows, path_of, reader
+from netpredict.types import NO_SLOT, AnyArray, Mode, TopicPartition
+
+VALUE_BYTES_MAX = 65_536
+"""Bytes of a dead letter's key and value that are kept."""
+
+RECREATED = "topic_recreated"
+"""Reason of the gap that ``assign`` writes when Kafka's topic id is not the stored one."""
+
+_log = structlog.get_logger(__name__)
+
+SeriesRow = tuple[int, str, int, bool, str | None, bytes | None]
+Rows = TypeVar("Rows", ForecastRows, ObservationRows)
+
+
+class SqlStore:
+    """The SQL authority on SQLite. ``start`` before use; safe to share between threads.
+
+    ``damaged`` names the series whose state failed its checksum at the last ``assign``: they start without a state.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        self.url = url
+        self.path = path_of(url)
+        self.writer = Writer(self.path)
+        self.damaged: list[tuple[TopicPartition, str]] = []
+        self._clock = clock or SystemClock()
+        self._layouts: set[int] = set()  # known to be stored
+
+    def start(self) -> None:
+        """Check the schema, take the lock file, connect."""
+        migrate.check(self.url)
+        self.writer.open()
+
+    def close(self) -> None:
+        """Finish the transaction in flight and let go of the lock file."""
+        self.writer.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- commit -------------------------------------------------------------------------------------------------------
+
+    def commit(self, commit: Commit) -> set[TopicPartition]:
+        """Write everything between two offsets of some lanes, or nothing; gives the topic partitions that were fenced.
+
+        1. begin; in order of topic partition, advance each lane's offset if epoch and old offset are still ours,
+           else leave its rows out; a lane whose new offset is already stored under its epoch was applied before
+        2. forecasts
+        3. observations
+        4. scores
+        5. new and retired series, series states, lane states
+        6. control journal
+        7. firings and their outbox, dead letters, gaps
+        8. commit
+
+        The same Commit may be passed again after any failure. StoreUnavailable: try again; StoreError: never works.
+        """
+        layouts: set[int] = set()
+        with self.writer.transaction() as connection:  # 1
+            lanes, fenced = _advance_offsets(connection, commit.lanes)
+            self._insert_forecasts(connection, lanes, layouts)  # 2
+            self._insert_observations(connection, lanes, layouts)  # 3
+            self._upsert_scores(connection, lanes)  # 4
+            self._write_series(connection, lanes)  # 5
+            self._upsert_states(connection, lanes, layouts)  # 5
+            self._append_journal(connection, lanes)  # 6
+            self._insert_firings(connection, lanes)  # 7
+            self._insert_dead_letters(connection, lanes)  # 7
+        self._layouts |= layouts  # 8: only what is durable may be taken for stored
+        return fenced
+
+    def _insert_forecasts(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
+        columns: list[list[Any]] = [[] for _ in range(8)]
+        groups = [rows for lane in lanes for rows in lane.forecasts if len(rows.slot_time_us)]
+        if not groups:
+            return
+        for rows in map(_sorted, groups):
+            count, layout = len(rows.slot_time_us), self._forecast_layout(connection, rows.layout, layouts)
+            parts = (
+                rows.slot_time_us.tolist(),
+                rows.series_id.tolist(),
+                [rows.model_id] * count,
+                [layout] * count,
+                sources_texts(rows.sources),
+                rows.quality.tolist(),
+                ticks_texts(rows.ticks),
+                ticks_texts(rows.observed),
+            )
+            for column, part in zip(columns, parts, strict=True):
+                column += part
+        order = np.lexsort((columns[1], columns[0])) if len(groups) > 1 else np.arange(len(columns[0]))
+        into = "INSERT INTO forecast(slot_time_us, series_id, model_id, layout_id, sources, quality, ticks, observed)"
+        insert_rows(connection, into, _ordered(columns, order))
+
+    def _insert_observations(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
+        columns: list[list[Any]] = [[] for _ in range(6)]
+        groups = [rows for lane in lanes for rows in lane.observations if len(rows.slot_time_us)]
+        if not groups:
+            return
+        for rows in map(_sorted, groups):
+            count, layout = len(rows.slot_time_us), self._column_layout(connection, rows.layout, layouts)
+            parts = (
+                rows.slot_time_us.tolist(),
+                rows.series_id.tolist(),
+                [layout] * count,
+                rows.event_time_us.tolist(),
+                rows.flags.tolist(),
+                ticks_texts(rows.ticks),
+            )
+            for column, part in zip(columns, parts, strict=True):
+                column += part
+        order = np.lexsort((columns[1], columns[0])) if len(groups) > 1 else np.arange(len(columns[0]))
+        into = "INSERT INTO observation(slot_time_us, series_id, layout_id, event_time_us, flags, ticks)"
+        insert_rows(connection, into, _ordered(columns, order))
+
+    def _upsert_scores(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
+        rows = {
+            (lane.lane_id, row.bucket, row.model_id, row.source, row.kpi, row.lead_steps): (
+                row.n,
+                row.abs_ticks,
+                str(row.square_ticks),
+                row.naive_abs_ticks,
+                text(row.below),
+                text(row.pinball),
+            )
+            for lane in lanes
+            for row in lane.scores
+        }
+        if rows:
+            into = (
+                "INSERT OR REPLACE INTO score(lane_id, bucket, model_id, source, kpi, lead_steps,"
+                " n, abs_ticks, square_ticks, naive_abs_ticks, below, pinball)"
+            )
+            insert_rows(connection, into, _columns(key + rest for key, rest in sorted(rows.items())))
+
+    def _write_series(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
+        now_us = self._clock.now_us()
+        retired = {series_id for lane in lanes for series_id in lane.retired_series}
+        new = [
+            (series_id, lane.lane_id, key, first_slot, int(scored), now_us if series_id in retired else None)
+            for lane in lanes
+            for series_id, key, first_slot, scored in lane.new_series
+        ]
+        for some in _chunks(sorted(retired)):  # before the new ones: a key may retire and come back in one commit
+            places = ",".join("?" * len(some))
+            connection.execute(f"UPDATE series SET retired_us = {now_us} WHERE series_id IN ({places})", some)
+            connection.execute(f"DELETE FROM series_state WHERE series_id IN ({places})", some)
+        if new:
+            into = "INSERT INTO series(series_id, lane_id, key, first_slot, scored, retired_us)"
+            insert_rows(connection, into, _columns(new))
+        for lane in lanes:
+            connection.execute("UPDATE topic_progress SET state = ? WHERE lane_id = ?", (lane.state, lane.lane_id))
+
+    def _upsert_states(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
+        retired = {series_id for lane in lanes for series_id in lane.retired_series}
+        groups = [rows for lane in lanes for rows in lane.series_states if len(rows.series_id)]
+        columns: list[list[Any]] = [[] for _ in range(5)]
+        for rows, kept in zip(groups, _last_rows(groups, retired), strict=True):
+            layout = self._state_layout(connection, rows.layout, layouts)
+            checksums, blobs = blob_rows(rows.blob[kept])
+            series_id, slot = rows.series_id[kept].tolist(), rows.slot[kept].tolist()
+            for column, part in zip(columns, (series_id, slot, [layout] * len(kept), checksums, blobs), strict=True):
+                column += part
+        if columns[0]:
+            order = np.argsort(np.array(columns[0], dtype=np.int64))
+            into = "INSERT OR REPLACE INTO series_state(series_id, slot, layout_id, checksum, state)"
+            insert_rows(connection, into, _ordered(columns, order))
+
+    def _append_journal(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
+        for lane in lanes:
+            for row in lane.journal:
+                connection.execute(
+                    "INSERT INTO control_journal(lane_id, effective_offset, number, kind, payload)"
+                    " SELECT ?1, ?2, coalesce(max(number) + 1, 0), ?3, ?4 FROM control_journal"
+                    " WHERE lane_id = ?1 AND effective_offset = ?2",
+                    (lane.lane_id, row.effective_offset, row.kind, text(row.payload)),
+                )
+
+    def _insert_firings(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
+        firings, outbox = [], []
+        for lane in lanes:
+            for firing, actuators in lane.firings:
+                firings.append(
+                    (
+                        firing.firing_id,
+                        lane.lane_id,
+                        firing.hook,
+                        firing.stream,
+                        firing.object_id,
+                        firing.attribute,
+                        text(firing.value),
+                        text(firing.why),
+                        str(firing.mode),
+                        firing.slot_time_us,
+                        firing.expires_at_us,
+                        firing.effect_until_us,
+                    )
+                )
+                if firing.mode is Mode.AUTO:
+                    outbox += [
+                        (firing.firing_id, actuator, firing.hook, firing.object_id, firing.attribute)
+                        for actuator in actuators
+                    ]
+        # An object may be seen on two topic partitions: its firing has one id, and the first one counts.
+        if firings:
+            into = (
+                "INSERT INTO firing(firing_id, lane_id, hook, stream, object_id, attribute, value, why, mode,"
+                " slot_time_us, expires_at_us, effect_until_us)"
+            )
+            insert_rows(connection, into, _columns(firings), "ON CONFLICT (firing_id) DO NOTHING")
+        if outbox:
+            into = "INSERT INTO outbox(firing_id, actuator, hook, object_id, attribute)"
+            insert_rows(connection, into, _columns(outbox), "ON CONFLICT (firing_id, actuator) DO NOTHING")
+
+    def _insert_dead_letters(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
+        letters = [
+            (
+                letter.topic_partition.topic,
+                letter.topic_partition.partition,
+                letter.offset,
+                letter.reason,
+                letter.detail,
+                letter.ingest_time_us,
+                letter.key[:VALUE_BYTES_MAX] if letter.key is not None else None,
+                letter.value[:VALUE_BYTES_MAX] if letter.value is not None else None,
+                len(letter.value or b""),
+            )
+            for lane in lanes
+            for letter in lane.dead_letters
+        ]
+        if letters:
+            into = (
+                'INSERT INTO dead_letter(topic, partition, "offset", reason, detail, ingest_time_us, "key", value,'
+                " value_bytes)"
+            )
+            insert_rows(connection, into, _columns(letters), "ON CONFLICT DO NOTHING")
+        for lane in lanes:
+            for gap in lane.gaps:
+                _insert_gap(connection, lane.lane_id, gap.from_offset, gap.to_offset, gap.reason)
+
+    def _forecast_layout(self, connection: sqlite3.Connection, layout: ForecastLayout, layouts: set[int]) -> int:
+        number = forecast_layout_id(layout)
+        if number not in self._layouts and number not in layouts:
+            shape = (layout.kpis, layout.decimals, layout.levels)
+            row = (number, layout.stream, *map(text, shape), layout.horizon_steps, layout.period_us)
+            into = "forecast_layout(layout_id, stream, kpis, decimals, levels, horizon_steps, period_us, created_us)"
+            _register(connection, into, (*row, self._clock.now_us()))
+            layouts.add(number)
+        return number
+
+    def _column_layout(self, connection: sqlite3.Connection, layout: ColumnLayout, layouts: set[int]) -> int:
+        number = column_layout_id(layout)
+        if number not in self._layouts and number not in layouts:
+            row = (number, layout.stream, text(layout.columns), text(layout.decimals), self._clock.now_us())
+            _register(connection, "column_layout(layout_id, stream, columns, decimals, created_us)", row)
+            layouts.add(number)
+        return number
+
+    def _state_layout(self, connection: sqlite3.Connection, layout: str, layouts: set[int]) -> int:
+        number = layout_id(layout)
+        if number not in self._layouts and number not in layouts:
+            _register(connection, "state_layout(layout_id, layout)", (number, layout))
+            layouts.add(number)
+        return number
+
+    # -- reading back -------------------------------------------------------------------------------------------------
+
+    def assign(
+        self, group: str, topic_partition: TopicPartition, stream: str, topic_id: str, owner: str
+    ) -> LaneSnapshot:
+        """Take the next epoch of the topic partition and read the lane, in one transaction.
+
+        When the stored topic id is another one, the topic was recreated: a gap row is written, the next offset
+        forgotten, and the snapshot bears the old topic id. An empty topic id is unknown and says nothing.
+        """
+        place = (group, topic_partition.topic, topic_partition.partition)
+        with self.writer.transaction() as connection:
+            connection.execute(
+                "INSERT INTO topic_progress(group_name, topic, partition, stream, topic_id, epoch, owner)"
+                " VALUES (?, ?, ?, ?, ?, 0, '') ON CONFLICT DO NOTHING",
+                (*place, stream, topic_id),
+            )
+            lane_id, epoch, next_offset, held_id, state, *counts = connection.execute(
+                f"SELECT lane_id, epoch + 1, next_offset, topic_id, state, {', '.join(COUNTS)} FROM topic_progress"
+                " WHERE group_name = ? AND topic = ? AND partition = ?",
+                place,
+            ).fetchone()
+            if topic_id and held_id and topic_id != held_id and next_offset is not None:
+                _insert_gap(connection, lane_id, next_offset, 0, RECREATED)
+                next_offset = None
+            connection.execute(
+                "UPDATE topic_progress SET epoch = ?, owner = ?, stream = ?, topic_id = ?, next_offset = ?"
+                " WHERE lane_id = ?",
+                (epoch, owner, stream, topic_id or held_id, next_offset, lane_id),
+            )
+            return LaneSnapshot(
+                lane_id=lane_id,
+                epoch=epoch,
+                next_offset=next_offset,
+                topic_id=held_id,
+                counts=dict(zip(COUNTS, counts, strict=True)),
+                state=state,
+                series=self._series(connection, lane_id, topic_partition),
+                journal=_journal(connection, lane_id),
+                bucket_scores=_newest_scores(connection, lane_id),
+            )
+
+    def _series(self, connection: sqlite3.Connection, lane_id: int, topic_partition: TopicPartition) -> list[SeriesRow]:
+        layouts = dict(connection.execute("SELECT layout_id, layout FROM state_layout"))
+        cursor = connection.execute(
+            "SELECT s.series_id, s.key, t.slot, s.scored, t.layout_id, t.checksum, t.state FROM series AS s"
+            " LEFT JOIN series_state AS t ON t.series_id = s.series_id"
+            " WHERE s.series_id >= ? AND s.series_id < ? AND s.retired_us IS NULL ORDER BY s.series_id",
+            (lane_id * SERIES_PER_LANE, (lane_id + 1) * SERIES_PER_LANE),
+        )
+        crc32 = zlib.crc32
+        damaged: list[str] = []
+        found: list[SeriesRow] = []
+        while rows := cursor.fetchmany(10_000):
+            for series_id, key, slot, scored, layout, checksum, state in rows:
+                if state is None:
+                    found.append((series_id, key, NO_SLOT, bool(scored), None, None))
+                elif crc32(state) == checksum and layout in layouts:
+                    found.append((series_id, key, slot, bool(scored), layouts[layout], state))
+                else:
+                    damaged.append(key)
+                    found.append((series_id, key, slot, bool(scored), None, None))
+        self.damaged = [entry for entry in self.damaged if entry[0] != topic_partition]
+        if damaged:
+            self.damaged += [(topic_partition, key) for key in damaged]
+            _log.error(
+                "series_state_damaged", topic_partition=str(topic_partition), series=len(damaged), first=damaged[0]
+            )
+        return found
+
+    def pending_forecasts(self, lane_id: int, model_id: int, layout: ForecastLayout) -> PendingForecasts:
+        """Of each scored series: forecasts issued at its last slot or less than a horizon before it.
+
+        The phase of the time grid is read off the newest such forecast: it must be below the period.
+        """
+        kpis, width = len(layout.kpis), len(layout.kpis) * layout.horizon_steps * len(layout.levels)
+        parameters = {
+            "from_id": lane_id * SERIES_PER_LANE,
+            "to_id": (lane_id + 1) * SERIES_PER_LANE,
+            "model_id": model_id,
+            "layout_id": forecast_layout_id(layout),
+            "horizon": layout.horizon_steps,
+            "period_us": layout.period_us,
+        }
+        with reader(self.path) as connection:
+            parameters["phase_us"] = _phase_us(connection, parameters)
+            rows = connection.execute(_PENDING, parameters).fetchall()
+        slots, series, sources, ticks, observed = _columns(rows) if rows else ((),) * 5
+        pending = PendingForecasts(
+            np.array(slots, dtype=np.int64),
+            np.array(series, dtype=np.int64),
+            sources_rows(sources, kpis),
+            ticks_rows(ticks, width),
+            ticks_rows(observed, kpis),
+        )
+        order = np.lexsort((pending.series_id, pending.slot))
+        return PendingForecasts(
+            pending.slot[order],
+            pending.series_id[order],
+            pending.sources[order],
+            pending.ticks[order],
+            pending.observed[order],
+        )
+
+    # -- registry and housekeeping ------------------------------------------------------------------------------------
+
+    def register_model(
+        self,
+        stream: str,
+        predictor: str,
+        version: str,
+        plugin: str,
+        folder: str,
+        scores: Mapping[str, float],
+        stage: str,
+    ) -> int:
+        """The id of a version of a predictor; the same natural key again changes nothing and gives the same id."""
+        with self.writer.transaction() as connection:
+            connection.execute(
+                "INSERT INTO model_version(stream, predictor, version, plugin, folder, stage, created_us, scores)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (stream, predictor, version, plugin, folder, stage, self._clock.now_us(), text(scores)),
+            )
+            (model_id,) = connection.execute(
+                "SELECT model_id FROM model_version WHERE stream = ? AND predictor = ? AND version = ?",
+                (stream, predictor, version),
+            ).fetchone()
+        return int(model_id)
+
+    def models(self, stream: str | None = None) -> list[ModelRow]:
+        """All versions, oldest first."""
+        with reader(self.path) as connection:
+            rows = connection.execute(
+                "SELECT model_id, stream, predictor, version, plugin, folder, stage, created_us, scores"
+                " FROM model_version WHERE ?1 IS NULL OR stream = ?1 ORDER BY model_id",
+                (stream,),
+            ).fetchall()
+        return [ModelRow(*(*row, msgspec.json.decode(scores))) for *row, scores in rows]
+
+    def set_stage(self, model_id: int, stage: str) -> None:
+        """Move a version to another stage."""
+        with self.writer.transaction() as connection:
+            done = connection.execute("UPDATE model_version SET stage = ? WHERE model_id = ?", (stage, model_id))
+            if not done.rowcount:
+                raise StoreError(f"no model version has the id {model_id}")
+
+    def record_audit(self, who: str, what: str, detail: Mapping[str, Any]) -> None:
+        """Note that a person or a job changed something."""
+        with self.writer.transaction() as connection:
+            connection.execute(
+                "INSERT INTO audit(at_us, who, what, detail) VALUES (?, ?, ?, ?)",
+                (self._clock.now_us(), who, what, text(detail)),
+            )
+
+    def record_retrain(
+        self, stream: str, predictor: str, started_us: int, result: str, model_id: int | None, detail: Mapping[str, Any]
+    ) -> int:
+        """Note a training run that ended now; gives its id."""
+        with self.writer.transaction() as connection:
+            done = connection.execute(
+                "INSERT INTO retrain_run(stream, predictor, started_us, ended_us, result, model_id, detail)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (stream, predictor, started_us, self._clock.now_us(), result, model_id, text(detail)),
+            )
+        return int(done.lastrowid or 0)
+
+    def prune(self, before_us: int, rows: int) -> int:
+        """Delete the oldest forecasts and observations before ``before_us``, at most ``rows``; gives how many."""
+        pruned = 0
+        for table, most in (("forecast", rows - rows // 2), ("observation", rows), ("forecast", rows)):
+            if most > pruned:
+                with self.writer.transaction() as connection:
+                    pruned += _prune(connection, table, before_us, most - pruned)
+        return pruned
+
+
+_PENDING = """
+WITH RECURSIVE lead(steps) AS (SELECT 0 UNION ALL SELECT steps + 1 FROM lead WHERE steps + 1 < :horizon)
+SELECT t.slot - lead.steps, s.series_id, f.sources, f.ticks, f.observed
+FROM lead CROSS JOIN series AS s CROSS JOIN series_state AS t CROSS JOIN forecast AS f
+WHERE s.series_id >= :from_id AND s.series_id < :to_id AND s.scored AND s.retired_us IS NULL
+  AND t.series_id = s.series_id
+  AND f.slot_time_us = (t.slot - lead.steps) * :period_us + :phase_us AND f.series_id = s.series_id
+  AND f.model_id = :model_id AND f.layout_id = :layout_id
+"""
+"""CROSS JOIN fixes the order of SQLite's loops: primary-key look-ups, side by side while the series are in step."""
+
+
+def _phase_us(connection: sqlite3.Connection, parameters: Mapping[str, int]) -> int:
+    row = connection.execute(
+        "SELECT slot_time_us % :period_us FROM forecast WHERE layout_id = :layout_id"
+        " AND slot_time_us >= (SELECT (min(slot) - :horizon) * :period_us FROM series_state"
+        "   WHERE series_id >= :from_id AND series_id < :to_id)"
+        " AND slot_time_us < (SELECT (max(slot) + 1) * :period_us FROM series_state"
+        "   WHERE series_id >= :from_id AND series_id < :to_id)"
+        " ORDER BY slot_time_us DESC LIMIT 1",
+        parameters,
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _advance_offsets(
+    connection: sqlite3.Connection, lanes: Sequence[LaneCommit]
+) -> tuple[list[LaneCommit], set[TopicPartition]]:
+    counts = ", ".join(f"{name} = {name} + ?" for name in COUNTS)
+    ours, fenced = [], set()
+    for lane in sorted(lanes, key=lambda lane: (lane.topic_partition, lane.lane_id)):
+        done = connection.execute(
+            f"UPDATE topic_progress SET next_offset = ?, {counts}"
+            " WHERE lane_id = ? AND epoch = ? AND (next_offset = ? OR next_offset IS NULL)",
+            (
+                lane.new_offset,
+                *(lane.counts.get(name, 0) for name in COUNTS),
+                lane.lane_id,
+                lane.epoch,
+                lane.old_offset,
+            ),
+        )
+        if done.rowcount:
+            ours.append(lane)
+            continue
+        held = connection.execute(
+            "SELECT epoch, next_offset FROM topic_progress WHERE lane_id = ?", (lane.lane_id,)
+        ).fetchone()
+        if held != (lane.epoch, lane.new_offset):
+            fenced.add(lane.topic_partition)
+    return ours, fenced
+
+
+def _register(connection: sqlite3.Connection, into: str, row: tuple[Any, ...]) -> None:
+    insert_rows(connection, f"INSERT INTO {into}", [[value] for value in row], "ON CONFLICT (layout_id) DO NOTHING")
+
+
+def _insert_gap(connection: sqlite3.Connection, lane_id: int, from_offset: int, to_offset: int, reason: str) -> None:
+    connection.execute(
+        "INSERT INTO gap(lane_id, from_offset, reason, to_offset) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (lane_id, from_offset, reason, to_offset),
+    )
+
+
+def _journal(connection: sqlite3.Connection, lane_id: int) -> list[JournalRow]:
+    rows = connection.execute(
+        "SELECT effective_offset, kind, payload FROM control_journal WHERE lane_id = ?"
+        " ORDER BY effective_offset, number",
+        (lane_id,),
+    )
+    return [JournalRow(offset, kind, msgspec.json.decode(payload)) for offset, kind, payload in rows]
+
+
+def _newest_scores(connection: sqlite3.Connection, lane_id: int) -> list[ScoreRow]:
+    rows = connection.execute(
+        "SELECT model_id, source, kpi, lead_steps, bucket, n, abs_ticks, square_ticks, naive_abs_ticks, below, pinball"
+        " FROM score WHERE lane_id = ?1 AND bucket = (SELECT max(bucket) FROM score WHERE lane_id = ?1)"
+        " ORDER BY model_id, source, kpi, lead_steps",
+        (lane_id,),
+    )
+    return [
+        ScoreRow(*(*plain, int(squares), naive, _whole_numbers(below), _whole_numbers(pinball)))
+        for *plain, squares, naive, below, pinball in rows
+    ]
+
+
+def _whole_numbers(values: str) -> tuple[int, ...]:
+    return msgspec.json.decode(values, type=tuple[int, ...])
+
+
+def _prune(connection: sqlite3.Connection, table: str, before_us: int, rows: int) -> int:
+    key = "slot_time_us, series_id, model_id" if table == "forecast" else "slot_time_us, series_id"
+    beyond = connection.execute(
+        f"SELECT {key} FROM {table} WHERE slot_time_us < ? ORDER BY {key} LIMIT 1 OFFSET ?", (before_us, rows)
+    ).fetchone()
+    if beyond is None:
+        return connection.execute(f"DELETE FROM {table} WHERE slot_time_us < ?", (before_us,)).rowcount
+    places = ",".join("?" * len(beyond))
+    return connection.execute(f"DELETE FROM {table} WHERE ({key}) < ({places})", beyond).rowcount
+
+
+def _last_rows(groups: Sequence[StateRows], retired: set[int]) -> list[AnyArray]:
+    """By group, the positions to keep: of a series that stands several times, the last one."""
+    if not groups:
+        return []
+    series_id = _joined(rows.series_id for rows in groups)
+    order = np.argsort(series_id, kind="stable")
+    last = np.ones(len(order), dtype=bool)
+    last[:-1] = series_id[order][1:] != series_id[order][:-1]
+    kept = np.zeros(len(order), dtype=bool)
+    kept[order[last]] = True
+    if retired:
+        kept &= ~np.isin(series_id, np.fromiter(retired, dtype=np.int64))
+    ends = np.cumsum([len(rows.series_id) for rows in groups])[:-1]
+    return [np.flatnonzero(part) for part in np.split(kept, ends)]
+
+
+def _sorted(rows: Rows) -> Rows:
+    """By slot time and series, so that neighbours in the statement are neighbours in the B-tree."""
+    order = np.lexsort((rows.series_id, rows.slot_time_us))
+    if _rising(order):
+        return rows
+    arrays: dict[str, Any] = {
+        name: value[order] for name in rows.__slots__ if isinstance(value := getattr(rows, name), np.ndarray)
+    }
+    return replace(rows, **arrays)
+
+
+def _rising(order: AnyArray) -> bool:
+    return bool((order[1:] > order[:-1]).all())
+
+
+def _joined(arrays: Iterable[AnyArray]) -> AnyArray:
+    return np.concatenate([*arrays])
+
+
+def _ordered(columns: list[list[Any]], order: AnyArray) -> Sequence[Sequence[Any]]:
+    if _rising(order):
+        return columns
+    pick = itemgetter(*order.tolist())
+    return [pick(column) for column in columns]
+
+
+def _columns(rows: Iterable[tuple[Any, ...]]) -> Sequence[Sequence[Any]]:
+    return [*zip(*rows, strict=True)]
+
+
+def _chunks(values: list[int], size: int = 4096) -> Iterable[list[int]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
