@@ -51,8 +51,12 @@ class SourceUnavailable(NetpredictError):
 
 
 class ActuatorError(NetpredictError):
-    """An actuator could not apply a firing. ``retriable`` is set on the instance."""
+    """An actuator could not apply a firing. ``retriable`` is set on the instance.
 
-    def __init__(self, message: str, *, retriable: bool = False) -> None:
+    ``retry_after_s``: the receiver asked to be left alone for so long.
+    """
+
+    def __init__(self, message: str, *, retriable: bool = False, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retriable = retriable
+        self.retry_after_s = retry_after_s

@@ -464,6 +464,15 @@ class Pipeline:
             ]
         return states
 
+    def oldest_watermark_us(self) -> int | None:
+        """Event time up to which every owned topic partition has come, µs; None while one has seen nothing."""
+        times = [
+            lane.state.watermark * self.streams[key.topic].period_us + self.streams[key.topic].phase_us
+            for key, lane in list(self.lanes.items())
+            if lane.state.watermark != NO_SLOT
+        ]
+        return min(times, default=None)
+
     def lag(self, end_offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Records behind the newest known end, by owned topic partition."""
         return {

@@ -141,7 +141,7 @@ class Stream:
         needed = {level for bound in self.hooks for level in bound.hook.levels_needed()}
         self.levels = tuple(sorted({*config.quantile_levels, *needed}))
         self.features = FeatureSpec(
-            self.columns, self.period_us, config.season_buckets, round(config.season_s * 1_000_000)
+            self.columns, self.period_us, config.season_buckets, round(config.season_s * 1_000_000), self.phase_us
         )
         self.output = OutputSpec(tuple(config.kpis), config.horizon_steps, self.levels)
         kpis = [KPIS[kpi] for kpi in config.kpis]

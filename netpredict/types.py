@@ -105,6 +105,7 @@ class FeatureSpec:
     period_us: int
     season_buckets: int = 0
     season_us: int = 0
+    phase_us: int = 0
 
     CALENDAR = ("hour_of_day", "day_of_week", "season_bucket")
     """Hour 0..24 and weekday 0..6 (0 = Monday), both UTC; index of the season's bucket (0 when there is no season)."""

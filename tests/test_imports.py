@@ -20,7 +20,7 @@ LAYERS = (
     ("ingest", "forecast", "act", "store"),
     ("lane",),
     ("stream",),
-    ("pipeline",),
+    ("pipeline", "build"),
     ("learn", "traces", "evaluate"),
     ("operate",),
     ("cli",),
@@ -43,7 +43,13 @@ PUBLIC_TO_PLUGINS = (
     "netpredict_plugins",
 )
 
-KERAS_HOMES = ("netpredict/forecast/recurrent.py", "netpredict/learn/train.py", "plugins/predictors/")
+KERAS_HOMES = (
+    "netpredict/forecast/recurrent.py",
+    "netpredict/forecast/network.py",
+    "netpredict/forecast/bptt.py",
+    "netpredict/learn/train.py",
+    "plugins/predictors/",
+)
 KAFKA_HOMES = ("netpredict/ingest/kafka.py", "netpredict/operate/publisher.py", "plugins/actuators/kafka/")
 SQL_HOMES = ("netpredict/store/", "alembic/")
 HOMES = {

@@ -174,7 +174,7 @@ def test_the_store_is_the_same_after_a_death_at_any_poll(log, reference, stop_af
 def test_every_offset_is_accounted_for(log, reference):
     for topic_partition, (offset, counts, _) in reference.dump()["progress"].items():
         assert sum(counts.values()) == offset == log.end(topic_partition)
-        assert counts["duplicate"] and counts["late"] and counts["accepted"]
+        assert min(counts["duplicate"], counts["late"], counts["accepted"]) > 0
 
 
 def test_rubbish_ends_as_dead_letters_with_reason_and_bytes(reference):

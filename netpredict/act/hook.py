@@ -1,7 +1,7 @@
 """The contracts of adaptation hooks and actuators.
 
-Entry points of ``netpredict.hooks`` and ``netpredict.actuators`` name a ``netpredict.plugins.Plugin`` whose ``build`` is
-called as ``build(options) -> AdaptationHook`` and ``build(options) -> Actuator``.
+Entry points of ``netpredict.hooks`` and ``netpredict.actuators`` name a ``netpredict.plugins.Plugin`` whose ``build``
+is called as ``build(options) -> AdaptationHook`` and ``build(options) -> Actuator``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -54,13 +54,6 @@ class Outbox(Protocol):
     def applied_since(self, hook: str, since_us: int) -> int:
         """Number of distinct firings of a hook with an APPLIED outcome at or after ``since_us``."""
         ...
-
-
-@runtime_checkable
-class RetryAfter(Protocol):
-    """An ActuatorError of this shape asks that its actuator be left alone for ``retry_after_s``."""
-
-    retry_after_s: float
 
 
 class GaveUp(enum.StrEnum):
@@ -268,7 +261,7 @@ class ActionRunner:
         settings = self._settings
         delay_s = self._backoff_s(attempts.made)
         now_s = self._clock.monotonic_s()
-        if isinstance(error, RetryAfter):
+        if error.retry_after_s is not None:
             rest_s = min(max(error.retry_after_s, 0.0), settings.retry_after_max_s)
             self._resting_until_s[item.actuator_name] = now_s + rest_s
             delay_s = max(delay_s, rest_s)

@@ -235,7 +235,7 @@ class _Run:
 
 def _calendar(slots: IntArray, features: FeatureSpec) -> FloatArray:
     """The columns that the live pipeline appends, for a (T, S) grid of slots."""
-    flat = calendar(slots.ravel() * features.period_us, features.season_us, features.season_buckets)
+    flat = calendar(slots.ravel() * features.period_us + features.phase_us, features.season_us, features.season_buckets)
     return flat.reshape(*slots.shape, flat.shape[1])
 
 

@@ -18,7 +18,8 @@ class SeriesTable:
     """Dense rows of the series of one stream, over all its lanes.
 
     Fixed columns: ``lane`` int32, ``series_id``, ``last_slot`` int64, ``route`` int16, ``scored`` int32 (row in the
-    pending rings, -1 = not scored), ``touched`` and ``in_flight`` bool (has rows in the poll at hand). Named columns hold hidden states and hook states; they are what a
+    pending rings, -1 = not scored), ``touched`` and ``in_flight`` bool (has rows in the poll at hand). Named columns
+    hold hidden states and hook states; they are what a
     commit packs, so a column is added before the first series that needs it and dropped when nobody does.
     """
 

@@ -22,6 +22,15 @@ class AssignmentChange:
         return bool(self.revoked or self.lost or self.assigned)
 
 
+class Gap(NamedTuple):
+    """Offsets that were not delivered: from ``first`` up to, not including, ``until``, and a reason from a closed set."""
+
+    topic_partition: TopicPartition
+    first: int
+    until: int
+    reason: str
+
+
 class Source(Protocol):
     """A consumer of topic partitions whose offsets are kept elsewhere.
 
@@ -54,6 +63,10 @@ class Source(Protocol):
 
     def topic_id(self, topic: str) -> str:
         """Changes when a topic is deleted and made anew; empty when the source cannot tell."""
+        ...
+
+    def gaps(self) -> list[Gap]:
+        """What was skipped since the last call; each becomes a row in the store."""
         ...
 
     def end_offsets(self) -> Mapping[TopicPartition, int]:
@@ -210,6 +223,10 @@ class MemorySource:
     def topic_id(self, topic: str) -> str:
         """A log in this process is never made anew."""
         return ""
+
+    def gaps(self) -> list[Gap]:
+        """None: the log in this process is whole."""
+        return []
 
     def end_offsets(self) -> Mapping[TopicPartition, int]:
         """End of each topic partition."""

@@ -40,7 +40,8 @@ _QUERIES = {
     " FROM dead_letter",
     "gap": f"SELECT {_LANE}, x.from_offset, x.to_offset, x.reason FROM gap AS x{_OF_LANE}",
     "state_layout": "SELECT layout_id, layout FROM state_layout",
-    "forecast_layout": "SELECT layout_id, stream, kpis, decimals, levels, horizon_steps, period_us FROM forecast_layout",
+    "forecast_layout": "SELECT layout_id, stream, kpis, decimals, levels, horizon_steps, period_us"
+    " FROM forecast_layout",
     "column_layout": "SELECT layout_id, stream, columns, decimals FROM column_layout",
     "model_version": "SELECT stream, predictor, version, plugin FROM model_version",
 }

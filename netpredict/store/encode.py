@@ -15,9 +15,10 @@ from netpredict.store.commit import ColumnLayout, ForecastLayout
 from netpredict.store.schema import SOURCE_LETTERS
 from netpredict.types import MISSING_TICKS, AnyArray, Int32Array
 
-_LETTERS = np.array(list(SOURCE_LETTERS))
+_LETTER_OF = bytes.maketrans(bytes(range(len(SOURCE_LETTERS))), SOURCE_LETTERS.encode())
 _NUMBER_OF = np.zeros(128, dtype=np.uint8)
 _NUMBER_OF[[ord(letter) for letter in SOURCE_LETTERS]] = range(len(SOURCE_LETTERS))
+_WIDTH_MIN = 8  # below it a row is printed before it is looked up
 _ROWS = msgspec.json.Decoder(list[list[int]])
 
 
@@ -30,13 +31,17 @@ def ticks_texts(ticks: Int32Array) -> list[str]:
     """Each row of (n, m) ticks as a JSON array, null where MISSING_TICKS stands."""
     if not ticks.size:
         return ["[]"] * len(ticks)
-    missing = ticks == MISSING_TICKS
-    low = int(ticks.min(where=~missing, initial=2**31 - 1))
-    high = int(ticks.max(where=~missing, initial=MISSING_TICKS))
+    if ticks.shape[1] < _WIDTH_MIN:
+        return _printed(ticks)
+    low, high, index = int(ticks.min()), int(ticks.max()), None
+    if low == MISSING_TICKS:
+        missing = ticks == MISSING_TICKS
+        low = int(ticks.min(where=~missing, initial=high))
+        index = np.where(missing, high - low + 1, ticks - low)
     if (high - low) * 8 > ticks.size:
         return _printed(ticks)
     words = np.append(np.arange(low, high + 1).astype("S"), b"null")
-    return _looked_up(words, np.where(missing, len(words) - 1, ticks.astype(np.int64) - low))
+    return _looked_up(words, ticks - low if index is None else index)
 
 
 def _printed(ticks: Int32Array) -> list[str]:
@@ -46,13 +51,12 @@ def _printed(ticks: Int32Array) -> list[str]:
 
 def _looked_up(words: AnyArray, index: AnyArray) -> list[str]:
     """Half the time of printing, and most of it without the GIL: words padded with zeros, which are then deleted."""
-    ends = np.strings.add(words, b"]\n")
-    inner = np.strings.add(words, b",").astype(ends.dtype)
-    count, width = index.shape
-    table = np.empty((count, width + 1), dtype=ends.dtype)
-    table[:, 0] = b"["
-    table[:, 1:-1] = inner[index[:, :-1]]
-    table[:, -1] = ends[index[:, -1]]
+    last = np.strings.add(words, b"]\n")
+    inner = np.strings.add(words, b",").astype(last.dtype)
+    first = np.strings.add(b"[", inner).astype(last.dtype)
+    table = inner[index]
+    table[:, 0] = first[index[:, 0]]
+    table[:, -1] = last[index[:, -1]]
     texts = table.tobytes().translate(None, b"\0").decode("ascii").split("\n")
     del texts[-1]
     return texts
@@ -70,9 +74,9 @@ def sources_texts(sources: npt.NDArray[np.uint8]) -> list[str]:
     """Each row of (n, kpis) sources as one letter a KPI."""
     if not sources.size:
         return [""] * len(sources)
-    letters = np.ascontiguousarray(_LETTERS[sources])
-    texts: list[str] = letters.view(f"U{sources.shape[1]}").ravel().tolist()
-    return texts
+    width = sources.shape[1]
+    letters = sources.tobytes().translate(_LETTER_OF).decode("ascii")
+    return [letters[start : start + width] for start in range(0, len(letters), width)]
 
 
 def sources_rows(texts: Sequence[str], width: int) -> npt.NDArray[np.uint8]:

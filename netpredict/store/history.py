@@ -259,8 +259,8 @@ class History:
     def skill(self, stream: str | None = None, from_bucket: int | None = None) -> list[Row]:
         """Accuracy by stream, predictor, source, KPI and lead time over topic partitions and buckets, in KPI units.
 
-        ``skill`` = 1 - mae / naive_mae (None when naive never errs); ``coverage`` maps "0.1..0.9" to the share of truths
-        between these levels; ``pinball`` is the mean over the levels.
+        ``skill`` = 1 - mae / naive_mae (None when naive never errs); ``coverage`` maps "0.1..0.9" to the share of
+        truths between these levels; ``pinball`` is the mean over the levels.
         """
         rows = self._rows(
             "SELECT p.stream, m.predictor, c.source, c.kpi, c.lead_steps, c.n, c.abs_ticks, c.square_ticks,"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from itertools import chain
 from operator import itemgetter
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -23,15 +23,12 @@ from netpredict.store.commit import (
     ColumnLayout,
     Commit,
     ForecastLayout,
-    ForecastRows,
     JournalRow,
     LaneCommit,
     LaneSnapshot,
     ModelRow,
-    ObservationRows,
     PendingForecasts,
     ScoreRow,
-    StateRows,
 )
 from netpredict.store.encode import (
     blob_rows,
@@ -56,7 +53,6 @@ RECREATED = "topic_recreated"
 _log = structlog.get_logger(__name__)
 
 SeriesRow = tuple[int, str, int, bool, str | None, bytes | None]
-Rows = TypeVar("Rows", ForecastRows, ObservationRows)
 
 
 class SqlStore:
@@ -123,48 +119,36 @@ class SqlStore:
         return fenced
 
     def _insert_forecasts(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
-        columns: list[list[Any]] = [[] for _ in range(8)]
-        groups = [rows for lane in lanes for rows in lane.forecasts if len(rows.slot_time_us)]
-        if not groups:
-            return
-        for rows in map(_sorted, groups):
-            count, layout = len(rows.slot_time_us), self._forecast_layout(connection, rows.layout, layouts)
-            parts = (
+        groups = []
+        for rows in (rows for lane in lanes for rows in lane.forecasts if len(rows.slot_time_us)):
+            count, order = len(rows.slot_time_us), _order(rows.slot_time_us, rows.series_id)
+            short = (
                 rows.slot_time_us.tolist(),
                 rows.series_id.tolist(),
                 [rows.model_id] * count,
-                [layout] * count,
+                [self._forecast_layout(connection, rows.layout, layouts)] * count,
                 sources_texts(rows.sources),
                 rows.quality.tolist(),
-                ticks_texts(rows.ticks),
                 ticks_texts(rows.observed),
             )
-            for column, part in zip(columns, parts, strict=True):
-                column += part
-        order = np.lexsort((columns[1], columns[0])) if len(groups) > 1 else np.arange(len(columns[0]))
-        into = "INSERT INTO forecast(slot_time_us, series_id, model_id, layout_id, sources, quality, ticks, observed)"
-        insert_rows(connection, into, _ordered(columns, order))
+            groups.append([*_ordered(short, order), ticks_texts(rows.ticks if order is None else rows.ticks[order])])
+        into = "INSERT INTO forecast(slot_time_us, series_id, model_id, layout_id, sources, quality, observed, ticks)"
+        insert_rows(connection, into, _in_time_order(groups))
 
     def _insert_observations(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
-        columns: list[list[Any]] = [[] for _ in range(6)]
-        groups = [rows for lane in lanes for rows in lane.observations if len(rows.slot_time_us)]
-        if not groups:
-            return
-        for rows in map(_sorted, groups):
-            count, layout = len(rows.slot_time_us), self._column_layout(connection, rows.layout, layouts)
-            parts = (
+        groups = []
+        for rows in (rows for lane in lanes for rows in lane.observations if len(rows.slot_time_us)):
+            columns = (
                 rows.slot_time_us.tolist(),
                 rows.series_id.tolist(),
-                [layout] * count,
+                [self._column_layout(connection, rows.layout, layouts)] * len(rows.slot_time_us),
                 rows.event_time_us.tolist(),
                 rows.flags.tolist(),
                 ticks_texts(rows.ticks),
             )
-            for column, part in zip(columns, parts, strict=True):
-                column += part
-        order = np.lexsort((columns[1], columns[0])) if len(groups) > 1 else np.arange(len(columns[0]))
+            groups.append(_ordered(columns, _order(rows.slot_time_us, rows.series_id)))
         into = "INSERT INTO observation(slot_time_us, series_id, layout_id, event_time_us, flags, ticks)"
-        insert_rows(connection, into, _ordered(columns, order))
+        insert_rows(connection, into, _in_time_order(groups))
 
     def _upsert_scores(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
         rows = {
@@ -205,19 +189,18 @@ class SqlStore:
             connection.execute("UPDATE topic_progress SET state = ? WHERE lane_id = ?", (lane.state, lane.lane_id))
 
     def _upsert_states(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
-        retired = {series_id for lane in lanes for series_id in lane.retired_series}
-        groups = [rows for lane in lanes for rows in lane.series_states if len(rows.series_id)]
         columns: list[list[Any]] = [[] for _ in range(5)]
-        for rows, kept in zip(groups, _last_rows(groups, retired), strict=True):
-            layout = self._state_layout(connection, rows.layout, layouts)
-            checksums, blobs = blob_rows(rows.blob[kept])
-            series_id, slot = rows.series_id[kept].tolist(), rows.slot[kept].tolist()
-            for column, part in zip(columns, (series_id, slot, [layout] * len(kept), checksums, blobs), strict=True):
+        for rows in (rows for lane in lanes for rows in lane.series_states):
+            layout = [self._state_layout(connection, rows.layout, layouts)] * len(rows.series_id)
+            parts = (rows.series_id.tolist(), rows.slot.tolist(), layout, *blob_rows(rows.blob))
+            for column, part in zip(columns, parts, strict=True):
                 column += part
-        if columns[0]:
-            order = np.argsort(np.array(columns[0], dtype=np.int64))
-            into = "INSERT OR REPLACE INTO series_state(series_id, slot, layout_id, checksum, state)"
-            insert_rows(connection, into, _ordered(columns, order))
+        last = {series_id: number for number, series_id in enumerate(columns[0])}
+        for series_id in (series_id for lane in lanes for series_id in lane.retired_series):
+            last.pop(series_id, None)
+        order = [last[series_id] for series_id in sorted(last)]
+        into = "INSERT OR REPLACE INTO series_state(series_id, slot, layout_id, checksum, state)"
+        insert_rows(connection, into, _ordered(columns, order))
 
     def _append_journal(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
         for lane in lanes:
@@ -593,46 +576,30 @@ def _prune(connection: sqlite3.Connection, table: str, before_us: int, rows: int
     return connection.execute(f"DELETE FROM {table} WHERE ({key}) < ({places})", beyond).rowcount
 
 
-def _last_rows(groups: Sequence[StateRows], retired: set[int]) -> list[AnyArray]:
-    """By group, the positions to keep: of a series that stands several times, the last one."""
-    if not groups:
-        return []
-    series_id = _joined(rows.series_id for rows in groups)
-    order = np.argsort(series_id, kind="stable")
-    last = np.ones(len(order), dtype=bool)
-    last[:-1] = series_id[order][1:] != series_id[order][:-1]
-    kept = np.zeros(len(order), dtype=bool)
-    kept[order[last]] = True
-    if retired:
-        kept &= ~np.isin(series_id, np.fromiter(retired, dtype=np.int64))
-    ends = np.cumsum([len(rows.series_id) for rows in groups])[:-1]
-    return [np.flatnonzero(part) for part in np.split(kept, ends)]
+def _order(slot_time_us: AnyArray, series_id: AnyArray) -> list[int] | None:
+    """By slot time and series, as the B-tree has them; None when they stand so. No more numpy than needed:
+
+    each call on a long array lets go of the GIL, and a busy thread gives it back after 5 ms.
+    """
+    order: list[int] = np.lexsort((series_id, slot_time_us)).tolist()
+    return None if order == [*range(len(order))] else order
 
 
-def _sorted(rows: Rows) -> Rows:
-    """By slot time and series, so that neighbours in the statement are neighbours in the B-tree."""
-    order = np.lexsort((rows.series_id, rows.slot_time_us))
-    if _rising(order):
-        return rows
-    arrays: dict[str, Any] = {
-        name: value[order] for name in rows.__slots__ if isinstance(value := getattr(rows, name), np.ndarray)
-    }
-    return replace(rows, **arrays)
-
-
-def _rising(order: AnyArray) -> bool:
-    return bool((order[1:] > order[:-1]).all())
-
-
-def _joined(arrays: Iterable[AnyArray]) -> AnyArray:
-    return np.concatenate([*arrays])
-
-
-def _ordered(columns: list[list[Any]], order: AnyArray) -> Sequence[Sequence[Any]]:
-    if _rising(order):
+def _ordered(columns: Sequence[Sequence[Any]], order: Sequence[int] | None) -> Sequence[Sequence[Any]]:
+    if order is None:
         return columns
-    pick = itemgetter(*order.tolist())
+    if len(order) < 2:  # itemgetter of one item gives no tuple
+        return [[column[number] for number in order] for column in columns]
+    pick = itemgetter(*order)
     return [pick(column) for column in columns]
+
+
+def _in_time_order(groups: Sequence[Sequence[Sequence[Any]]]) -> Sequence[Sequence[Any]]:
+    """Sorted groups of columns as one."""
+    if len(groups) < 2:
+        return groups[0] if groups else []
+    columns = [[*chain.from_iterable(parts)] for parts in zip(*groups, strict=True)]
+    return _ordered(columns, _order(np.array(columns[0]), np.array(columns[1])))
 
 
 def _columns(rows: Iterable[tuple[Any, ...]]) -> Sequence[Sequence[Any]]:

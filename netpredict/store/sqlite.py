@@ -25,8 +25,10 @@ from sqlalchemy.pool import NullPool
 from netpredict.errors import AlreadyRunning, ConfigError, NetpredictError, StoreError, StoreUnavailable
 
 BUSY_TIMEOUT_MS = 5000
-ROWS_PER_STATEMENT = 4096
-CACHED_STATEMENTS = 24  # a full bulk statement keeps about 2 MB
+ROWS_PER_STATEMENT = (8192, 1024)
+"""Sizes that recur, so that their statements stay prepared; what is left over goes in one of its own size."""
+
+CACHED_STATEMENTS = 24  # one of 8192 rows keeps some MB
 
 _RETRIABLE = frozenset(
     {
@@ -220,24 +222,28 @@ class Writer:
 
 
 def insert_rows(connection: sqlite3.Connection, into: str, columns: Sequence[Sequence[Any]], tail: str = "") -> None:
-    """``into`` VALUES (…),(…) ``tail`` for rows given as columns: full statements and one smaller for the rest."""
+    """``into`` VALUES (…),(…) ``tail`` for rows given as columns, in as few statements as SQLite allows."""
+    if not columns or not columns[0]:
+        return
     width, count = len(columns), len(columns[0])
     flat: list[Any] = [None] * (count * width)
     for number, column in enumerate(columns):
         flat[number::width] = column
     most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // width
-    chunk = min(ROWS_PER_STATEMENT, most)
-    for start in range(0, count, chunk):
-        rows = min(chunk, count - start)
+    done = 0
+    while done < count:
+        left = min(count - done, most)
+        rows = next((size for size in ROWS_PER_STATEMENT if size <= left), left)
         sql = f"{into} VALUES {_places(width, rows)} {tail}"
-        connection.execute(sql, flat if rows == count else flat[start * width : (start + rows) * width])
+        connection.execute(sql, flat[done * width : (done + rows) * width])
+        done += rows
 
 
 def _places(width: int, rows: int) -> str:
     row = "(" + ",".join("?" * width) + ")"
-    return _full(row) if rows == ROWS_PER_STATEMENT else ",".join([row] * rows)
+    return _full(row, rows) if rows in ROWS_PER_STATEMENT else ",".join([row] * rows)
 
 
 @cache
-def _full(row: str) -> str:
-    return ",".join([row] * ROWS_PER_STATEMENT)
+def _full(row: str, rows: int) -> str:
+    return ",".join([row] * rows)

@@ -51,7 +51,7 @@ def rig() -> Rig:
 def busy(retry_after_s: float | None = None) -> ActuatorError:
     error = ActuatorError("busy", retriable=True)
     if retry_after_s is not None:
-        error.retry_after_s = retry_after_s  # type: ignore[attr-defined]
+        error.retry_after_s = retry_after_s
     return error
 
 

@@ -168,7 +168,7 @@ def test_a_busy_database_is_a_retriable_error(store: SqlStore, monkeypatch: pyte
 
 def test_more_rows_than_one_statement_holds_are_stored_in_order(store: SqlStore) -> None:
     lane, model_id = assign(store), register(store)
-    count = 2 * ROWS_PER_STATEMENT + 7
+    count = sum(ROWS_PER_STATEMENT) + 7
     numbers = np.random.default_rng(1).permutation(count)
     rows = forecasts(lane, model_id, 1, numbers.tolist())
     store.commit(Commit([lane_commit(lane, 0, 10, forecasts=[rows, forecasts(lane, model_id, 0, [3, 1])])]))

@@ -44,14 +44,6 @@ class WebhookOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ConfigError(f"max_reply_bytes = {self.max_reply_bytes!r} is not allowed: use 1..16777216")
 
 
-class ReceiverBusy(ActuatorError):
-    """The receiver asked by Retry-After to be left alone for ``retry_after_s``."""
-
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message, retriable=True)
-        self.retry_after_s = retry_after_s
-
-
 class _Reply(NamedTuple):
     status: int
     headers: httpx.Headers
@@ -193,7 +185,7 @@ def _error_of(reply: _Reply, what: str) -> ActuatorError:
     if reply.status != 429 and reply.status < 500:
         return ActuatorError(message)
     retry_after_s = _retry_after_s(reply.headers.get("retry-after", ""), time.time())
-    return ActuatorError(message, retriable=True) if retry_after_s is None else ReceiverBusy(message, retry_after_s)
+    return ActuatorError(message, retriable=True, retry_after_s=retry_after_s)
 
 
 def _retry_after_s(text: str, now_unix_s: float) -> float | None:

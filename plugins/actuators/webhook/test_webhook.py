@@ -14,13 +14,11 @@ from typing import Any
 
 import pytest
 
-from netpredict.act.runner import RetryAfter
 from netpredict.errors import ActuatorError, ConfigError
 from netpredict.plugins import options_of
 from netpredict.types import Firing, Mode, Outcome, OutcomeKind
 from netpredict_plugins.actuators.webhook import (
     PLUGIN,
-    ReceiverBusy,
     WebhookActuator,
     WebhookOptions,
     _Deadline,
@@ -161,7 +159,7 @@ def test_a_busy_receiver_may_be_asked_again(receiver: Receiver, status: int) -> 
     actuator = webhook(receiver)
     error = refusal(actuator.apply)
     assert error.retriable
-    assert not isinstance(error, RetryAfter)
+    assert error.retry_after_s is None
     receiver.behave = answer(200)
     assert actuator.apply(FIRING).kind is OutcomeKind.APPLIED
 
@@ -178,8 +176,6 @@ def test_a_refusal_is_final_and_quotes_the_receiver(receiver: Receiver, status: 
 def test_retry_after_is_handed_to_the_runner(receiver: Receiver) -> None:
     receiver.behave = answer(503, Retry_After="7")
     error = refusal(webhook(receiver).apply)
-    assert isinstance(error, ReceiverBusy)
-    assert isinstance(error, RetryAfter)
     assert error.retry_after_s == 7.0
     assert error.retriable
 

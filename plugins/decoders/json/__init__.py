@@ -46,7 +46,7 @@ class JsonDecoder:
         self._options = options
         self._accepted = {name}
         self._name = re.compile(re.escape(name) + r"(\.\d{1,4})?")
-        self._decode = msgspec.json.Decoder(self._message).decode
+        self._decode: Callable[[bytes | None], Any] = msgspec.json.Decoder(self._message).decode  # type: ignore[assignment]
         self._series_by = tuple(series_by)
         self._columns = tuple(columns)
         self._key_of = _key_function(self._series_by)
@@ -56,7 +56,7 @@ class JsonDecoder:
         rejects: list[Reject] = []
         decode = self._decode
         try:
-            messages: list[Any] = [decode(record.value) for record in records]  # type: ignore[arg-type]
+            messages = [decode(record.value) for record in records]
             where = np.arange(len(messages), dtype=np.int32)
             if self._something_is_odd(records, messages):
                 messages, where = self._one_by_one(records, rejects)

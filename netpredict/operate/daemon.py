@@ -1,0 +1,399 @@
+"""The daemon: poll, step, commit, again. Everything it needs starts from the end of the line and stops from its beginning."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+import netpredict
+from netpredict.act.guards import GuardSettings, parse_blackouts
+from netpredict.act.hook import Actuator
+from netpredict.act.runner import ActionRunner
+from netpredict.build import build_streams
+from netpredict.clock import Clock, SystemClock
+from netpredict.config import Config, load_config
+from netpredict.errors import NetpredictError, SourceUnavailable
+from netpredict.ingest.source import AssignmentChange, Source
+from netpredict.learn.retrain import retrain_all
+from netpredict.learn.shelf import StoreShelf
+from netpredict.operate.health import HealthServer, health_app
+from netpredict.operate.logs import configure_logs
+from netpredict.operate.metrics import Metrics
+from netpredict.operate.notify import Notifier, Watchdog
+from netpredict.operate.scheduler import RetrainScheduler, ScheduledJob
+from netpredict.operate.tally import Tally
+from netpredict.operate.writer import CommitWriter
+from netpredict.pipeline import Pipeline
+from netpredict.plugins import load, options_of
+from netpredict.store import migrate
+from netpredict.store.commit import GapRow
+from netpredict.store.outbox import SqlOutbox
+from netpredict.store.sql import SqlStore
+from netpredict.stream import Stream
+from netpredict.types import Mode, TopicPartition
+
+LOG = structlog.get_logger(__name__)
+CHORES_S = 1.0
+"""Metrics are brought up to date this often."""
+MODELS_S = 2.0
+"""The store is asked this often whether another model version became active."""
+COLLECT_S = 30.0
+"""The cyclic garbage collector is off during steps; it runs on an idle poll at most this often, and at ten times it."""
+DAY_US = 86_400_000_000
+
+MakeSource = Callable[[Config, Callable[[tuple[TopicPartition, ...]], None]], Source]
+
+
+@dataclass
+class Flags:
+    """What signals ask for. Handlers only set them."""
+
+    stop: bool = False
+    reload: bool = False
+
+    def install(self) -> None:
+        """SIGTERM and SIGINT stop, SIGHUP reloads."""
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            self.stop = True
+
+        def reload(_number: int, _frame: FrameType | None) -> None:
+            self.reload = True
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGHUP, reload)
+
+
+@dataclass
+class _Timer:
+    """Says when something that is done every so often is due."""
+
+    every_s: float
+    last_s: float = field(default=float("-inf"))
+
+    def due(self, now_s: float) -> bool:
+        if now_s - self.last_s < self.every_s:
+            return False
+        self.last_s = now_s
+        return True
+
+
+class Daemon:
+    """One instance over one source and one store. ``run`` returns when ``flags.stop`` was set and all is durable."""
+
+    def __init__(
+        self,
+        config: Config,
+        make_source: MakeSource,
+        *,
+        clock: Clock | None = None,
+        reread: Callable[[], Config] | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
+        self.config = config
+        self.flags = Flags()
+        self.clock = clock or SystemClock()
+        self.metrics = Metrics()
+        self.tally = Tally(self.metrics)
+        self.notifier = notifier or Notifier({})
+        self.watchdog = Watchdog(self.notifier, self.clock)
+        self.phase = "starting"
+        self.http_address: tuple[str, int] | None = None
+        self._make_source = make_source
+        self._reread = reread
+        self._beat_s = self.clock.monotonic_s()
+        self._commit = _Timer(config.daemon.commit_interval_s, self._beat_s)
+        self._chores, self._models, self._collect = _Timer(CHORES_S), _Timer(MODELS_S), _Timer(COLLECT_S)
+        self._lag: Mapping[TopicPartition, int] = {}
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start the parts from the end of the line, loop, stop them from its beginning."""
+        gc_was_on = gc.isenabled()
+        with ExitStack() as running:
+            self._start(running)
+            self._enter("running")
+            self.notifier.ready("running")
+            gc.freeze()
+            gc.disable()
+            try:
+                while not self.flags.stop:
+                    if self.flags.reload:
+                        self._reload()
+                    self._turn()
+            finally:
+                if gc_was_on:
+                    gc.enable()
+                self._enter("draining")
+                self.notifier.stopping("draining")
+            self._drain()
+
+    def _start(self, running: ExitStack) -> None:
+        self.metrics.build_info(netpredict.__version__)
+        self._enter("starting")
+        self.store = SqlStore(self.config.store.url, self.clock)
+        self.store.start()
+        running.callback(self.store.close)
+        self._build(self.config)
+        self.runner = self._action_runner()
+        self.runner.start()
+        running.callback(self.runner.stop, 10.0)
+        self.writer = CommitWriter(self.store, self.config.store, self.clock, self._prune)
+        self.writer.start()
+        running.callback(self.writer.stop, self.config.daemon.drain_s)
+        self.scheduler = RetrainScheduler(self._jobs())
+        self.scheduler.start()
+        running.callback(self.scheduler.stop)
+        self._watch(running)
+        self.source = self._make_source(self.config, self._before_revoke)
+        running.callback(lambda: self.source.close())
+        self._connect()
+
+    def _connect(self) -> None:
+        wait_s = 0.5
+        while not self.flags.stop:
+            try:
+                self.source.start()
+                return
+            except SourceUnavailable as error:
+                LOG.warning("source_unavailable", error=str(error), wait_s=wait_s)
+                self._moved()
+                self.clock.sleep(wait_s)
+                wait_s = min(2 * wait_s, 10.0)
+
+    def _build(self, config: Config) -> None:
+        """Streams and pipeline of a config; raises before anything is replaced."""
+        streams = build_streams(config)
+        shelf = StoreShelf(config, self.store, streams)
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        self.pipeline = Pipeline(config.kafka.group, streams, self.store, shelf, owner)
+        self.streams: dict[str, Stream] = {stream.name: stream for stream in streams}
+        self.shelf = shelf
+        self.config = config
+
+    def _action_runner(self) -> ActionRunner:
+        actuators: dict[str, Actuator] = {}
+        for name, bound in self.config.actuators.items():
+            plugin = load("actuators", bound.plugin)
+            actuators[name] = plugin.build(options_of(plugin, bound.options, f"actuators.{name}.options"))
+        guards = {
+            name: GuardSettings(hook.cooldown_s, hook.rate_per_min, parse_blackouts(hook.blackout_utc))
+            for name, hook in self.config.hooks.items()
+        }
+        return ActionRunner(SqlOutbox(self.store), actuators, self.clock, guards=guards)
+
+    def _jobs(self) -> list[ScheduledJob]:
+        if not self.config.learn.enabled:
+            return []
+        retrain = lambda: retrain_all(self.config, self.streams, self.store, self.clock)  # noqa: E731
+        return [ScheduledJob("retrain", self.config.learn.cron, retrain)]
+
+    def _watch(self, running: ExitStack) -> None:
+        stall_s = self.config.daemon.stall_after_s
+        self.watchdog.register("loop", lambda: self._beat_s, stall_s)
+        self.watchdog.register("writer", self.writer.beat, stall_s + self.config.store.retry_max_s)
+        self.watchdog.register("runner", lambda: self.runner.beat, stall_s)
+        self.watchdog.register("scheduler", self.scheduler.beat, stall_s)
+        self.watchdog.start()
+        running.callback(self.watchdog.stop)
+        if self.config.http.enabled:
+            app = health_app(self.watchdog.late, self._not_ready, self.metrics)
+            server = HealthServer(app, self.config.http)
+            server.start()
+            running.callback(server.stop)
+            self.http_address = server.address
+
+    def _not_ready(self) -> list[str]:
+        return [] if self.phase == "running" else [self.phase]
+
+    def _enter(self, phase: str) -> None:
+        self.phase = phase
+        self.metrics.enter_phase(phase)
+        LOG.info("phase", phase=phase)
+
+    def _moved(self) -> None:
+        self._beat_s = self.clock.monotonic_s()
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """One turn: 1 poll; 2 follow the assignment; 3 step; 4 settle and submit commits; 5 chores."""
+        polled = self.source.poll(self.config.kafka.poll_timeout_s)  # 1
+        self._follow(self.source.changes())  # 2
+        self.pipeline.step(polled)  # 3
+        self._moved()
+        self._settle()  # 4
+        now_s = self._beat_s
+        full = self.pipeline.rows_pending >= self.config.daemon.commit_rows_max
+        if not self.writer.busy and (full or self._commit.due(now_s)):
+            self._submit()
+        elif self.pipeline.rows_pending >= 2 * self.config.daemon.commit_rows_max:
+            self._hold_back()
+        self._do_chores(now_s, idle=not polled)  # 5
+
+    def _submit(self) -> None:
+        for gap in self.source.gaps():
+            lane = self.pipeline.lanes.get(gap.topic_partition)
+            if lane is not None:
+                lane.gaps.append(GapRow(gap.first, gap.until, gap.reason))
+        commit = self.pipeline.take_commit()
+        if commit is not None:
+            self._commit.last_s = self.clock.monotonic_s()
+            self.writer.submit(commit)
+
+    def _settle(self) -> None:
+        """Take note of what became durable; raise what ended the writer."""
+        if self.writer.failure is not None:
+            raise self.writer.failure
+        written = self.writer.written()
+        if written is None:
+            return
+        self.tally.committed(written)
+        for topic_partition in written.fenced:
+            LOG.warning("fenced", topic_partition=str(topic_partition))
+            self.pipeline.revoke(topic_partition)
+        durable = {
+            lane.topic_partition: lane.new_offset
+            for lane in written.commit.lanes
+            if lane.topic_partition not in written.fenced
+        }
+        self.source.report_progress(durable)
+        if any(lane.firings for lane in written.commit.lanes):
+            self.runner.wake()
+
+    def _hold_back(self) -> None:
+        """Two commits' worth wait: poll nothing new, but keep polling for the group's sake, until one is durable."""
+        self.source.pause()
+        while self.writer.busy and self.writer.failure is None and not self.flags.stop:
+            self.writer.wait(0.5)
+            self._follow(self.source.changes() if not self.source.poll(0.0) else AssignmentChange())
+            self._moved()
+        self.source.resume()
+
+    def _follow(self, change: AssignmentChange) -> None:
+        """Give up what was revoked or lost, then take over what was assigned, at its stored offset."""
+        for topic_partition in (*change.revoked, *change.lost):
+            self.pipeline.revoke(topic_partition)
+            self.metrics.forget_partition(topic_partition)
+        for topic_partition in change.assigned:
+            self._take_over(topic_partition)
+        if change:
+            LOG.info("assignment", owned=len(self.pipeline.lanes), assigned=len(change.assigned))
+
+    def _take_over(self, topic_partition: TopicPartition) -> None:
+        if topic_partition in self.pipeline.lanes:
+            self.pipeline.revoke(topic_partition)
+        lane, offset = self.pipeline.assign(topic_partition, self.source.topic_id(topic_partition.topic))
+        self.pipeline.started(lane, self.source.seek(topic_partition, offset))
+        self._moved()
+
+    def _before_revoke(self, _topic_partitions: tuple[TopicPartition, ...]) -> None:
+        """On the listener's thread: the commit in flight may still count before the new owner takes its epoch."""
+        self.writer.wait(min(10.0, self.config.kafka.session_timeout_s / 3))
+
+    def _do_chores(self, now_s: float, idle: bool) -> None:
+        if self._chores.due(now_s):
+            self._lag = self.pipeline.lag(self.source.end_offsets())
+            self.tally.update(self.pipeline, self.streams, self._lag, self.runner.stats)
+        if self._models.due(now_s):
+            self._follow_models()
+        if (idle and self._collect.due(now_s)) or now_s - self._collect.last_s > 10 * COLLECT_S:
+            self._collect.last_s = now_s
+            gc.collect()
+
+    def _follow_models(self) -> None:
+        """A version that became active serves from the next record on."""
+        for stream in self.streams.values():
+            for name in sorted({name for route in stream.config.routes for name in (route.active, *route.shadows)}):
+                version = self.shelf.active(stream.name, name)
+                if version is not None:
+                    self.pipeline.activate(stream.name, name, version)
+
+    def _prune(self) -> None:
+        """On the writer's thread, behind a commit: retention by event time, so that a replay of old data keeps it."""
+        newest = self.pipeline.oldest_watermark_us()
+        if newest is not None and self.config.store.prune_rows:
+            before = newest - round(self.config.store.retention_days * DAY_US)
+            self.tally.pruned += self.store.prune(before, self.config.store.prune_rows)
+
+    def _reload(self) -> None:
+        """Read the config again: a wrong one changes nothing; a right one takes effect between two commits."""
+        self.flags.reload = False
+        if self._reread is None:
+            return
+        self.notifier.reloading()
+        try:
+            config = self._reread()
+            build_streams(config)
+        except NetpredictError as error:
+            LOG.error("reload_refused", error=str(error))
+            self.notifier.ready("running; the last reload was refused")
+            return
+        fixed = ("store", "kafka", "http", "daemon", "learn", "actuators")
+        changed = [name for name in fixed if getattr(config, name) != getattr(self.config, name)]
+        topics = {stream.topic for stream in config.streams.values()} != set(self.pipeline.streams)
+        if changed or topics:
+            LOG.warning("restart_needed", sections=changed, topics_changed=topics)
+        if topics or "store" in changed or "kafka" in changed:
+            self.notifier.ready("running; a restart is needed for the new config")
+            return
+        self._flush()
+        owned = list(self.pipeline.lanes)
+        self._build(config)
+        for topic_partition in owned:
+            self._take_over(topic_partition)
+        LOG.info("reloaded")
+        self.notifier.ready("running")
+
+    def _flush(self) -> None:
+        """Make durable all that was polled."""
+        self.writer.wait(self.config.daemon.drain_s)
+        self._settle()
+        if not self.writer.busy:
+            self._submit()
+            self.writer.wait(self.config.daemon.drain_s)
+            self._settle()
+
+    def _drain(self) -> None:
+        """Commit what was polled; what cannot be committed in time is read again after the next start."""
+        self._flush()
+        self.tally.update(self.pipeline, self.streams, self._lag, self.runner.stats)
+
+    @property
+    def acts(self) -> bool:
+        """Whether any hook may act outside."""
+        return any(hook.mode == Mode.AUTO for hook in self.config.hooks.values())
+
+
+def kafka_source(config: Config, on_revoke: Callable[[tuple[TopicPartition, ...]], None]) -> Source:
+    """The source of a real broker."""
+    from netpredict.ingest.kafka import KafkaSource
+
+    return KafkaSource(config.kafka, sorted(stream.topic for stream in config.streams.values()), on_revoke)
+
+
+def run_daemon(config_path: Path | None) -> int:
+    """``netpredict run``: until SIGTERM. The exit code is 0, or that of the error that ended it."""
+    config = load_config(config_path)
+    configure_logs(config.daemon.log_format, config.daemon.log_level)
+    migrate.upgrade(config.store.url)
+    daemon = Daemon(config, kafka_source, reread=lambda: load_config(config_path), notifier=Notifier())
+    daemon.flags.install()
+    try:
+        daemon.run()
+    except NetpredictError as error:
+        LOG.error("ended", error=str(error), exit_code=error.exit_code)
+        return error.exit_code
+    LOG.info("ended", exit_code=0)
+    return 0

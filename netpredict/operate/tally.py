@@ -1,0 +1,88 @@
+"""Running totals of the daemon: what the terminal view and the metrics show, brought up to date once a second."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from netpredict.operate.metrics import Metrics
+from netpredict.operate.writer import Written
+from netpredict.pipeline import Pipeline
+from netpredict.stream import Stream
+from netpredict.types import Source, TopicPartition
+
+
+class Tally:
+    """Totals since the start. Counters of Prometheus are advanced by differences, so that hot paths only count ints."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.records = 0
+        self.commits = 0
+        self.forecasts = 0
+        self.firings = 0
+        self.commit_seconds = 0.0
+        self.pruned = 0
+        self.lag = 0
+        self._metrics = metrics
+        self._told: Counter[tuple[str, ...]] = Counter()
+
+    def committed(self, written: Written) -> None:
+        """Count a commit that became durable."""
+        self.commits += 1
+        self.commit_seconds += written.seconds
+        rows = 0
+        for lane in written.commit.lanes:
+            if lane.topic_partition in written.fenced:
+                continue
+            self.records += sum(lane.counts.values())
+            self.firings += len(lane.firings)
+            rows += sum(len(part.slot_time_us) for part in lane.forecasts)
+            for firing, _ in lane.firings:
+                self._metrics.firings.labels(firing.hook, firing.mode).inc()
+        self.forecasts += rows
+        self._metrics.commit_seconds.observe(written.seconds)
+        self._metrics.commit_rows.observe(rows)
+        self._metrics.fenced.inc(len(written.fenced))
+
+    def update(
+        self,
+        pipeline: Pipeline,
+        streams: Mapping[str, Stream],
+        lag: Mapping[TopicPartition, int],
+        runner: Mapping[str, int],
+    ) -> None:
+        """Bring gauges and counters up to date."""
+        metrics = self._metrics
+        self.lag = sum(lag.values())
+        for (stream, outcome), n in pipeline.outcomes.items():
+            metrics.records.labels(stream, outcome).inc(self._new(n, "records", stream, outcome))
+        for (stream, reason), n in pipeline.reasons.items():
+            metrics.dead_letters.labels(stream, reason).inc(self._new(n, "dead", stream, reason))
+        for topic_partition, records in lag.items():
+            metrics.consumer_lag_records.labels(topic_partition.topic, str(topic_partition.partition)).set(records)
+        for name, stream in streams.items():
+            metrics.series.labels(name).set(len(stream.table))
+            active = stream.config.routes[0].active
+            for source, n in zip(Source, np.asarray(stream.forecasts_by_source).tolist(), strict=True):
+                fresh = self._new(n, "forecasts", name, source.name)
+                metrics.forecasts.labels(name, active, source.name.lower()).inc(fresh)
+        metrics.model_info(_versions(streams))
+        metrics.pruned_rows.labels("all").inc(self._new(self.pruned, "pruned"))
+        for kind, n in runner.items():
+            metrics.outcomes.labels("all", kind, "").inc(self._new(n, "outcomes", kind))
+
+    def _new(self, total: int, *name: str) -> int:
+        fresh = max(0, total - self._told[name])
+        self._told[name] = total
+        return fresh
+
+
+def _versions(streams: Mapping[str, Stream]) -> dict[tuple[str, str], str]:
+    return {
+        (name, predictor): versions[0].running.version
+        for name, stream in streams.items()
+        for predictor, versions in stream.versions.items()
+        if versions
+    }

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from store_builders import LAYOUT, PERIOD_US, forecasts, run, slot_time
+
+import netpredict
+from netpredict.errors import AlreadyRunning, ConfigError, StoreError, StoreUnavailable
+from netpredict.store import migrate, schema, sqlite
+from netpredict.store.history import History
+from netpredict.store.sql import SqlStore
+
+
+def test_the_migrations_build_what_the_metadata_says(url: str) -> None:
+    with sqlite.engine(url).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+
+
+def test_the_migrated_view_and_hot_tables_are_those_of_the_schema(url: str) -> None:
+    with sqlite.reader(sqlite.path_of(url)) as connection:
+        sql = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    assert sql["forecast_point"] == schema.FORECAST_POINT["sqlite"]
+    without_rowid = {
+        table.name for table in schema.metadata.sorted_tables if table.dialect_options["sqlite"]["with_rowid"] is False
+    }
+    assert {"forecast", "observation"} <= without_rowid
+    assert {name for name, text in sql.items() if "WITHOUT ROWID" in text} == without_rowid
+
+
+def test_both_dialects_of_the_view_stand_in_the_migration() -> None:
+    text = (migrate.scripts_folder() / "versions" / "0001_first_schema.py").read_text(encoding="utf-8")
+    assert all(view in text for view in schema.FORECAST_POINT.values())
+
+
+def test_alembic_is_a_folder_and_no_package() -> None:
+    root = Path(netpredict.__file__).parent.parent
+    assert not (root / "alembic" / "__init__.py").exists()
+
+
+def test_upgrade_twice_changes_nothing(url: str) -> None:
+    migrate.upgrade(url)
+    assert migrate.current(url) == migrate.head() == "0001"
+    migrate.check(url)
+
+
+def test_a_store_without_schema_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/none.db"
+    assert migrate.current(url) is None
+    with pytest.raises(StoreError, match="netpredict db upgrade"):
+        migrate.check(url)
+    with pytest.raises(StoreError, match="netpredict db upgrade"):
+        SqlStore(url).start()
+    with pytest.raises(StoreError, match="netpredict db upgrade"):
+        History(url).progress()
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_an_unknown_schema_is_refused(url: str) -> None:
+    with sqlite3.connect(sqlite.path_of(url)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(StoreError, match="netpredict db upgrade"):
+        migrate.check(url)
+    with pytest.raises(StoreError, match="9999"):
+        migrate.upgrade(url)
+
+
+def test_a_file_that_is_no_database_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("not a database, but long enough to look like one" * 100)
+    with pytest.raises(StoreError):
+        migrate.check(f"sqlite:///{tmp_path}/text.db")
+
+
+def test_a_second_writer_is_refused_and_told_who_holds_the_lock(store: SqlStore) -> None:
+    with pytest.raises(AlreadyRunning, match=r"store\.db\.lock is held by process \d+"):
+        SqlStore(store.url).start()
+    with pytest.raises(AlreadyRunning):
+        migrate.upgrade(store.url)
+    store.close()
+    with SqlStore(store.url):
+        pass
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "postgresql+psycopg://u:secret@h/db", "nonsense"])
+def test_a_url_without_a_file_is_a_config_error(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        SqlStore(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (sqlite3.SQLITE_BUSY, StoreUnavailable),
+        (sqlite3.SQLITE_IOERR | (1 << 8), StoreUnavailable),
+        (sqlite3.SQLITE_FULL, StoreUnavailable),
+        (sqlite3.SQLITE_CORRUPT, StoreError),
+        (sqlite3.SQLITE_CONSTRAINT, StoreError),
+    ],
+)
+def test_the_kind_of_error_says_whether_to_try_again(code: int, kind: type[Exception]) -> None:
+    error = sqlite3.OperationalError("injected")
+    error.sqlite_errorcode, error.sqlite_errorname = code, "INJECTED"
+    assert type(sqlite.translated(error, Path("x"))) is kind
+
+
+def test_forecast_point_has_a_row_for_each_target_time_kpi_and_level(store: SqlStore) -> None:
+    lane, model_id = run(store, slots=2)
+    with sqlite.reader(store.path) as connection:
+        cursor = connection.execute(
+            "SELECT * FROM forecast_point WHERE series = 'cell-1' AND slot_time_us = ?", (slot_time(2),)
+        )
+        names = [column[0] for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor]
+    ticks = forecasts(lane, model_id, 2, range(3)).ticks[1].reshape(2, 4, 3)
+    assert len(rows) == ticks.size
+    for row in rows:
+        kpi, lead, level = LAYOUT.kpis.index(row["kpi"]), row["lead_steps"], LAYOUT.levels.index(row["level"])
+        assert row["value"] == ticks[kpi, lead - 1, level] / 10 ** LAYOUT.decimals[kpi]
+        assert row["target_time_us"] == slot_time(2) + lead * PERIOD_US
+        assert row["source"] == ("model", "naive")[kpi]
+        assert (row["stream"], row["predictor"], row["version"], row["quality"]) == ("traffic", "gru", "v1", 0)
+    assert rows[0]["target_time"] == "1970-01-01T00:00:33.000000Z"
