@@ -84,7 +84,7 @@ def root(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
 )
 def demo(context: typer.Context) -> None:
-    """Show what netpredict does, without a broker or a database server."""
+    """Show what netpredict does, with no servers."""
     command = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     command.command(help=demo.__doc__)(import_module("netpredict.cli.demo").demo)
     code = command(context.args, prog_name="netpredict demo", standalone_mode=False)

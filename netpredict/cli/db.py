@@ -12,7 +12,10 @@ app = typer.Typer(help="Create, upgrade and check the schema of the store.", no_
 
 @app.command()
 def upgrade(config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Create the store or bring its schema to that of this release. The daemon must be stopped."""
+    """Create the store, or upgrade its schema.
+
+    The daemon must be stopped.
+    """
     from netpredict.store import migrate
 
     where = store_url(config, url)
@@ -27,7 +30,7 @@ def upgrade(config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = F
 
 @app.command()
 def current(config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Print the revision of the store, and the one that this release needs."""
+    """Print the revision of the store."""
     from netpredict.store import migrate
 
     found, needed = migrate.current(store_url(config, url)), migrate.head()
@@ -39,7 +42,7 @@ def current(config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = F
 
 @app.command()
 def check(config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Fail with exit code 1 unless the schema is exactly that of this release."""
+    """Exit with 1 unless the schema is the head."""
     from netpredict.errors import NetpredictError
     from netpredict.store import migrate
 

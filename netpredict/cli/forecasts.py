@@ -27,7 +27,10 @@ def forecasts(
     url: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print forecasts, newest first: those of one series, or the newest one of each of several."""
+    """Print forecasts, newest first.
+
+    Those of one series, or the newest one of each of several.
+    """
     rows = _newest(history(config, url), stream, series, predictor, limit)
     if as_json:
         print_json({"forecasts": rows})

@@ -12,7 +12,10 @@ from netpredict.cli.terminal import print_json, print_table
 
 
 def plugins(as_json: AsJson = False) -> None:
-    """List the installed plugins by kind; each is imported to see whether it can be. Exit code 1 when one cannot."""
+    """List the installed plugins by kind.
+
+    Each is imported to see whether it can be; exit code 1 when one cannot.
+    """
     from netpredict.plugins import KINDS, installed
 
     rows = [_described(kind, point) for kind in KINDS for point in installed(kind)]

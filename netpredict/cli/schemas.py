@@ -16,7 +16,10 @@ def schemas(
         Path | None, typer.Option("--output", help="Write one file a schema into this folder instead.")
     ] = None,
 ) -> None:
-    """Print the JSON Schemas of the telemetry messages, by the name that stands in their field ``schema``."""
+    """Print the JSON Schemas of the messages.
+
+    By the name that stands in the field schema of a message.
+    """
     if output is None:
         print_json(message_schemas())
     else:

@@ -21,7 +21,10 @@ def scores(
     url: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the skill against naive by stream, predictor, KPI and lead time: 1 is perfect, below 0 is worse than naive."""
+    """Print the skill against naive by lead time.
+
+    By stream, predictor and KPI too. 1 is perfect, 0 as good as naive, below 0 worse.
+    """
     rows = [
         row
         for row in history(config, url).skill(stream)

@@ -19,7 +19,10 @@ def streams(
     url: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the streams of the store: topic partitions, live series and what became of their records."""
+    """List the streams of the store.
+
+    With topic partitions, live series and what became of the records.
+    """
     store = history(config, url)
     rows = store.progress() if partitions else store.streams()
     rows = [row for row in rows if stream in (None, row["stream"])]
