@@ -68,9 +68,9 @@ def _line(row: dict[str, Any]) -> list[object]:
 
 
 def _show(row: dict[str, Any]) -> None:
-    print_fields((name, row[name]) for name in ("firing_id", "hook", "stream", "mode", "object_id", "attribute"))
-    print_fields([("value", _plain(row["value"]))])
-    print_fields((name, utc(row[f"{name}_us"])) for name in ("slot_time", "expires_at", "effect_until"))
+    fields = [(name, row[name]) for name in ("firing_id", "hook", "stream", "mode", "object_id", "attribute")]
+    times = [(name, utc(row[f"{name}_us"])) for name in ("slot_time", "expires_at", "effect_until")]
+    print_fields([*fields, ("value", _plain(row["value"])), *times])
     print_table("why", ("what", "value"), [(name, _plain(value)) for name, value in row["why"].items()])
     columns = ("actuator", "kind", "reason", "detail", "attempts", "at")
     outcomes = [

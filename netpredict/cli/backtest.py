@@ -14,7 +14,7 @@ from netpredict.cli.options import AsJson, ConfigPath, read_config_of_streams
 from netpredict.cli.scores import print_skill
 from netpredict.cli.telemetry import Telemetry, of_dataset, recorded, topics_of
 from netpredict.cli.terminal import progress, say
-from netpredict.errors import StoreError
+from netpredict.errors import DataError, StoreError
 
 if TYPE_CHECKING:
     from netpredict.config import Config
@@ -85,9 +85,12 @@ def run(config: Config, log: MemoryLog, url: str) -> None:
     from netpredict.learn.shelf import StoreShelf
     from netpredict.pipeline import Pipeline
     from netpredict.store import migrate
+    from netpredict.store.history import History
     from netpredict.store.sql import SqlStore
 
     migrate.upgrade(url)
+    if History(url).progress(GROUP):
+        raise DataError(f"{url} already holds a backtest: choose another store")
     with SqlStore(url) as store:
         _lend_models(config, store)
         streams = build_streams(config)
@@ -135,4 +138,7 @@ def _lend_models(config: Config, store: SqlStore) -> None:
 def _print(url: str, as_json: bool) -> None:
     from netpredict.store.history import History
 
-    print_skill(History(url).skill(), as_json)
+    rows = History(url).skill()
+    if not rows:
+        say("nothing was scored: no version serves yet (netpredict train ... --promote), or there is too little")
+    print_skill(rows, as_json)

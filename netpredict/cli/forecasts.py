@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from netpredict.cli.options import AsJson, ConfigPath, Limit, OfPredictor, OfStream, StoreUrl, history
-from netpredict.cli.terminal import print_json, print_table, utc
+from netpredict.cli.terminal import print_json, print_table, printable, utc
 from netpredict.types import Quality
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _show(row: Row) -> None:
     quality = "|".join(flag.name.lower() for flag in Quality(row["quality"]) if flag.name) or "good"
     for kpi, leads in row["values"].items():
         title = (
-            f"{row['stream']}  {row['series']}  {kpi}  {row['predictor']}@{row['version']}\n"
+            f"{printable(row['series'])}  {row['stream']}  {kpi}  {row['predictor']}@{row['version']}\n"
             f"issued {utc(row['slot_time_us'])}, last value {row['observed'][kpi]}, "
             f"source {row['sources'][kpi]}, quality {quality}"
         )

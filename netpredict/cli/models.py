@@ -55,7 +55,7 @@ def show(
         return
     names = ("stream", "predictor", "version", "stage", "plugin", "folder")
     print_fields([*((name, row[name]) for name in names), ("created", utc(row["created_us"]))])
-    print_fields((f"{name}", score) for name, score in sorted(row["scores"].items()))
+    print_table("scores", ("score", "value"), sorted(row["scores"].items()))
 
 
 @app.command()

@@ -46,13 +46,15 @@ def print_json(document: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; numbers stand to the right, nothing is taken for markup."""
+    """A table on stdout below its title lines; numbers stand to the right, nothing is taken for markup."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     filled = [list(row) for row in rows]
-    table = Table(title=Text(printable(title)) if title else None, title_justify="left", box=SIMPLE_HEAD)
+    for line in title.splitlines():
+        print(printable(line))
+    table = Table(box=SIMPLE_HEAD)
     for index, name in enumerate(columns):
         values = [row[index] for row in filled if row[index] is not None]
         numeric = bool(values) and all(isinstance(value, int | float) for value in values)
@@ -71,8 +73,10 @@ def cell(value: object) -> str:
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     """Names and values below each other on stdout."""
-    for name, value in fields:
-        print(f"{name + ':':<18} {cell(value)}")
+    pairs = list(fields)
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        print(f"{printable(name)}:{' ' * (width - len(name))} {cell(value)}")
 
 
 def say(text: str) -> None:

@@ -42,7 +42,7 @@ def train(
 ) -> None:
     """Train a predictor from history.
 
-    The new version is registered in the store as a candidate; the daemon must be stopped. History are the stored
+    The new version is registered in the store as a candidate; the daemon must be stopped. History is the stored
     observations: the newest learn.history_steps of up to learn.series_max series.
     """
     from netpredict.build import build_stream
