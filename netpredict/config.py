@@ -257,6 +257,8 @@ def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
         raise ConfigError(f"{where}: season_s and season_buckets are given together or not at all")
     if stream.series_ttl_s < stream.period_s * (2 * stream.horizon_steps + stream.max_gap_steps):
         raise ConfigError(f"{where}.series_ttl_s: must span two horizons and the longest gap")
+    if stream.phase_s >= stream.period_s:
+        raise ConfigError(f"{where}.phase_s: must be below period_s")
     if round(stream.period_s * 1_000_000) < 1:
         raise ConfigError(f"{where}.period_s: below one microsecond")
     for route in stream.routes:

@@ -23,7 +23,11 @@ class AssignmentChange:
 
 
 class Gap(NamedTuple):
-    """Offsets that were not delivered: from ``first`` up to, not including, ``until``, and a reason from a closed set."""
+    """Offsets of a topic partition that were not delivered: from ``first`` up to, not including, ``until``.
+
+    ``reason``: corrupt (checksum), unreadable (sound checksum, no records in it), expired (older than what the broker
+    keeps), truncated (the broker's log ends before ``first``; ``until`` is then the smaller one).
+    """
 
     topic_partition: TopicPartition
     first: int
