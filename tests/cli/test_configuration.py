@@ -48,6 +48,8 @@ def test_a_right_config_is_described(cli, tmp_path: Path) -> None:
         ('active = "naive"', 'active = "nave"', "nave"),
         ('features = ["sinr_db"]', 'features = ["snir"]', "snir"),
         ("sqlite:///", "nonsense:", "store.url"),
+        ("[store]", "[learn]\ncron = '61 * * * *'\n[store]", "learn.cron"),
+        ('plugin = "mcs"', 'plugin = "mcs"\nblackout_utc = ["25:00-26:00"]', "blackout_utc"),
         ("[store]", "[store", "TOML"),
     ],
 )
