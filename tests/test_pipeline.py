@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from netpredict.build import build_decoder
 from netpredict.config import parse_config
+from netpredict.decide import BoundHook
 from netpredict.ingest.messages import Traffic
 from netpredict.ingest.source import MemoryLog, MemorySource
 from netpredict.pipeline import Pipeline
-from netpredict.stream import BoundHook, Stream
+from netpredict.stream import Stream
 from netpredict.testing import LeakyMean, MemoryStore, StaticShelf
 from netpredict.types import DueAction, Quality, Source, StateArray, TopicPartition
 
@@ -50,6 +51,12 @@ class CountingHook:
 
     def kpis_needed(self):
         return ["prb_use_dl_percent"]
+
+    def columns_needed(self):
+        return []
+
+    def steps_needed(self):
+        return 1
 
     def state_spec(self):
         return {"seen": StateArray((), "int32")}
