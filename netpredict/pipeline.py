@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -90,7 +91,7 @@ class Pipeline:
                 by_topic.setdefault(topic, []).append(self._enter(self.streams[topic], lane, part))  # 1, 2, 3
         for topic, inflows in by_topic.items():
             rounds = self._rounds[topic]
-            for before, inflow in zip(inflows, inflows[1:], strict=False):
+            for before, inflow in pairwise(inflows):
                 inflow.first_record = before.first_record + len(before.polled.records)
             while waiting := [inflow for inflow in inflows if inflow.ends]:
                 self._run_piece(rounds, waiting)  # 4, 5, 6
@@ -151,7 +152,7 @@ class Pipeline:
             lane.state.watermark = max(lane.state.watermark, int(batch.slot[start:end].max()))
 
     def _batch(self, stream: Stream, inflows: list[_Inflow]) -> tuple[ObservationBatch, list[slice]]:
-        """The next rows of all lanes, lane after lane, in log order, records numbered through; where each lane's are."""
+        """The next rows of all lanes, lane after lane, records numbered through, and where each lane's are."""
         pieces: list[tuple[_Inflow, AnyArray, IntArray, Int32Array]] = []
         for inflow in inflows:
             piece = slice(inflow.done, inflow.ends.pop(0))
@@ -170,7 +171,7 @@ class Pipeline:
             np.concatenate([inflow.decoded.record[rows] + inflow.first_record for inflow, rows, *_ in pieces]),
             np.concatenate([inflow.decoded.flags[rows] for inflow, rows, *_ in pieces]),
         )
-        return batch, [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+        return batch, [slice(start, end) for start, end in pairwise(ends)]
 
     def _enter_bucket(self, stream: Stream, lane: Lane, bucket: int) -> None:
         if lane.state.bucket is None:

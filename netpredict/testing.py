@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from netpredict.errors import ArtefactError
@@ -135,7 +136,7 @@ class MemoryStore:
             layout, slot, blob = self.states.get(series_id, (None, NO_SLOT, None))
             series.append((series_id, row["key"], slot, row["scored"], layout, blob))
         scores = [score for key, score in self.scores.items() if key[0] == topic_partition]
-        newest = max((score.bucket for score in scores), default=0)
+        newest = msgspec.json.decode(lane["state"]).get("bucket") if lane["state"] else None
         return LaneSnapshot(
             lane["id"],
             lane["epoch"],
@@ -219,6 +220,10 @@ class MemoryStore:
         key_of = {series_id: (row["lane"], row["key"]) for series_id, row in self.series.items()}
         return {
             "progress": {tp: (lane["next"], lane["counts"], lane["state"]) for tp, lane in self.lanes.items()},
+            "series": sorted(
+                (row["lane"], row["key"], series_id, row["scored"], "retired" in row)
+                for series_id, row in self.series.items()
+            ),
             "states": {key_of[series]: state for series, state in self.states.items()},
             "forecasts": {(k[0], key_of.get(k[1]), k[2]): row for k, row in self.forecasts.items()},
             "observations": {(k[0], key_of.get(k[1])): row for k, row in self.observations.items()},
@@ -226,6 +231,7 @@ class MemoryStore:
             "firings": self.firings,
             "dead_letters": self.dead_letters,
             "journal": self.journal,
+            "gaps": self.gaps,
         }
 
 
