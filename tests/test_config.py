@@ -84,7 +84,7 @@ def test_a_wrong_value_is_refused_by_name(path, value, message):
 
 
 UNFIT = [
-    (f"{TRAFFIC}.kpis", ["prb_use"], "no field 'prb_use'"),
+    (f"{TRAFFIC}.kpis", ["prb_use"], "hooks.bandwidth needs forecasts of prb_use_dl_percent"),
     (f"{TRAFFIC}.series_by", ["ue_id"], "series_by"),
     (f"{TRAFFIC}.decoder", "xml", "0 plugins named 'xml' in netpredict.decoders; installed: .*json"),
     ("hooks.bandwidth.plugin", "bandwith", "0 plugins named 'bandwith'"),
