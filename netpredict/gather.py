@@ -55,8 +55,8 @@ def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
     lane.state.calibration = {
         version.label: version.board.factor[lane.index].tolist() for version in stream.versions_on(lane)
     }
-    moved = lane.next_offset != lane.committed_offset
-    journal, lane.journal = (lane.journal, []) if moved else ([], lane.journal)  # it must not be applied twice
+    if lane.next_offset == lane.committed_offset:
+        return _place_only(lane)
     commit = LaneCommit(
         lane.lane_id,
         lane.topic_partition,
@@ -69,7 +69,7 @@ def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
         retired_series=lane.retired_series,
         scores=[*lane.scores, *score_rows(stream, lane)],
         series_states=lane.states,
-        journal=journal,
+        journal=lane.journal,
         firings=lane.firings,
         dead_letters=lane.dead_letters,
         gaps=lane.gaps,
@@ -77,8 +77,15 @@ def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
     lane.committed_offset, lane.stored = lane.next_offset, True
     lane.counts = dict.fromkeys(lane.counts, 0)
     lane.new_series, lane.retired_series, lane.scores, lane.states = [], [], [], []
-    lane.firings, lane.dead_letters, lane.gaps = [], [], []
+    lane.journal, lane.firings, lane.dead_letters, lane.gaps = [], [], [], []
     return commit
+
+
+def _place_only(lane: Lane) -> LaneCommit:
+    """Where a new lane begins, and nothing that must not be applied twice: its offsets cannot tell that it was."""
+    lane.stored = True
+    place = lane.next_offset
+    return LaneCommit(lane.lane_id, lane.topic_partition, lane.epoch, place, place, dict(lane.counts), state="")
 
 
 def _by_lane(chunks: Sequence[Any]) -> dict[int, list[tuple[Any, ...]]]:

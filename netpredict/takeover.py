@@ -40,6 +40,8 @@ def restore(stream: Stream, lane: Lane, snapshot: LaneSnapshot, store: Store, sh
         _load_scores(stream, lane, snapshot, store)  # 4
     else:
         lane.retired_series = [series_id for series_id, *_ in snapshot.series]
+    if not same_grid or lane.state.forecast != stream.forecast_digest:
+        lane.scores = [_emptied(row) for row in snapshot.bucket_scores]
 
 
 def activate(stream: Stream, lane: Lane, shelf: ModelShelf, name: str, version: str) -> None:
@@ -113,7 +115,7 @@ def _load_scores(stream: Stream, lane: Lane, snapshot: LaneSnapshot, store: Stor
         if stored is not None:
             version.board.factor[lane.index] = np.asarray(stored, np.float32)
         if same_forecast:
-            mine = [row for row in snapshot.bucket_scores if row.model_id == version.running.model_id]
+            mine = [row for row in snapshot.bucket_scores if row.n and row.model_id == version.running.model_id]
             version.board.restore(lane.index, [_sums(stream, row) for row in mine if row.bucket == lane.state.bucket])
         _load_pending(stream, lane, version, store)
 
@@ -134,6 +136,12 @@ def _load_pending(stream: Stream, lane: Lane, version: Version, store: Store) ->
         pending.observed[kept],
         pending.sources[kept],
     )
+
+
+def _emptied(row: ScoreRow) -> ScoreRow:
+    """The sums of a bucket that another config began: the next restart must not find them."""
+    none = (0,) * len(row.below)
+    return ScoreRow(row.model_id, row.source, row.kpi, row.lead_steps, row.bucket, 0, 0, 0, 0, none, none)
 
 
 def _sums(stream: Stream, row: ScoreRow) -> Sums:

@@ -114,6 +114,7 @@ class MemoryStore:
         self.series: dict[int, dict[str, Any]] = {}
         self.states: dict[int, tuple[str, int, bytes]] = {}
         self.forecasts: dict[tuple[int, int, int], tuple[bytes, bytes, bytes, int]] = {}
+        self.layouts: dict[tuple[int, int, int], ForecastLayout] = {}
         self.observations: dict[tuple[int, int], tuple[bytes, int, int]] = {}
         self.scores: dict[tuple[Any, ...], ScoreRow] = {}
         self.firings: dict[str, Any] = {}
@@ -152,7 +153,10 @@ class MemoryStore:
     def pending_forecasts(self, lane_id: int, model_id: int, layout: ForecastLayout) -> PendingForecasts:
         """See ``Store``."""
         found = []
-        for (_, series_id, model), (ticks, observed, sources, slot) in self.forecasts.items():
+        for place, (ticks, observed, sources, slot) in self.forecasts.items():
+            _, series_id, model = place
+            if self.layouts[place] != layout:
+                continue
             series = self.series.get(series_id)
             wanted = model == model_id and series is not None and series["lane"] == lane_id and series["scored"]
             if wanted and series_id in self.states and slot > self.states[series_id][1] - layout.horizon_steps:
@@ -189,6 +193,7 @@ class MemoryStore:
         for rows in part.forecasts:
             for row, series_id in enumerate(rows.series_id.tolist()):
                 time_us = int(rows.slot_time_us[row])
+                self.layouts[time_us, series_id, rows.model_id] = rows.layout
                 self.forecasts[time_us, series_id, rows.model_id] = (
                     rows.ticks[row].tobytes(),
                     rows.observed[row].tobytes(),

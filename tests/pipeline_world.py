@@ -87,7 +87,7 @@ def traffic(cell: str, minute: float, prb: float | None, **rest: Any) -> tuple[b
 
 
 def traffic_rows(seed: int = 1, cells: int = 7, minutes: int = 70) -> list[tuple[bytes, bytes]]:
-    """Gaps, long gaps, silence, duplicates, late rows, rubbish, missing and suspect values, in a random causal order."""
+    """Gaps, silence, duplicates, late rows, rubbish, missing and suspect values, in a random causal order."""
     rng, rows = random.Random(seed), []
     for minute in range(minutes):
         for cell in rng.sample(range(cells), cells):
