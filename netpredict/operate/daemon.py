@@ -126,8 +126,9 @@ class Daemon:
         gc_was_on = gc.isenabled()
         with ExitStack() as running:
             self._start(running)
-            self._enter("running")
-            self.notifier.ready("running")
+            if not self.flags.stop:
+                self._enter("running")
+                self.notifier.ready("running")
             gc.freeze()
             gc.disable()
             sys.setswitchinterval(SWITCH_S)
@@ -234,8 +235,8 @@ class Daemon:
     def _turn(self) -> None:
         """One turn: 1 poll; 2 follow the assignment; 3 step; 4 settle and submit commits; 5 chores."""
         polled = self.source.poll(self.config.kafka.poll_timeout_s)  # 1
-        self._follow(self.source.changes())  # 2
-        self.pipeline.step(polled)  # 3
+        moved = self._follow(self.source.changes())  # 2
+        self.pipeline.step([part for part in polled if part.topic_partition not in moved])  # 3
         self._moved()
         self._settle()  # 4
         now_s = self._beat_s
@@ -267,6 +268,8 @@ class Daemon:
         for topic_partition in written.fenced:
             LOG.warning("fenced", topic_partition=str(topic_partition))
             self.pipeline.revoke(topic_partition)
+            if topic_partition in self.source.end_offsets():  # still ours by Kafka: begin again at what is stored
+                self._take_over(topic_partition)
         durable = {
             lane.topic_partition: lane.new_offset
             for lane in written.commit.lanes
@@ -281,12 +284,16 @@ class Daemon:
         self.source.pause()
         while self.writer.busy and self.writer.failure is None and not self.flags.stop:
             self.writer.wait(0.5)
-            self._follow(self.source.changes() if not self.source.poll(0.0) else AssignmentChange())
+            self.source.poll(0.0)
+            self._follow(self.source.changes())
             self._moved()
         self.source.resume()
 
-    def _follow(self, change: AssignmentChange) -> None:
-        """Give up what was revoked or lost, then take over what was assigned, at its stored offset."""
+    def _follow(self, change: AssignmentChange) -> set[TopicPartition]:
+        """Give up what was revoked or lost, then take over what was assigned, at its stored offset; gives all of them.
+
+        Records of these that were polled before are not to be used: they are delivered again from the seek on.
+        """
         for topic_partition in (*change.revoked, *change.lost):
             self.pipeline.revoke(topic_partition)
             self.metrics.forget_partition(topic_partition)
@@ -294,6 +301,7 @@ class Daemon:
             self._take_over(topic_partition)
         if change:
             LOG.info("assignment", owned=len(self.pipeline.lanes), assigned=len(change.assigned))
+        return {*change.revoked, *change.lost, *change.assigned}
 
     def _take_over(self, topic_partition: TopicPartition) -> None:
         if topic_partition in self.pipeline.lanes:
