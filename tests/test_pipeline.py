@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 
 import msgspec
 import numpy as np
@@ -237,6 +238,12 @@ def test_on_a_ramp_naive_errs_by_exactly_the_lead():
     store = run(write_log([record("cell-0", minute, float(minute)) for minute in range(60)], 1), 9)
     for score in store.scores.values():
         assert score.naive_abs_ticks == score.n * score.lead_steps * 10
+    scored = Counter()
+    for score in store.scores.values():
+        scored[score.lead_steps] += score.n
+    assert scored == {lead: 60 - lead for lead in range(1, 5)}, (
+        "scored before the truth is known to the model, all leads"
+    )
 
 
 def test_a_cold_series_is_served_by_the_ladder_and_says_so():
