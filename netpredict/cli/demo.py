@@ -96,7 +96,7 @@ def stderr_in(path: Path) -> Iterator[None]:
 
 @dataclass
 class Demo:
-    """One run: 1 config and store; 2 the network's past; 3 training; 4 the daemon over its future; 5 what came of it."""
+    """One run: 1 config, store; 2 the network's past; 3 training; 4 the daemon over its future; 5 what came of it."""
 
     home: Path
     console: Console
@@ -109,9 +109,7 @@ class Demo:
         """All of it; the exit code."""
         begun_s = time.monotonic()
         configure_logs("json", "info", out=sys.stderr)
-        self.say(
-            f"netpredict demo: {self.radio_cells} radio cells, seed {self.seed}, no server. Writing to {self.home}"
-        )
+        self.say(f"netpredict demo: {self.radio_cells} radio cells, seed {self.seed}. Writing to {self.home}")
         config = self.configured()  # 1
         try:
             trainings = self.trained(config)  # 2, 3
@@ -160,6 +158,7 @@ class Demo:
         network = Network(self.simulator, source, clock, round(self.seconds * demo_world.TIME_LAPSE))
         runner = DaemonThread(daemon)
         runner.start()
+        self.say("Starting the daemon ...")
         try:
             self._until(lambda: daemon.phase == "running", runner)
             network.start()
@@ -249,9 +248,7 @@ class TrainingProgress:
         task = self._tasks[stream, predictor]
         self._progress.start_task(task)
         losses = "  ".join(
-            f"{name} {value:.3f}"
-            for name, value in (("loss", step.loss), ("validation", step.validation_loss))
-            if value
+            f"{name} {value:.3f}" for name, value in (("loss", step.loss), ("held out", step.validation_loss)) if value
         )
         state = f"epoch {step.done}/{step.total}  {losses}  {step.left_s:3.0f} s left"
         self._progress.update(task, completed=step.done, total=step.total, state=state)
@@ -319,9 +316,7 @@ class Summary:
                 f"{row.skill:+.3f}",
                 f"{row.covered:.1%}",
             )
-        self._print(
-            "Accuracy of the networks' forecasts, scored as the truth arrived (skill above 0: better than naive)", table
-        )
+        self._print("Accuracy of the networks, scored as the truth arrived (skill above 0: better than naive)", table)
 
     def training(self) -> None:
         """What training took."""

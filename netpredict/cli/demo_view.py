@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.box import ROUNDED, SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -185,7 +185,7 @@ class LiveView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.height or console.height
-        parts = [self._head(width), self._streams(), self._skill()]
+        parts: list[RenderableType] = [self._head(width), self._streams(), self._skill()]
         used = sum(len(console.render_lines(part, options.update(height=None))) for part in parts)
         room = height - used - 4
         if room > 0:
@@ -236,9 +236,7 @@ class LiveView:
 
     def _skill(self) -> Table:
         seen = self.seen
-        table = _table(
-            "skill against naive", "predictor", "scored", "first lead", "", "", "last lead", "all", "in 80 %"
-        )
+        table = _table("skill against naive", "predictor", "scored", "by lead", "", "", "", "all leads", "in 80 %")
         for column in range(2, 9):
             table.columns[column].justify = "right"
         if not seen.skill:

@@ -49,7 +49,8 @@ seed = {seed}
 
 [store]
 url = {url}
-retention_days = 0.1
+retention_days = 0.07
+prune_rows = 100000
 
 [http]
 enabled = false
@@ -221,9 +222,9 @@ class SharedSource(MemorySource):
 
 
 class Network(threading.Thread):
-    """Lets the simulated network go on for ``span_s`` of its time and writes its telemetry, by event time, to the log.
+    """Lets the simulated network go on for ``span_s`` of its time and writes its telemetry to the log, by event time.
 
-    It waits for the daemon, so that memory stays bounded, and forgets what is durable. ``limit_s`` bounds the real time.
+    It waits for the daemon, so that memory stays bounded, and forgets what is durable.
     """
 
     def __init__(self, simulator: Simulator, source: SharedSource, clock: SimulatedClock, span_s: int) -> None:
