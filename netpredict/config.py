@@ -136,17 +136,19 @@ class StreamConfig(Section, frozen=True, kw_only=True):
 class PredictorConfig(Section, frozen=True, kw_only=True):
     """A named predictor: its weights are shared by all series routed to it (a weight group)."""
 
-    plugin: Name
+    plugin: Annotated[Name, Meta(description="Predictor plugin.")]
     options: dict[str, Any] = {}
 
 
 class HookConfig(Section, frozen=True, kw_only=True):
     """An adaptation hook on one stream."""
 
-    plugin: Name
-    stream: str
-    mode: Mode = Mode.SHADOW
-    actuators: list[str] = msgspec.field(default_factory=lambda: ["log"])
+    plugin: Annotated[Name, Meta(description="Hook plugin.")]
+    stream: Annotated[str, Meta(description="Stream whose forecasts it sees.")]
+    mode: Annotated[Mode, Meta(description="shadow records what it would do, auto also does it.")] = Mode.SHADOW
+    actuators: Annotated[list[str], Meta(description="Actuators that each action goes to.")] = msgspec.field(
+        default_factory=lambda: ["log"]
+    )
     cooldown_s: Annotated[
         float, Meta(ge=0, description="Least time between two applied actions on one attribute, s.")
     ] = 60.0
@@ -159,14 +161,14 @@ class HookConfig(Section, frozen=True, kw_only=True):
 class ActuatorConfig(Section, frozen=True, kw_only=True):
     """A named actuator."""
 
-    plugin: Name
+    plugin: Annotated[Name, Meta(description="Actuator plugin.")]
     options: dict[str, Any] = {}
 
 
 class LearnConfig(Section, frozen=True, kw_only=True):
     """Retraining from stored observations in a child process."""
 
-    enabled: bool = False
+    enabled: Annotated[bool, Meta(description="Retrain by the clock.")] = False
     cron: Annotated[str, Meta(description="When to retrain: five cron fields, UTC.")] = "17 2 * * *"
     history_steps: Annotated[int, Meta(ge=32, description="Newest steps per series that are trained on.")] = 2000
     series_max: Annotated[int, Meta(ge=1, description="Series sampled for training.")] = 2000
@@ -255,6 +257,8 @@ def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
         raise ConfigError(f"{where}: season_s and season_buckets are given together or not at all")
     if stream.series_ttl_s < stream.period_s * (2 * stream.horizon_steps + stream.max_gap_steps):
         raise ConfigError(f"{where}.series_ttl_s: must span two horizons and the longest gap")
+    if stream.phase_s >= stream.period_s:
+        raise ConfigError(f"{where}.phase_s: must be below period_s")
     if round(stream.period_s * 1_000_000) < 1:
         raise ConfigError(f"{where}.period_s: below one microsecond")
     for route in stream.routes:

@@ -297,8 +297,6 @@ class Pipeline:
         self._load_versions(stream, lane)
         self._load_series(stream, lane, snapshot)
         self._load_scores(stream, lane, snapshot)
-        if snapshot.topic_id and topic_id and snapshot.topic_id != topic_id:
-            lane.gaps.append(GapRow(lane.next_offset, 0, "topic_recreated"))
         return lane, snapshot.next_offset
 
     def started(self, lane: Lane, offset: int) -> None:

@@ -290,6 +290,21 @@ class Outcome:
     attempts: int = 0
 
 
+class PendingFiring(NamedTuple):
+    """A firing that lacks the outcome of one actuator."""
+
+    firing: Firing
+    actuator_name: str
+
+
+class LastApplied(NamedTuple):
+    """The last firing applied to one attribute of one object, by whatever actuator; ``at_us`` is when."""
+
+    firing_id: str
+    slot_time_us: int
+    at_us: int
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
     """Aligned history: S series on a common grid of T slots, NaN = missing.

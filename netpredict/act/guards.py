@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from netpredict.errors import ConfigError
-from netpredict.types import Firing, Mode
+from netpredict.types import Firing, LastApplied, Mode
 
 _MINUTE_US = 60_000_000
 _MINUTES_A_DAY = 24 * 60
@@ -27,14 +27,6 @@ class Reason(enum.StrEnum):
     BLACKOUT = "blackout"  # a time of day at which the operator wants no action
     COOLDOWN = "cooldown"  # the attribute was set too short a while ago
     RATE = "rate"  # its hook has had its share of this minute
-
-
-class LastApplied(NamedTuple):
-    """The last firing applied to one attribute of one object, by whatever actuator; ``at_us`` is when."""
-
-    firing_id: str
-    slot_time_us: int
-    at_us: int
 
 
 class Blackout(NamedTuple):

@@ -12,25 +12,18 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import structlog
 
-from netpredict.act.guards import RATE_WINDOW_US, GuardSettings, LastApplied, Reason, why_not
+from netpredict.act.guards import RATE_WINDOW_US, GuardSettings, Reason, why_not
 from netpredict.act.hook import Actuator
 from netpredict.clock import Clock
 from netpredict.errors import ActuatorError, ConfigError, NetpredictError
-from netpredict.types import Firing, Outcome, OutcomeKind
+from netpredict.types import Firing, LastApplied, Outcome, OutcomeKind, PendingFiring
 
 _DETAIL_CHARS = 500
 _GUARDED = frozenset[str](Reason)
-
-
-class PendingFiring(NamedTuple):
-    """A firing that lacks the outcome of one actuator."""
-
-    firing: Firing
-    actuator_name: str
 
 
 class Outbox(Protocol):

@@ -75,7 +75,6 @@ class KafkaSource:
         self._on_revoke = on_revoke
         self._consumer: Any = None
         self._listener: _Listener | None = None
-        self._broker_version: tuple[int, ...] | None = None
         self._paused = False
         self._retry_s = 0.0
         self._retry_at_s = 0.0
@@ -110,12 +109,13 @@ class KafkaSource:
                 return ()
             polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         except UnsupportedCodecError as error:
+            self._disconnect(tell=False)
             raise ConfigError(f"install the codec extra (netpredict[codecs]): {error}") from error
         except Exception as error:
             self._recover(error)
             return ()
-        if self._left_with_nothing() or self._made_anew():
-            return ()
+        self._see_what_is_left()
+        self._see_what_was_made_anew()
         now_s = time.monotonic()
         if polled:
             self._retry_s = 0.0
@@ -137,17 +137,21 @@ class KafkaSource:
     def seek(self, topic_partition: TopicPartition, offset: int | None) -> int:
         """Deliver from this offset on (None: from the configured start); gives the offset that comes first.
 
-        What came before the oldest record kept is skipped, and told by the return value, not by ``gaps``.
+        What came before the oldest record kept is skipped, and told by the return value, not by ``gaps``. Without an
+        answer of the broker a given offset is taken as it is, and None raises SourceUnavailable.
         """
-        first = self._first_offset(topic_partition) if offset is None or offset > 0 else 0
         if offset is None and self._config.start == "latest":
-            position = self._ask("end_offsets", [topic_partition]).get(topic_partition)
+            position = self._ask("end_offsets", [topic_partition])[topic_partition]
+        elif offset is None:
+            position = self._first_offset(topic_partition)
         else:
-            position = offset if first is None else max(first, offset or 0)
-        if position is None:
-            raise SourceUnavailable(f"{topic_partition}: the broker does not tell its offsets")
+            position = offset
+            with suppress(SourceUnavailable):
+                position = max(offset, self._first_offset(topic_partition))
         with self._lock:
-            if topic_partition in self._assigned:  # else it has gone meanwhile, which ``changes`` will tell
+            untold = self._revoked.keys() | self._lost.keys()
+            # else it went, and maybe came back, meanwhile; ``changes`` will tell, and then is the time to seek
+            if topic_partition in (self._assigned & self._told) - untold:
                 self._positions[topic_partition] = position
                 self._moved_s[topic_partition] = time.monotonic()
                 self._skipped.discard(topic_partition)
@@ -259,32 +263,28 @@ class KafkaSource:
             self._skipped.clear()
         return moved
 
-    def _left_with_nothing(self) -> bool:
+    def _see_what_is_left(self) -> None:
         """A client made anew whose group has no topic partition for it is not told so by kafka-python."""
         if self._in_group or self._consumer.group_metadata().state != MemberState.STABLE:
-            return False
+            return
         with self._lock:
             if self._listener is not None and self._listener.rejoining and not self._consumer.assignment():
                 self._listener.rejoining = False
                 self._came_back(self._consumer, set())
-        return True
 
-    def _made_anew(self) -> bool:
+    def _see_what_was_made_anew(self) -> None:
         """Give back, and take anew, the partitions of a topic that was deleted and created again."""
-        found = False
         for topic in self._topics:
             topic_id = self.topic_id(topic)
             known = self._topic_ids.setdefault(topic, topic_id) if topic_id else ""
             if known == topic_id:
                 continue
-            found = True
             self._topic_ids[topic] = topic_id
             LOG.warning("kafka_topic_made_anew", topic=topic, topic_id=topic_id, before=known)
             with self._lock:
                 mine = {topic_partition for topic_partition in self._assigned if topic_partition.topic == topic}
                 self._drop(mine, self._lost)
                 self._take(self._consumer, mine)
-        return found
 
     # -- the assignment; these run on the IO thread, under the lock
 
@@ -349,7 +349,9 @@ class KafkaSource:
             self._back_in_range(_ours(error.divergent_offsets.keys() - ends.keys()))
         elif isinstance(error, NoOffsetForPartitionError):
             pass  # assigned this moment; the listener has given it a position by now
-        elif not retriable and not self._stepped_over():
+        elif retriable:
+            time.sleep(RETRY_S)  # it may raise at once again
+        elif not self._stepped_over():
             self._rebuild(type(error).__name__)
 
     def _back_in_range(self, topic_partitions: Iterable[TopicPartition]) -> None:
@@ -361,7 +363,7 @@ class KafkaSource:
             except SourceUnavailable:
                 return
             known = self._positions.get(topic_partition)
-            if first is not None and known is not None:
+            if known is not None:
                 self._skip(topic_partition, first, "expired" if first > known else "truncated")
 
     def _skip(self, topic_partition: TopicPartition, until: int, reason: str) -> None:
@@ -412,7 +414,7 @@ class KafkaSource:
         """One fetch of undecoded batches by a client outside the group; empty when none came in time."""
         fetched: list[bytes] = []
         try:
-            consumer = _new_client(self._settings() | {"group_id": None, "group_instance_id": None})
+            consumer = new_client(KafkaConsumer, self._settings() | {"group_id": None, "group_instance_id": None})
         except (KafkaError, OSError) as error:
             LOG.warning("kafka_damage_not_seen", topic_partition=str(topic_partition), error=_text(error))
             return b""
@@ -463,7 +465,7 @@ class KafkaSource:
 
     def _connect(self) -> None:
         try:
-            consumer = _new_client(self._settings())
+            consumer = new_client(KafkaConsumer, self._settings())
         except (KafkaError, OSError) as error:
             servers = ", ".join(self._config.bootstrap_servers)
             raise SourceUnavailable(f"no broker answers at {servers}: {_text(error)}") from error
@@ -518,7 +520,7 @@ class KafkaSource:
         if closing.is_alive():
             LOG.warning("kafka_client_left_behind")
 
-    def _first_offset(self, topic_partition: TopicPartition) -> int | None:
+    def _first_offset(self, topic_partition: TopicPartition) -> int:
         """Oldest offset kept; all assigned ones are asked at once. SourceUnavailable when the broker is silent."""
         asked_s, known = self._first_offsets
         if topic_partition not in known or time.monotonic() - asked_s > FIRST_OFFSETS_KEPT_S:
@@ -526,7 +528,7 @@ class KafkaSource:
                 wanted = sorted(self._assigned | {topic_partition})
             known = self._ask("beginning_offsets", wanted)
             self._first_offsets = (time.monotonic(), known)
-        return known.get(topic_partition)
+        return known[topic_partition]
 
     def _ask(self, what: str, topic_partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         if not topic_partitions:
@@ -597,8 +599,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         LOG.error("kafka_listener_failed", where=where, error=_text(error))
 
 
-def _new_client(settings: Mapping[str, Any]) -> Any:
-    """A KafkaConsumer whose IO thread also ends when its constructor raises."""
+def new_client(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """A consumer or producer of kafka-python whose IO thread also ends when its constructor raises."""
     made: list[Any] = []
 
     def remembered(**net_settings: Any) -> Any:
@@ -606,7 +608,7 @@ def _new_client(settings: Mapping[str, Any]) -> Any:
         return made[-1]
 
     try:
-        return KafkaConsumer(**settings, kafka_client=remembered)
+        return kind(**settings, kafka_client=remembered)
     except BaseException:
         for client in made:
             client.close()
@@ -646,7 +648,7 @@ def _why_unreadable(batch_bytes: bytes) -> str:
         for _ in batch:
             pass
     except UnsupportedCodecError:
-        raise
+        return ""  # sound; poll says what is missing
     except Exception:
         return "unreadable"
     return ""

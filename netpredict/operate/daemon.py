@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ MODELS_S = 2.0
 """The store is asked this often whether another model version became active."""
 COLLECT_S = 30.0
 """The cyclic garbage collector is off during steps; it runs on an idle poll at most this often, and at ten times it."""
+SWITCH_S = 0.001
+"""How long a thread may hold the GIL while another waits: the commit writer lets go of it often."""
 DAY_US = 86_400_000_000
 
 MakeSource = Callable[[Config, Callable[[tuple[TopicPartition, ...]], None]], Source]
@@ -127,6 +130,7 @@ class Daemon:
             self.notifier.ready("running")
             gc.freeze()
             gc.disable()
+            sys.setswitchinterval(SWITCH_S)
             try:
                 while not self.flags.stop:
                     if self.flags.reload:

@@ -1,7 +1,7 @@
 """All Prometheus series of the daemon, in one place and in a registry of their own.
 
 No label takes a radio cell or a UE: those are unbounded. ``stream``, ``topic``, ``partition``, ``predictor``, ``kpi``,
-``hook`` and ``job`` are bounded by the config; ``reason``, ``outcome``, ``source``, ``kind``, ``phase`` are closed sets.
+``hook`` and ``job`` are bounded by the config; ``reason``, ``outcome``, ``source``, ``kind``, ``phase`` are closed.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class _Loop(NamedTuple):
 class Watchdog:
     """Knows the loops of the daemon and when each moved last; pings systemd only while none is late.
 
-    A loop is registered with ``beat``, which gives the monotonic time of its last move, and how long it may stand still.
+    A loop is registered with ``beat``, which gives the monotonic time of its last move, and how long it may rest.
     """
 
     def __init__(self, notifier: Notifier | None = None, clock: Clock | None = None) -> None:

@@ -12,6 +12,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from netpredict.errors import SourceUnavailable
+from netpredict.ingest.kafka import new_client
 
 LOG = structlog.get_logger(__name__)
 
@@ -56,12 +57,15 @@ class KafkaSink:
         self._in_flight = 0
         self._error: BaseException | None = None
         self._producer: Any = None
+        self._closed = False
         self.stats: dict[str, int] = {"sent": 0, "failed": 0}
 
     def start(self) -> None:
         """Connect. Raises SourceUnavailable (retriable)."""
+        if self._closed:
+            raise RuntimeError("the sink is closed")
         try:
-            self._producer = KafkaProducer(**self._settings)
+            self._producer = new_client(KafkaProducer, self._settings)
         except (KafkaError, OSError) as error:
             raise SourceUnavailable(f"no broker answers at {self._settings['bootstrap_servers']}: {error}") from error
 
@@ -98,7 +102,7 @@ class KafkaSink:
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Release the connection; never raises. What was not flushed may be lost, which is logged."""
-        producer, self._producer = self._producer, None
+        producer, self._producer, self._closed = self._producer, None, True
         if producer is None:
             return
         try:

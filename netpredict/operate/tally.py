@@ -56,10 +56,10 @@ class Tally:
         """Bring gauges and counters up to date."""
         metrics = self._metrics
         self.lag = sum(lag.values())
-        for (stream, outcome), n in pipeline.outcomes.items():
-            metrics.records.labels(stream, outcome).inc(self._new(n, "records", stream, outcome))
-        for (stream, reason), n in pipeline.reasons.items():
-            metrics.dead_letters.labels(stream, reason).inc(self._new(n, "dead", stream, reason))
+        for (name, outcome), n in pipeline.outcomes.items():
+            metrics.records.labels(name, outcome).inc(self._new(n, "records", name, outcome))
+        for (name, reason), n in pipeline.reasons.items():
+            metrics.dead_letters.labels(name, reason).inc(self._new(n, "dead", name, reason))
         for topic_partition, records in lag.items():
             metrics.consumer_lag_records.labels(topic_partition.topic, str(topic_partition.partition)).set(records)
         for name, stream in streams.items():

@@ -66,7 +66,7 @@ class ModelRow:
 class ForecastRows:
     """n forecasts of one predictor version: ticks int32 (n, kpis * horizon * levels), MISSING_TICKS = none.
 
-    ``sources`` uint8 (n, kpis) of ``Source``; ``observed`` int32 (n, kpis): the truth at issue, i.e. the naive forecast.
+    ``sources`` uint8 (n, kpis) of ``Source``; ``observed`` int32 (n, kpis): the truth at issue, the naive forecast.
     """
 
     model_id: int
@@ -173,7 +173,7 @@ class Commit:
 class LaneSnapshot:
     """A lane as the store holds it, read in one transaction after its epoch was taken.
 
-    ``series`` rows: (series_id, key, last slot, scored, layout JSON, state bytes); a series without state has None there.
+    ``series`` rows: (series_id, key, last slot, scored, layout JSON, state bytes), None where there is no state.
     """
 
     lane_id: int

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -90,6 +92,38 @@ def blob_rows(blob: npt.NDArray[np.uint8]) -> tuple[list[int], list[bytes]]:
     raw, size = blob.tobytes(), blob.shape[1]
     blobs = [raw[start : start + size] for start in range(0, len(raw), size)] if size else [b""] * len(blob)
     return [*map(zlib.crc32, blobs)], blobs
+
+
+def time_order(slot_time_us: AnyArray, series_id: AnyArray) -> list[int] | None:
+    """By slot time and series, as the B-tree has them; None when they stand so. No more numpy than needed:
+
+    each call on a long array lets go of the GIL, and a busy thread gives it back after 5 ms.
+    """
+    order: list[int] = np.lexsort((series_id, slot_time_us)).tolist()
+    return None if order == [*range(len(order))] else order
+
+
+def ordered(columns: Sequence[Sequence[Any]], order: Sequence[int] | None) -> Sequence[Sequence[Any]]:
+    """The columns with their rows in this order; None: as they stand."""
+    if order is None:
+        return columns
+    if len(order) < 2:  # itemgetter of one item gives no tuple
+        return [[column[number] for number in order] for column in columns]
+    pick = itemgetter(*order)
+    return [pick(column) for column in columns]
+
+
+def merged(groups: Sequence[Sequence[Sequence[Any]]]) -> Sequence[Sequence[Any]]:
+    """Sorted groups of columns as one."""
+    if len(groups) < 2:
+        return groups[0] if groups else []
+    columns = [[*chain.from_iterable(parts)] for parts in zip(*groups, strict=True)]
+    return ordered(columns, time_order(np.array(columns[0]), np.array(columns[1])))
+
+
+def columns_of(rows: Iterable[tuple[Any, ...]]) -> Sequence[Sequence[Any]]:
+    """Rows turned into columns."""
+    return [*zip(*rows, strict=True)]
 
 
 def layout_id(natural: str) -> int:

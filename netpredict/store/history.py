@@ -90,14 +90,13 @@ class History:
             _NEWEST_SLOTS.format(table="forecast")
             + "SELECT p.stream, s.key AS series, m.predictor, m.version, f.slot_time_us, f.sources, f.quality, f.ticks,"
             " f.observed, l.kpis, l.decimals, l.levels, l.horizon_steps, l.period_us"
-            " FROM slots CROSS JOIN series AS s JOIN topic_progress AS p ON p.lane_id = s.lane_id"
+            " FROM slots CROSS JOIN json_each(:ids) AS i CROSS JOIN series AS s ON s.series_id = i.value"
+            " CROSS JOIN topic_progress AS p ON p.lane_id = s.lane_id"
             " CROSS JOIN forecast AS f ON f.slot_time_us = slots.slot_time_us AND f.series_id = s.series_id"
             " JOIN forecast_layout AS l ON l.layout_id = f.layout_id"
             " JOIN model_version AS m ON m.model_id = f.model_id"
-            " WHERE p.stream = :stream AND s.key = :series AND (:predictor IS NULL OR m.predictor = :predictor)"
-            " LIMIT :limit",
-            stream=stream,
-            series=series,
+            " WHERE :predictor IS NULL OR m.predictor = :predictor LIMIT :limit",
+            ids=self._series_ids(stream, series),
             predictor=predictor,
             from_us=from_us,
             to_us=to_us,
@@ -113,12 +112,12 @@ class History:
         rows = self._rows(
             _NEWEST_SLOTS.format(table="observation")
             + "SELECT p.stream, s.key AS series, o.slot_time_us, o.event_time_us, o.flags, o.ticks, l.columns,"
-            " l.decimals FROM slots CROSS JOIN series AS s JOIN topic_progress AS p ON p.lane_id = s.lane_id"
+            " l.decimals FROM slots CROSS JOIN json_each(:ids) AS i CROSS JOIN series AS s ON s.series_id = i.value"
+            " CROSS JOIN topic_progress AS p ON p.lane_id = s.lane_id"
             " CROSS JOIN observation AS o ON o.slot_time_us = slots.slot_time_us AND o.series_id = s.series_id"
             " JOIN column_layout AS l ON l.layout_id = o.layout_id"
-            " WHERE p.stream = :stream AND s.key = :series LIMIT :limit",
-            stream=stream,
-            series=series,
+            " LIMIT :limit",
+            ids=self._series_ids(stream, series),
             from_us=from_us,
             to_us=to_us,
             limit=limit,
@@ -322,18 +321,24 @@ class History:
         return ObservedSeries([key for _, key in chosen], np.full(len(chosen), first_slot, dtype=np.int64), values)
 
     def _chosen(self, stream: str, most: int, keys: Sequence[str] | None) -> list[tuple[int, str]]:
-        found = self._rows(
-            "SELECT s.series_id, s.key FROM series AS s JOIN topic_progress AS p ON p.lane_id = s.lane_id"
-            " WHERE p.stream = :stream AND s.retired_us IS NULL"
-            " AND (:keys IS NULL OR s.key IN (SELECT value FROM json_each(:keys))) ORDER BY s.series_id",
-            stream=stream,
-            keys=None if keys is None else text(list(keys)),
-        )
+        with sqlite.reader(self._path) as connection:  # plain tuples: there may be a million
+            found = connection.execute(
+                "SELECT s.series_id, s.key FROM topic_progress AS p CROSS JOIN series AS s ON s.lane_id = p.lane_id"
+                " WHERE p.stream = ?1 AND s.retired_us IS NULL"
+                " AND (?2 IS NULL OR s.key IN (SELECT value FROM json_each(?2))) ORDER BY s.series_id",
+                (stream, None if keys is None else text(list(keys))),
+            ).fetchall()
         count = min(most, len(found))
-        return [
-            (found[number * len(found) // count]["series_id"], found[number * len(found) // count]["key"])
-            for number in range(count)
-        ]
+        return [found[number * len(found) // count] for number in range(count)]
+
+    def _series_ids(self, stream: str, key: str) -> str:
+        """Ids of the live series of this key, at most one a topic partition; of retired ones when none lives."""
+        sql = (
+            "SELECT s.series_id FROM topic_progress AS p CROSS JOIN series AS s ON s.lane_id = p.lane_id"
+            " WHERE p.stream = :stream AND s.key = :key AND s.retired_us IS "
+        )
+        live = self._rows(sql + "NULL", stream=stream, key=key)
+        return text([row["series_id"] for row in live or self._rows(sql + "NOT NULL", stream=stream, key=key)])
 
     def _newest_slot_time_us(self, stream: str) -> int | None:
         rows = self._rows(

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from netpredict.store.sql import SqlStore
 from netpredict.store.sqlite import reader
-from netpredict.types import Firing, Mode, Outcome, OutcomeKind
-
-
-class PendingFiring(NamedTuple):
-    """A firing that lacks the outcome of one actuator."""
-
-    firing: Firing
-    actuator_name: str
-
-
-class LastApplied(NamedTuple):
-    """The last firing applied to one attribute of one object, by whatever actuator; ``at_us`` is when."""
-
-    firing_id: str
-    slot_time_us: int
-    at_us: int
+from netpredict.types import Firing, LastApplied, Mode, Outcome, OutcomeKind, PendingFiring
 
 
 class SqlOutbox:

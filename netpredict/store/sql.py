@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
-from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-import numpy as np
 import structlog
 
 from netpredict.clock import Clock, SystemClock
 from netpredict.errors import StoreError
-from netpredict.store import migrate
+from netpredict.store import load, migrate
 from netpredict.store.commit import (
     COUNTS,
-    SERIES_PER_LANE,
     ColumnLayout,
     Commit,
     ForecastLayout,
-    JournalRow,
     LaneCommit,
     LaneSnapshot,
     ModelRow,
     PendingForecasts,
-    ScoreRow,
 )
 from netpredict.store.encode import (
     blob_rows,
     column_layout_id,
+    columns_of,
     forecast_layout_id,
     layout_id,
-    sources_rows,
+    merged,
+    ordered,
     sources_texts,
     text,
-    ticks_rows,
     ticks_texts,
+    time_order,
 )
 from netpredict.store.sqlite import Writer, insert_rows, path_of, reader
-from netpredict.types import NO_SLOT, AnyArray, Mode, TopicPartition
+from netpredict.types import Mode, TopicPartition
 
 VALUE_BYTES_MAX = 65_536
 """Bytes of a dead letter's key and value that are kept."""
@@ -51,8 +46,6 @@ RECREATED = "topic_recreated"
 """Reason of the gap that ``assign`` writes when Kafka's topic id is not the stored one."""
 
 _log = structlog.get_logger(__name__)
-
-SeriesRow = tuple[int, str, int, bool, str | None, bytes | None]
 
 
 class SqlStore:
@@ -121,7 +114,7 @@ class SqlStore:
     def _insert_forecasts(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
         groups = []
         for rows in (rows for lane in lanes for rows in lane.forecasts if len(rows.slot_time_us)):
-            count, order = len(rows.slot_time_us), _order(rows.slot_time_us, rows.series_id)
+            count, order = len(rows.slot_time_us), time_order(rows.slot_time_us, rows.series_id)
             short = (
                 rows.slot_time_us.tolist(),
                 rows.series_id.tolist(),
@@ -131,9 +124,9 @@ class SqlStore:
                 rows.quality.tolist(),
                 ticks_texts(rows.observed),
             )
-            groups.append([*_ordered(short, order), ticks_texts(rows.ticks if order is None else rows.ticks[order])])
+            groups.append([*ordered(short, order), ticks_texts(rows.ticks if order is None else rows.ticks[order])])
         into = "INSERT INTO forecast(slot_time_us, series_id, model_id, layout_id, sources, quality, observed, ticks)"
-        insert_rows(connection, into, _in_time_order(groups))
+        insert_rows(connection, into, merged(groups))
 
     def _insert_observations(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
         groups = []
@@ -146,9 +139,9 @@ class SqlStore:
                 rows.flags.tolist(),
                 ticks_texts(rows.ticks),
             )
-            groups.append(_ordered(columns, _order(rows.slot_time_us, rows.series_id)))
+            groups.append(ordered(columns, time_order(rows.slot_time_us, rows.series_id)))
         into = "INSERT INTO observation(slot_time_us, series_id, layout_id, event_time_us, flags, ticks)"
-        insert_rows(connection, into, _in_time_order(groups))
+        insert_rows(connection, into, merged(groups))
 
     def _upsert_scores(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
         rows = {
@@ -168,7 +161,7 @@ class SqlStore:
                 "INSERT OR REPLACE INTO score(lane_id, bucket, model_id, source, kpi, lead_steps,"
                 " n, abs_ticks, square_ticks, naive_abs_ticks, below, pinball)"
             )
-            insert_rows(connection, into, _columns(key + rest for key, rest in sorted(rows.items())))
+            insert_rows(connection, into, columns_of(key + rest for key, rest in sorted(rows.items())))
 
     def _write_series(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
         now_us = self._clock.now_us()
@@ -184,7 +177,7 @@ class SqlStore:
             connection.execute(f"DELETE FROM series_state WHERE series_id IN ({places})", some)
         if new:
             into = "INSERT INTO series(series_id, lane_id, key, first_slot, scored, retired_us)"
-            insert_rows(connection, into, _columns(new))
+            insert_rows(connection, into, columns_of(new))
         for lane in lanes:
             connection.execute("UPDATE topic_progress SET state = ? WHERE lane_id = ?", (lane.state, lane.lane_id))
 
@@ -200,7 +193,7 @@ class SqlStore:
             last.pop(series_id, None)
         order = [last[series_id] for series_id in sorted(last)]
         into = "INSERT OR REPLACE INTO series_state(series_id, slot, layout_id, checksum, state)"
-        insert_rows(connection, into, _ordered(columns, order))
+        insert_rows(connection, into, ordered(columns, order))
 
     def _append_journal(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
         for lane in lanes:
@@ -243,10 +236,10 @@ class SqlStore:
                 "INSERT INTO firing(firing_id, lane_id, hook, stream, object_id, attribute, value, why, mode,"
                 " slot_time_us, expires_at_us, effect_until_us)"
             )
-            insert_rows(connection, into, _columns(firings), "ON CONFLICT (firing_id) DO NOTHING")
+            insert_rows(connection, into, columns_of(firings), "ON CONFLICT (firing_id) DO NOTHING")
         if outbox:
             into = "INSERT INTO outbox(firing_id, actuator, hook, object_id, attribute)"
-            insert_rows(connection, into, _columns(outbox), "ON CONFLICT (firing_id, actuator) DO NOTHING")
+            insert_rows(connection, into, columns_of(outbox), "ON CONFLICT (firing_id, actuator) DO NOTHING")
 
     def _insert_dead_letters(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
         letters = [
@@ -269,7 +262,7 @@ class SqlStore:
                 'INSERT INTO dead_letter(topic, partition, "offset", reason, detail, ingest_time_us, "key", value,'
                 " value_bytes)"
             )
-            insert_rows(connection, into, _columns(letters), "ON CONFLICT DO NOTHING")
+            insert_rows(connection, into, columns_of(letters), "ON CONFLICT DO NOTHING")
         for lane in lanes:
             for gap in lane.gaps:
                 _insert_gap(connection, lane.lane_id, gap.from_offset, gap.to_offset, gap.reason)
@@ -336,31 +329,15 @@ class SqlStore:
                 topic_id=held_id,
                 counts=dict(zip(COUNTS, counts, strict=True)),
                 state=state,
-                series=self._series(connection, lane_id, topic_partition),
-                journal=_journal(connection, lane_id),
-                bucket_scores=_newest_scores(connection, lane_id),
+                series=self._live_series(connection, lane_id, topic_partition),
+                journal=load.journal(connection, lane_id),
+                bucket_scores=load.newest_scores(connection, lane_id),
             )
 
-    def _series(self, connection: sqlite3.Connection, lane_id: int, topic_partition: TopicPartition) -> list[SeriesRow]:
-        layouts = dict(connection.execute("SELECT layout_id, layout FROM state_layout"))
-        cursor = connection.execute(
-            "SELECT s.series_id, s.key, t.slot, s.scored, t.layout_id, t.checksum, t.state FROM series AS s"
-            " LEFT JOIN series_state AS t ON t.series_id = s.series_id"
-            " WHERE s.series_id >= ? AND s.series_id < ? AND s.retired_us IS NULL ORDER BY s.series_id",
-            (lane_id * SERIES_PER_LANE, (lane_id + 1) * SERIES_PER_LANE),
-        )
-        crc32 = zlib.crc32
-        damaged: list[str] = []
-        found: list[SeriesRow] = []
-        while rows := cursor.fetchmany(10_000):
-            for series_id, key, slot, scored, layout, checksum, state in rows:
-                if state is None:
-                    found.append((series_id, key, NO_SLOT, bool(scored), None, None))
-                elif crc32(state) == checksum and layout in layouts:
-                    found.append((series_id, key, slot, bool(scored), layouts[layout], state))
-                else:
-                    damaged.append(key)
-                    found.append((series_id, key, slot, bool(scored), None, None))
+    def _live_series(
+        self, connection: sqlite3.Connection, lane_id: int, topic_partition: TopicPartition
+    ) -> list[load.SeriesRow]:
+        found, damaged = load.live_series(connection, lane_id)
         self.damaged = [entry for entry in self.damaged if entry[0] != topic_partition]
         if damaged:
             self.damaged += [(topic_partition, key) for key in damaged]
@@ -374,34 +351,8 @@ class SqlStore:
 
         The phase of the time grid is read off the newest such forecast: it must be below the period.
         """
-        kpis, width = len(layout.kpis), len(layout.kpis) * layout.horizon_steps * len(layout.levels)
-        parameters = {
-            "from_id": lane_id * SERIES_PER_LANE,
-            "to_id": (lane_id + 1) * SERIES_PER_LANE,
-            "model_id": model_id,
-            "layout_id": forecast_layout_id(layout),
-            "horizon": layout.horizon_steps,
-            "period_us": layout.period_us,
-        }
         with reader(self.path) as connection:
-            parameters["phase_us"] = _phase_us(connection, parameters)
-            rows = connection.execute(_PENDING, parameters).fetchall()
-        slots, series, sources, ticks, observed = _columns(rows) if rows else ((),) * 5
-        pending = PendingForecasts(
-            np.array(slots, dtype=np.int64),
-            np.array(series, dtype=np.int64),
-            sources_rows(sources, kpis),
-            ticks_rows(ticks, width),
-            ticks_rows(observed, kpis),
-        )
-        order = np.lexsort((pending.series_id, pending.slot))
-        return PendingForecasts(
-            pending.slot[order],
-            pending.series_id[order],
-            pending.sources[order],
-            pending.ticks[order],
-            pending.observed[order],
-        )
+            return load.pending_forecasts(connection, lane_id, model_id, layout)
 
     # -- registry and housekeeping ------------------------------------------------------------------------------------
 
@@ -475,31 +426,6 @@ class SqlStore:
         return pruned
 
 
-_PENDING = """
-WITH RECURSIVE lead(steps) AS (SELECT 0 UNION ALL SELECT steps + 1 FROM lead WHERE steps + 1 < :horizon)
-SELECT t.slot - lead.steps, s.series_id, f.sources, f.ticks, f.observed
-FROM lead CROSS JOIN series AS s CROSS JOIN series_state AS t CROSS JOIN forecast AS f
-WHERE s.series_id >= :from_id AND s.series_id < :to_id AND s.scored AND s.retired_us IS NULL
-  AND t.series_id = s.series_id
-  AND f.slot_time_us = (t.slot - lead.steps) * :period_us + :phase_us AND f.series_id = s.series_id
-  AND f.model_id = :model_id AND f.layout_id = :layout_id
-"""
-"""CROSS JOIN fixes the order of SQLite's loops: primary-key look-ups, side by side while the series are in step."""
-
-
-def _phase_us(connection: sqlite3.Connection, parameters: Mapping[str, int]) -> int:
-    row = connection.execute(
-        "SELECT slot_time_us % :period_us FROM forecast WHERE layout_id = :layout_id"
-        " AND slot_time_us >= (SELECT (min(slot) - :horizon) * :period_us FROM series_state"
-        "   WHERE series_id >= :from_id AND series_id < :to_id)"
-        " AND slot_time_us < (SELECT (max(slot) + 1) * :period_us FROM series_state"
-        "   WHERE series_id >= :from_id AND series_id < :to_id)"
-        " ORDER BY slot_time_us DESC LIMIT 1",
-        parameters,
-    ).fetchone()
-    return int(row[0]) if row else 0
-
-
 def _advance_offsets(
     connection: sqlite3.Connection, lanes: Sequence[LaneCommit]
 ) -> tuple[list[LaneCommit], set[TopicPartition]]:
@@ -539,32 +465,6 @@ def _insert_gap(connection: sqlite3.Connection, lane_id: int, from_offset: int, 
     )
 
 
-def _journal(connection: sqlite3.Connection, lane_id: int) -> list[JournalRow]:
-    rows = connection.execute(
-        "SELECT effective_offset, kind, payload FROM control_journal WHERE lane_id = ?"
-        " ORDER BY effective_offset, number",
-        (lane_id,),
-    )
-    return [JournalRow(offset, kind, msgspec.json.decode(payload)) for offset, kind, payload in rows]
-
-
-def _newest_scores(connection: sqlite3.Connection, lane_id: int) -> list[ScoreRow]:
-    rows = connection.execute(
-        "SELECT model_id, source, kpi, lead_steps, bucket, n, abs_ticks, square_ticks, naive_abs_ticks, below, pinball"
-        " FROM score WHERE lane_id = ?1 AND bucket = (SELECT max(bucket) FROM score WHERE lane_id = ?1)"
-        " ORDER BY model_id, source, kpi, lead_steps",
-        (lane_id,),
-    )
-    return [
-        ScoreRow(*(*plain, int(squares), naive, _whole_numbers(below), _whole_numbers(pinball)))
-        for *plain, squares, naive, below, pinball in rows
-    ]
-
-
-def _whole_numbers(values: str) -> tuple[int, ...]:
-    return msgspec.json.decode(values, type=tuple[int, ...])
-
-
 def _prune(connection: sqlite3.Connection, table: str, before_us: int, rows: int) -> int:
     key = "slot_time_us, series_id, model_id" if table == "forecast" else "slot_time_us, series_id"
     beyond = connection.execute(
@@ -574,36 +474,6 @@ def _prune(connection: sqlite3.Connection, table: str, before_us: int, rows: int
         return connection.execute(f"DELETE FROM {table} WHERE slot_time_us < ?", (before_us,)).rowcount
     places = ",".join("?" * len(beyond))
     return connection.execute(f"DELETE FROM {table} WHERE ({key}) < ({places})", beyond).rowcount
-
-
-def _order(slot_time_us: AnyArray, series_id: AnyArray) -> list[int] | None:
-    """By slot time and series, as the B-tree has them; None when they stand so. No more numpy than needed:
-
-    each call on a long array lets go of the GIL, and a busy thread gives it back after 5 ms.
-    """
-    order: list[int] = np.lexsort((series_id, slot_time_us)).tolist()
-    return None if order == [*range(len(order))] else order
-
-
-def _ordered(columns: Sequence[Sequence[Any]], order: Sequence[int] | None) -> Sequence[Sequence[Any]]:
-    if order is None:
-        return columns
-    if len(order) < 2:  # itemgetter of one item gives no tuple
-        return [[column[number] for number in order] for column in columns]
-    pick = itemgetter(*order)
-    return [pick(column) for column in columns]
-
-
-def _in_time_order(groups: Sequence[Sequence[Sequence[Any]]]) -> Sequence[Sequence[Any]]:
-    """Sorted groups of columns as one."""
-    if len(groups) < 2:
-        return groups[0] if groups else []
-    columns = [[*chain.from_iterable(parts)] for parts in zip(*groups, strict=True)]
-    return _ordered(columns, _order(np.array(columns[0]), np.array(columns[1])))
-
-
-def _columns(rows: Iterable[tuple[Any, ...]]) -> Sequence[Sequence[Any]]:
-    return [*zip(*rows, strict=True)]
 
 
 def _chunks(values: list[int], size: int = 4096) -> Iterable[list[int]]:

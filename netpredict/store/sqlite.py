@@ -70,9 +70,13 @@ def connect(path: Path, *, writing: bool, create: bool = False) -> sqlite3.Conne
             check_same_thread=False,
             cached_statements=CACHED_STATEMENTS,
         )
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
+    try:
         for pragma in _pragmas(writing):
             connection.execute(f"PRAGMA {pragma}")
     except sqlite3.Error as error:
+        connection.close()
         raise translated(error, path) from error
     return connection
 

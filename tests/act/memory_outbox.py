@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from netpredict.act.guards import LastApplied
-from netpredict.act.runner import PendingFiring
 from netpredict.errors import StoreUnavailable
-from netpredict.types import Firing, Mode, Outcome, OutcomeKind
+from netpredict.types import Firing, LastApplied, Mode, Outcome, OutcomeKind, PendingFiring
 
 NOW_US = 1_772_452_800_000_000  # 2026-03-02 12:00:00 UTC
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from netpredict.act.guards import Blackout, GuardSettings, LastApplied, Reason, in_blackout, parse_blackouts, why_not
+from netpredict.act.guards import Blackout, GuardSettings, Reason, in_blackout, parse_blackouts, why_not
 from netpredict.errors import ConfigError
-from netpredict.types import Firing, Mode
+from netpredict.types import Firing, LastApplied, Mode
 from tests.act.memory_outbox import NOW_US, firing
 
 OPEN = GuardSettings(cooldown_s=60.0, rate_per_min=3)

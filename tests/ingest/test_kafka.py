@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaProducer, OffsetAndMetadata
+from kafka import TopicPartition as KafkaTopicPartition
+from kafka.errors import LogTruncationError
 
 from netpredict.config import KafkaConfig
-from netpredict.errors import SourceUnavailable
+from netpredict.errors import ConfigError, SourceUnavailable
 from netpredict.ingest.kafka import KafkaSource, first_damage
 from netpredict.ingest.source import Gap
 from netpredict.types import PolledPartition, TopicPartition
@@ -29,7 +31,7 @@ def make_source(broker: KafkaBroker) -> Iterator[Callable[..., KafkaSource]]:
     def make(topic: str, on_revoke: Any = None, **settings: Any) -> KafkaSource:
         defaults = {"bootstrap_servers": [broker.bootstrap], "group": uuid.uuid4().hex, "session_timeout_s": 6.0}
         config = msgspec.convert(defaults | settings, KafkaConfig)
-        made.append(KafkaSource(config, [topic], on_revoke))
+        made.append(KafkaSource(config, topic.split(), on_revoke))
         made[-1].start()
         return made[-1]
 
@@ -268,11 +270,9 @@ def test_an_offset_older_than_the_log_starts_at_the_oldest_record(broker: KafkaB
 
 
 def delete_before(broker: KafkaBroker, topic: str, offset: int) -> None:
-    from kafka import TopicPartition as Theirs
-
     admin = broker.admin()
     try:
-        admin.delete_records({Theirs(topic, 0): offset})
+        admin.delete_records({KafkaTopicPartition(topic, 0): offset})
     finally:
         admin.close()
 
@@ -358,6 +358,37 @@ def test_a_topic_that_is_made_anew_is_given_back_and_assigned_again(
     assert values_of(read(source, reached(4))) == numbered(100, 4)
 
 
+def test_a_topic_that_is_made_anew_costs_no_record_of_another(broker: KafkaBroker, make_source: Any) -> None:
+    anew, other = broker.new_topic("anew"), broker.new_topic("beside")
+    produce(broker, other, numbered(0, 50))
+    source = make_source(f"{anew} {other}", poll_records_max=10)
+    for topic_partition in assigned(source, 2):
+        source.seek(topic_partition, 0)
+    seen: list[bytes] = []
+    while len(seen) < 50:
+        if len(seen) >= 20:
+            source._topic_ids[anew] = f"before {len(seen)}"
+        seen += values_of(source.poll(0.2))
+    assert seen == numbered(0, 50)
+    assert source.changes().lost == (TopicPartition(anew, 0),)
+
+
+def test_a_seek_that_a_rebalance_overtook_has_no_effect(broker: KafkaBroker, make_source: Any) -> None:
+    topic = broker.new_topic("overtaken")
+    produce(broker, topic, numbered(0, 3))
+    source = make_source(topic)
+    (topic_partition,) = assigned(source)
+    theirs = [KafkaTopicPartition(topic, 0)]
+    source._listener.on_partitions_revoked(theirs)
+    source._listener.on_partitions_assigned(theirs)
+    source.seek(topic_partition, 1)
+    assert [batch for _ in range(5) for batch in source.poll(0.1)] == []
+    change = source.changes()
+    assert change.revoked == change.assigned == (topic_partition,)
+    source.seek(topic_partition, 1)
+    assert values_of(read(source, reached(3))) == numbered(1, 2)
+
+
 def test_no_broker_is_an_error_that_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("netpredict.ingest.kafka.BOOTSTRAP_S", 1.0)
     (port,) = free_ports(1)
@@ -406,7 +437,8 @@ def test_a_broker_that_was_away_is_read_on_where_it_stopped(tmp_path: Path) -> N
         broker.kill()
         deadline_s = time.monotonic() + 10
         while time.monotonic() < deadline_s:
-            assert source.poll(0.2) == () or not source.poll(0.2)
+            assert not source.poll(0.2)
+        assert source.stats["rebuilds"] >= 1
         broker.start()
         produce(broker, topic, numbered(5, 5))
         batches: list[PolledPartition] = []
@@ -418,6 +450,73 @@ def test_a_broker_that_was_away_is_read_on_where_it_stopped(tmp_path: Path) -> N
                 source.seek(again, 5)
         assert values_of(batches) == numbered(5, 5)
         source.close()
+
+
+def test_one_corrupt_topic_partition_does_not_hold_up_another(broker: KafkaBroker, make_source: Any) -> None:
+    topic = broker.new_topic("corrupt-beside", partitions=2)
+    produce(broker, topic, [b"damaged"], 0)
+    produce(broker, topic, numbered(0, 3), 0)
+    produce(broker, topic, numbered(10, 5), 1)
+    flip(broker.folder, topic, b"damaged")
+    source = make_source(topic)
+    for topic_partition in assigned(source, 2):
+        source.seek(topic_partition, None)
+    batches = read(source, lambda batches: len(values_of(batches)) == 8)
+    assert sorted(values_of(batches)) == sorted([*numbered(0, 3), *numbered(10, 5)])
+    assert source.gaps() == [Gap(TopicPartition(topic, 0), 0, 1, "corrupt")]
+
+
+def test_a_missing_codec_stops_the_daemon_instead_of_skipping_sound_data(
+    broker: KafkaBroker, make_source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = broker.new_topic("codec")
+    produce(broker, topic, [b"x" * 100] * 20, compression_type="lz4", linger_ms=500)
+    source = make_source(topic)
+    (topic_partition,) = assigned(source)
+    source.seek(topic_partition, 0)
+    monkeypatch.setattr("kafka.codec.has_lz4", lambda: False)
+    with pytest.raises(ConfigError, match="codecs"):
+        until(lambda: False, source)
+    assert source.gaps() == []
+
+
+def test_a_truncated_log_is_read_again_from_where_it_diverged(broker: KafkaBroker, make_source: Any) -> None:
+    topic = broker.new_topic("diverged")
+    produce(broker, topic, numbered(0, 5))
+    source = make_source(topic)
+    (topic_partition,) = assigned(source)
+    source.seek(topic_partition, 0)
+    read(source, reached(5))
+    # as the client finds after an unclean leader election
+    source._recover(LogTruncationError({KafkaTopicPartition(topic, 0): OffsetAndMetadata(3, "", 1)}))
+    assert values_of(read(source, reached(5))) == numbered(3, 2)
+    assert source.gaps() == [Gap(topic_partition, 5, 3, "truncated")]
+
+
+@pytest.mark.parametrize("assignment", ["eager", "cooperative"])
+def test_a_client_made_anew_says_what_others_have_taken(broker: KafkaBroker, make_source: Any, assignment: str) -> None:
+    """One topic partition, two members: while the first is away the second takes over, and keeps it."""
+    topic = broker.new_topic("taken")
+    produce(broker, topic, numbered(0, 3))
+    group = uuid.uuid4().hex
+    first = make_source(topic, group=group, assignment=assignment)
+    (topic_partition,) = assigned(first)
+    first.seek(topic_partition, 0)
+    read(first, reached(3))
+    second = make_source(topic, group=group, assignment=assignment)
+    until(lambda: second._consumer.group_metadata().generation_id > 0, first, second)
+    owner, other = (first, second) if topic_partition in first._assigned else (second, first)
+    for source in (first, second):
+        source.changes()
+    owner._rebuild("test")
+    until(lambda: topic_partition in other._assigned, other)
+    until(lambda: owner._in_group, owner, other)
+    until(lambda: len(owner._assigned) + len(other._assigned) == 1, owner, other)
+    change = owner.changes()
+    if topic_partition in owner._assigned:
+        assert not change.lost or change.assigned == (topic_partition,)
+    else:
+        assert change.lost == (topic_partition,)
 
 
 def test_damage_is_measured_by_the_batches_around_it() -> None:

@@ -65,7 +65,7 @@ def test_a_model_that_no_longer_serves_leaves() -> None:
     text = metrics.render().decode()
     assert 'version="4"' in text
     assert 'version="3"' not in text
-    assert "naive" not in text
+    assert 'predictor="naive"' not in text
 
 
 def test_a_topic_partition_that_left_leaves_no_lag_behind() -> None:

@@ -2,13 +2,23 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from store_builders import (
+
+import netpredict
+from netpredict.errors import StoreError, StoreUnavailable
+from netpredict.store import compare, migrate
+from netpredict.store.commit import Commit, GapRow, JournalRow
+from netpredict.store.sql import RECREATED, VALUE_BYTES_MAX, SqlStore
+from netpredict.store.sqlite import ROWS_PER_STATEMENT, reader
+from netpredict.types import MISSING_TICKS, NO_SLOT, Mode, TopicPartition
+from tests.store.store_builders import (
     LAYOUT,
     STATE_LAYOUT,
     TOPIC_PARTITION,
@@ -26,13 +36,6 @@ from store_builders import (
     slot_time,
     states,
 )
-
-from netpredict.errors import StoreError, StoreUnavailable
-from netpredict.store import compare, migrate
-from netpredict.store.commit import Commit, GapRow, JournalRow
-from netpredict.store.sql import RECREATED, VALUE_BYTES_MAX, SqlStore
-from netpredict.store.sqlite import ROWS_PER_STATEMENT, reader
-from netpredict.types import MISSING_TICKS, NO_SLOT, Mode, TopicPartition
 
 STEPS = (
     "_insert_forecasts",
@@ -130,6 +133,29 @@ def test_a_commit_that_fails_half_way_leaves_nothing_and_may_be_repeated(
     assert compare.dump(store.url) == before
     assert store.commit(commit) == set()
     assert assign(store).next_offset == 20
+
+
+@pytest.mark.parametrize("step", STEPS[::3])
+def test_a_process_killed_half_way_leaves_the_store_as_it_was(url: str, step: str) -> None:
+    with SqlStore(url) as store:
+        run(store, slots=1)
+        before = compare.dump(url)
+    code = (
+        "import os, sys; sys.path[:0] = sys.argv[3:]\n"
+        "from store_builders import *\n"
+        "store = SqlStore(sys.argv[1]); store.start()\n"
+        "lane, model_id = assign(store), register(store)\n"
+        "setattr(store, sys.argv[2], lambda *_: os._exit(9))\n"
+        "store.commit(Commit([full_commit(lane, model_id, 2)]))\n"
+    )
+    folders = [str(Path(__file__).parent), str(Path(netpredict.__file__).parent.parent)]
+    killed = subprocess.run([sys.executable, "-c", code, url, step, *folders], check=False)
+    assert killed.returncode == 9
+    assert compare.dump(url) == before
+    with SqlStore(url) as store:
+        lane = assign(store)
+        assert (lane.epoch, lane.next_offset) == (3, 10)
+        assert store.commit(Commit([full_commit(lane, 1, 2)])) == set()
 
 
 def test_a_layout_of_a_commit_that_failed_is_registered_by_the_next(

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from store_builders import TOPIC_PARTITION, assign, full_commit, lane_commit, observations, register, run
-
 from netpredict.store import compare, migrate
 from netpredict.store.commit import Commit
 from netpredict.store.outbox import SqlOutbox
 from netpredict.store.sql import SqlStore
 from netpredict.types import Outcome, OutcomeKind, TopicPartition
+from tests.store.store_builders import TOPIC_PARTITION, assign, full_commit, lane_commit, observations, register, run
 
 
 def another(tmp_path: Path) -> str:

@@ -5,7 +5,14 @@ import math
 
 import numpy as np
 import pytest
-from store_builders import (
+
+from netpredict.errors import StoreError
+from netpredict.store.commit import Commit
+from netpredict.store.history import History
+from netpredict.store.outbox import SqlOutbox
+from netpredict.store.sql import SqlStore
+from netpredict.types import MISSING_TICKS, Outcome, OutcomeKind, TopicPartition
+from tests.store.store_builders import (
     PERIOD_US,
     PHASE_US,
     STREAM,
@@ -19,13 +26,6 @@ from store_builders import (
     score,
     slot_time,
 )
-
-from netpredict.errors import StoreError
-from netpredict.store.commit import Commit
-from netpredict.store.history import History
-from netpredict.store.outbox import SqlOutbox
-from netpredict.store.sql import SqlStore
-from netpredict.types import MISSING_TICKS, Outcome, OutcomeKind, TopicPartition
 
 
 @pytest.fixture
@@ -86,6 +86,14 @@ def test_forecasts_come_newest_first_in_units(store: SqlStore, history: History)
     assert [row["slot_time_us"] for row in bounded] == [slot_time(2)]
     assert history.forecasts(STREAM, "cell-1", predictor="lstm") == []
     assert history.forecasts(STREAM, "nobody") == []
+    assert history.forecasts("nothing", "cell-1") == []
+
+
+def test_forecasts_of_a_retired_series_can_still_be_read(store: SqlStore, history: History) -> None:
+    lane, _ = run(store, slots=2)
+    store.commit(Commit([lane_commit(lane, 20, 30, retired_series=[int(ids(lane, [2])[0])])]))
+    assert len(history.forecasts(STREAM, "cell-2")) == 2
+    assert len(history.recent_observations(STREAM, "cell-2", limit=1)) == 1
 
 
 def test_firings_bear_their_outcomes(store: SqlStore, history: History) -> None:

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import threading
 
-from store_builders import assign, firing, full_commit, lane_commit, register
-
 from netpredict.store.commit import Commit
-from netpredict.store.outbox import LastApplied, SqlOutbox
+from netpredict.store.outbox import SqlOutbox
 from netpredict.store.sql import SqlStore
-from netpredict.types import Firing, Outcome, OutcomeKind
+from netpredict.types import Firing, LastApplied, Outcome, OutcomeKind
+from tests.store.store_builders import assign, firing, full_commit, lane_commit, register
 
 APPLIED = Outcome(OutcomeKind.APPLIED, "first", "200 OK", 1)
 SKIPPED = Outcome(OutcomeKind.SKIPPED, "cooldown")

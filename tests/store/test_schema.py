@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from store_builders import LAYOUT, PERIOD_US, forecasts, run, slot_time
 
 import netpredict
 from netpredict.errors import AlreadyRunning, ConfigError, StoreError, StoreUnavailable
 from netpredict.store import migrate, schema, sqlite
 from netpredict.store.history import History
 from netpredict.store.sql import SqlStore
+from tests.store.store_builders import LAYOUT, PERIOD_US, forecasts, run, slot_time
 
 
 def test_the_migrations_build_what_the_metadata_says(url: str) -> None:

@@ -68,7 +68,7 @@ class JsonDecoder:
         return (
             not self._accepted.issuperset({message.schema for message in messages})
             or max(map(len, [record.value for record in records]), default=0) > self._options.max_bytes  # type: ignore[arg-type]
-            or None in map(self._key_of, messages)
+            or not all(map(self._key_of, messages))
             or (self._reports and any(len(m.neighbours) > self._options.max_neighbours for m in messages))
         )
 
@@ -97,7 +97,7 @@ class JsonDecoder:
             raise _RefusedError("schema", f"schema is {message.schema[:80]!r}")
         if self._reports and len(message.neighbours) > self._options.max_neighbours:
             raise _RefusedError("oversize", f"{len(message.neighbours)} neighbours")
-        if self._key_of(message) is None:
+        if not self._key_of(message):
             raise _RefusedError("invalid", f"one of {', '.join(self._series_by)} is absent")
         if len(self._accepted) < 64:
             self._accepted.add(message.schema)
@@ -155,7 +155,7 @@ def _key_function(series_by: Sequence[str]) -> Callable[[Any], str]:
 
     def key(message: Any) -> str:
         parts = fields(message)
-        return None if None in parts else "|".join(parts)  # type: ignore[return-value]
+        return "" if None in parts else "|".join(parts)
 
     return key
 

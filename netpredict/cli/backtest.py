@@ -1,0 +1,144 @@
+"""``netpredict backtest``: recorded telemetry through the daemon's own pipeline, and what the forecasts were worth."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from netpredict.cli.options import AsJson, ConfigPath, read_config_of_streams
+from netpredict.cli.scores import print_skill
+from netpredict.cli.telemetry import Telemetry, of_dataset, recorded, topics_of
+from netpredict.cli.terminal import progress, say
+from netpredict.errors import DataError, StoreError
+
+if TYPE_CHECKING:
+    from netpredict.config import Config
+    from netpredict.ingest.source import MemoryLog
+    from netpredict.pipeline import Pipeline
+    from netpredict.store.sql import SqlStore
+
+GROUP = "backtest"
+
+
+def backtest(
+    file: Annotated[Path | None, typer.Option("--file", help="Telemetry recorded by simulate or replay.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="A public data set, as in replay.")] = None,
+    limit_traces: Annotated[int | None, typer.Option("--limit-traces", min=1, help="Only the first traces.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", help="Keep forecasts and scores in this store [default: a temporary one]."),
+    ] = None,
+    config: ConfigPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forecast recorded telemetry and print the skill.
+
+    It takes the daemon's own way, and prints the skill against naive by stream, predictor, KPI and lead time.
+    The model versions are those that serve in the store of the config; where there is none, the ladder answers.
+    """
+    if (file is None) == (dataset is None):
+        raise typer.BadParameter("give one of --file and --dataset", param_hint="--file")
+    read = read_config_of_streams(config)
+    telemetry = recorded(file) if file is not None else of_dataset(str(dataset), limit_traces)
+    with _results(store) as url:
+        log = memory_log(telemetry, read)
+        run(read, log, url)
+        _print(url, as_json)
+
+
+@contextmanager
+def _results(url: str | None) -> Iterator[str]:
+    if url is not None:
+        yield url
+        return
+    with tempfile.TemporaryDirectory(prefix="netpredict-backtest-") as folder:
+        yield f"sqlite:///{folder}/backtest.db"
+
+
+def memory_log(telemetry: Telemetry, config: Config) -> MemoryLog:
+    """The messages as a log of the configured topics; each arrived with the newest event time so far."""
+    from netpredict.ingest.source import MemoryLog
+
+    topics = topics_of(config)
+    log = MemoryLog({stream.topic: 1 for stream in config.streams.values()})
+    newest_us, unread = 0, 0
+    for message in telemetry.messages:
+        newest_us = max(newest_us, message.event_time_us)
+        if topics[message.stream] in log.partitions:
+            log.append(topics[message.stream], message.key, message.value, -(-newest_us // 1000))
+        else:
+            unread += 1
+    if unread:
+        say(f"{unread} messages are of schemas that no stream of the config reads")
+    return log
+
+
+def run(config: Config, log: MemoryLog, url: str) -> None:
+    """The daemon's pipeline over a log in this process, committed to a store of its own."""
+    from netpredict.build import build_streams
+    from netpredict.ingest.source import MemorySource
+    from netpredict.learn.shelf import StoreShelf
+    from netpredict.pipeline import Pipeline
+    from netpredict.store import migrate
+    from netpredict.store.history import History
+    from netpredict.store.sql import SqlStore
+
+    migrate.upgrade(url)
+    if History(url).progress(GROUP):
+        raise DataError(f"{url} already holds a backtest: choose another store")
+    with SqlStore(url) as store:
+        _lend_models(config, store)
+        streams = build_streams(config)
+        pipeline = Pipeline(GROUP, streams, store, StoreShelf(config, store, streams), GROUP)
+        source = MemorySource(log, config.kafka.poll_records_max)
+        for topic_partition in source.changes().assigned:
+            lane, offset = pipeline.assign(topic_partition)
+            pipeline.started(lane, source.seek(topic_partition, offset))
+        with progress() as shown:
+            task = shown.add_task("backtest", total=sum(source.end_offsets().values()))
+            while polled := source.poll(0.0):
+                pipeline.step(polled)
+                shown.advance(task, sum(len(part.records) for part in polled))
+                if pipeline.rows_pending >= config.daemon.commit_rows_max:
+                    _commit(pipeline, store)
+        _commit(pipeline, store)
+
+
+def _commit(pipeline: Pipeline, store: SqlStore) -> None:
+    commit = pipeline.take_commit()
+    if commit is not None and store.commit(commit):
+        raise StoreError(f"{store.path}: somebody else took over the topic partitions of this backtest")
+
+
+def _lend_models(config: Config, store: SqlStore) -> None:
+    """Register the versions that serve in the config's store, so that this store can name them."""
+    from netpredict.store.history import History
+    from netpredict.store.sqlite import path_of
+
+    if not path_of(config.store.url).exists():
+        return
+    for row in reversed(History(config.store.url).models()):
+        if row["stage"] == "active" and row["folder"]:
+            store.register_model(
+                row["stream"],
+                row["predictor"],
+                row["version"],
+                row["plugin"],
+                row["folder"],
+                row["scores"],
+                row["stage"],
+            )
+
+
+def _print(url: str, as_json: bool) -> None:
+    from netpredict.store.history import History
+
+    rows = History(url).skill()
+    if not rows:
+        say("nothing was scored: no version serves yet (netpredict train ... --promote), or there is too little")
+    print_skill(rows, as_json)

@@ -1,0 +1,64 @@
+"""Options that many commands share, and what they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from netpredict.errors import ConfigError
+
+if TYPE_CHECKING:
+    from netpredict.config import Config
+    from netpredict.store.history import History
+
+DEFAULT_CONFIG = Path("netpredict.toml")
+
+ConfigPath: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Config file [default: netpredict.toml when it exists].", show_default=False),
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+StoreUrl: TypeAlias = Annotated[
+    str | None, typer.Option("--url", help="Store [default: store.url of the config].", show_default=False)
+]
+Limit: TypeAlias = Annotated[int, typer.Option("--limit", min=1, help="Most rows.")]
+OfStream: TypeAlias = Annotated[str | None, typer.Option("--stream", help="Of this stream only.")]
+OfPredictor: TypeAlias = Annotated[str | None, typer.Option("--predictor", help="Of this predictor only.")]
+
+
+def config_path(given: Path | None) -> Path | None:
+    """The config file in use: the one given, else the default one when it exists."""
+    if given is None and DEFAULT_CONFIG.is_file():
+        return DEFAULT_CONFIG
+    return given
+
+
+def read_config(given: Path | None) -> Config:
+    """The checked config; all defaults when there is no file."""
+    from netpredict.config import load_config
+
+    return load_config(config_path(given))
+
+
+def read_config_of_streams(given: Path | None) -> Config:
+    """Like ``read_config``, for commands that need streams."""
+    config = read_config(given)
+    if not config.streams:
+        raise ConfigError(
+            f"{config_path(given) or DEFAULT_CONFIG} configures no streams; begin with: netpredict sample-config"
+        )
+    return config
+
+
+def store_url(config: Path | None, url: str | None) -> str:
+    """Where the store is."""
+    return url or read_config(config).store.url
+
+
+def history(config: Path | None, url: str | None) -> History:
+    """The read side of the store."""
+    from netpredict.store.history import History
+
+    return History(store_url(config, url))

@@ -1,0 +1,14 @@
+"""``netpredict run``: the daemon."""
+
+from __future__ import annotations
+
+import typer
+
+from netpredict.cli.options import ConfigPath, config_path
+
+
+def run(config: ConfigPath = None) -> None:
+    """Run the daemon until SIGTERM. SIGHUP reloads the config."""
+    from netpredict.operate.daemon import run_daemon
+
+    raise typer.Exit(run_daemon(config_path(config)))

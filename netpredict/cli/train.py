@@ -1,0 +1,241 @@
+"""``netpredict train``: a predictor from history, in this process."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from netpredict.cli.models import PROMOTED, activate
+from netpredict.cli.options import AsJson, ConfigPath, read_config_of_streams
+from netpredict.cli.telemetry import recorded
+from netpredict.cli.terminal import print_fields, print_json, progress, say
+from netpredict.errors import ConfigError, DataError, PluginError
+
+if TYPE_CHECKING:
+    from netpredict.config import Config
+    from netpredict.learn.registry import Artefact
+    from netpredict.stream import Stream
+    from netpredict.traces.message import TraceMessage
+    from netpredict.types import TrainingReport, TrainingSet
+
+DECODED_AT_ONCE = 20_000
+
+
+def train(
+    stream: Annotated[str, typer.Argument(help="Stream of the config.")],
+    predictor: Annotated[str, typer.Argument(help="Predictor of the config.")],
+    simulate: Annotated[
+        int | None, typer.Option("--simulate", min=1, help="Train on so many simulated seconds instead of the store.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="Train on recorded telemetry instead.")] = None,
+    radio_cells: Annotated[int, typer.Option("--radio-cells", min=1, help="Radio cells to simulate.")] = 100,
+    ues: Annotated[int, typer.Option("--ues", min=1, help="UEs to simulate.")] = 50,
+    promote: Annotated[bool, typer.Option("--promote", help="Let the new version serve.")] = False,
+    config: ConfigPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a predictor from history.
+
+    The new version is registered in the store as a candidate; the daemon must be stopped. History is the stored
+    observations: the newest learn.history_steps of up to learn.series_max series.
+    """
+    from netpredict.build import build_stream
+    from netpredict.store import migrate
+
+    if simulate is not None and file is not None:
+        raise typer.BadParameter("give one of --simulate and --file", param_hint="--simulate")
+    read = read_config_of_streams(config)
+    _check(read, stream, predictor)
+    migrate.upgrade(read.store.url)
+    built = build_stream(stream, read)
+    if simulate is not None:
+        dataset = training_set(built, _simulated(built, simulate, radio_cells, ues, read.daemon.seed), read)
+    elif file is not None:
+        dataset = training_set(built, recorded(file).messages, read)
+    else:
+        dataset = _stored(built, read)
+    artefact, report = _fit(read, stream, predictor, dataset)
+    stage = _register(read, stream, predictor, artefact, report, promote)
+    _tell(stream, predictor, stage, artefact, report, as_json)
+
+
+def _check(config: Config, stream: str, predictor: str) -> None:
+    from netpredict.plugins import load
+
+    if stream not in config.streams:
+        raise ConfigError(f"no stream named {stream!r}; configured: {', '.join(config.streams)}")
+    if predictor not in config.predictors:
+        raise ConfigError(f"no predictor named {predictor!r}; configured: {', '.join(config.predictors)}")
+    if not load("predictors", config.predictors[predictor].plugin).trainable:
+        raise PluginError(f"predictor {predictor!r} has nothing to train")
+
+
+def _stored(stream: Stream, config: Config) -> TrainingSet:
+    from netpredict.learn.retrain import history
+
+    return history(config, stream)
+
+
+def _simulated(stream: Stream, seconds: int, radio_cells: int, ues: int, seed: int) -> Iterator[TraceMessage]:
+    """Messages for one stream; without UEs where they do not matter, which is faster by far."""
+    from netpredict.traces.simulator import Simulator, SimulatorConfig
+
+    period_s = round(stream.config.period_s)
+    if stream.config.schema == "traffic":
+        settings = SimulatorConfig(seed=seed, radio_cells=radio_cells, ues=0, traffic_period_s=max(1, period_s))
+    else:
+        settings = SimulatorConfig(
+            seed=seed,
+            radio_cells=radio_cells,
+            ues=ues,
+            rsrp_period_s=max(1, period_s),
+            channel_state_period_s=max(1, period_s),
+        )
+    return Simulator(settings).messages(seconds)
+
+
+def training_set(stream: Stream, messages: Iterable[TraceMessage], config: Config) -> TrainingSet:
+    """Messages as the daemon would read them: decoder, firewall, grid; then the newest steps of each series."""
+    from netpredict.learn.dataset import build
+
+    keys, series, slots, values = _rows(stream, messages)
+    if not len(slots):
+        raise DataError(f"no message is of schema {stream.config.schema}, or none of them could be used")
+    first_slot, grid = _newest(series, slots, values, len(keys), config.learn.history_steps)
+    chosen = _evenly(len(keys), config.learn.series_max)
+    return build(
+        stream.features,
+        stream.output,
+        series_names=[keys[index] for index in chosen],
+        first_slot=first_slot[chosen],
+        values=grid[chosen],
+        columns=stream.columns,
+        validation_ratio=config.learn.validation_ratio,
+    )
+
+
+def _rows(stream: Stream, messages: Iterable[TraceMessage]) -> tuple[list[str], Any, Any, Any]:
+    """Keys by index, then by row: index of the series, slot, values. What the firewall refuses is left out."""
+    import numpy as np
+
+    from netpredict.ingest.align import slots_of
+    from netpredict.ingest.source import MemoryRecord
+
+    index: dict[str, int] = {}
+    series, slots, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)], []
+    wanted = (message for message in messages if message.stream == stream.config.schema)
+    while chunk := list(islice(wanted, DECODED_AT_ONCE)):
+        records = [MemoryRecord(0, message.event_time_us // 1000, message.key, message.value) for message in chunk]
+        decoded = stream.decoder.decode(records)
+        ingest = np.array([record.timestamp for record in records], np.int64)[decoded.record] * 1000
+        refused = np.zeros(len(decoded.keys), bool)
+        for mask in stream.firewall.inspect(decoded, ingest).refused.values():
+            refused |= mask
+        kept = np.flatnonzero(~refused)
+        series.append(np.array([index.setdefault(decoded.keys[row], len(index)) for row in kept.tolist()], np.int64))
+        slots.append(slots_of(decoded.event_time_us[kept], stream.period_us, stream.phase_us))
+        values.append(decoded.values[kept])
+    width = len(stream.columns)
+    return (
+        list(index),
+        np.concatenate(series),
+        np.concatenate(slots),
+        np.concatenate([np.empty((0, width), np.float32), *values]),
+    )
+
+
+def _newest(series: Any, slots: Any, values: Any, count: int, steps: int) -> tuple[Any, Any]:
+    """Each series on a grid of its own newest ``steps`` slots; of two rows of one slot the first wins, as live."""
+    import numpy as np
+
+    last, first = np.full(count, -(2**62)), np.full(count, 2**62)
+    np.maximum.at(last, series, slots)
+    np.minimum.at(first, series, slots)
+    width = min(steps, int((last - first).max()) + 1)
+    step = slots - (last[series] - width + 1)
+    kept = np.flatnonzero(step >= 0)[::-1]
+    grid = np.full((count, width, values.shape[1]), np.nan, np.float32)
+    grid[series[kept], step[kept]] = values[kept]
+    return last - width + 1, grid
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    chosen = min(count, most)
+    return [number * count // chosen for number in range(chosen)]
+
+
+def _fit(config: Config, stream: str, predictor: str, dataset: TrainingSet) -> tuple[Artefact, TrainingReport]:
+    """Train beside the artefacts of the predictor, then give the new one its name."""
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+    from netpredict.learn import train as training
+    from netpredict.learn.registry import load_artefact
+    from netpredict.learn.retrain import models_folder
+
+    bound, now_us = config.predictors[predictor], time.time_ns() // 1000
+    home = models_folder(config, stream, predictor)
+    draft = home / f".training-{now_us}"
+    losses = TextColumn("{task.fields[losses]}", markup=False)
+    shown = progress(TextColumn("{task.description}", markup=False), BarColumn(), losses, TimeRemainingColumn())
+    try:
+        with shown:
+            task = shown.add_task(f"{predictor} on {len(dataset.values)} series", total=None, losses="")
+
+            def step(done: int, total: int, loss: float, validation_loss: float, left_s: float) -> None:
+                losses = f"loss {loss:.4f}, validation {validation_loss:.4f}, {left_s:.0f} s left"
+                shown.update(task, completed=done, total=total, losses=losses)
+
+            artefact, report = training.train(dataset, bound.plugin, bound.options, draft, now_us=now_us, progress=step)
+        folder = home / artefact.version
+        if not folder.exists():
+            draft.rename(folder)
+        return load_artefact(folder, artefact.version), report
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _register(
+    config: Config, stream: str, predictor: str, artefact: Artefact, report: TrainingReport, promote: bool
+) -> str:
+    """Into the store; gives the stage of the version."""
+    from netpredict.learn.retrain import refusal
+    from netpredict.store.sql import SqlStore
+
+    plugin, scores = config.predictors[predictor].plugin, report.scores
+    with SqlStore(config.store.url) as store:
+        model_id = store.register_model(
+            stream, predictor, artefact.version, plugin, str(artefact.folder), scores, "candidate"
+        )
+        if not promote:
+            return next(row.stage for row in store.models(stream) if row.model_id == model_id)
+        if why := refusal(scores, None):
+            say(f"promoted as you wish, although its {why}")
+        activate(store, stream, predictor, model_id, artefact.version, PROMOTED)
+    return "active"
+
+
+def _tell(stream: str, predictor: str, stage: str, artefact: Artefact, report: TrainingReport, as_json: bool) -> None:
+    told = {
+        "stream": stream,
+        "predictor": predictor,
+        "version": artefact.version,
+        "stage": stage,
+        "folder": str(artefact.folder),
+        "train_epochs": report.train_epochs,
+        "training_s": report.training_s,
+        "loss": list(report.loss),
+        "validation_loss": list(report.validation_loss),
+        "scores": dict(report.scores),
+    }
+    if as_json:
+        print_json(told)
+        return
+    last = {name: told[name][-1] if told[name] else None for name in ("loss", "validation_loss")}  # type: ignore[index]
+    names = ("stream", "predictor", "version", "stage", "folder", "train_epochs", "training_s")
+    print_fields([*((name, told[name]) for name in names), *last.items(), *sorted(report.scores.items())])

@@ -1,0 +1,126 @@
+"""Reads a lane as the store holds it: its series and their states, journal, scores in progress, pending forecasts."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from netpredict.store.commit import SERIES_PER_LANE, ForecastLayout, JournalRow, PendingForecasts, ScoreRow
+from netpredict.store.encode import columns_of, forecast_layout_id, sources_rows, ticks_rows
+from netpredict.types import NO_SLOT
+
+SeriesRow = tuple[int, str, int, bool, str | None, bytes | None]
+
+
+def live_series(connection: sqlite3.Connection, lane_id: int) -> tuple[list[SeriesRow], list[str]]:
+    """The series of a lane, and the keys of those whose state fails its checksum: they come without a state."""
+    layouts = dict(connection.execute("SELECT layout_id, layout FROM state_layout"))
+    cursor = connection.execute(
+        "SELECT s.series_id, s.key, t.slot, s.scored, t.layout_id, t.checksum, t.state FROM series AS s"
+        " LEFT JOIN series_state AS t ON t.series_id = s.series_id"
+        " WHERE s.series_id >= ? AND s.series_id < ? AND s.retired_us IS NULL ORDER BY s.series_id",
+        (lane_id * SERIES_PER_LANE, (lane_id + 1) * SERIES_PER_LANE),
+    )
+    crc32 = zlib.crc32
+    found: list[SeriesRow] = []
+    damaged: list[str] = []
+    while rows := cursor.fetchmany(10_000):
+        for series_id, key, slot, scored, layout, checksum, state in rows:
+            if state is None:
+                found.append((series_id, key, NO_SLOT, bool(scored), None, None))
+            elif crc32(state) == checksum and layout in layouts:
+                found.append((series_id, key, slot, bool(scored), layouts[layout], state))
+            else:
+                damaged.append(key)
+                found.append((series_id, key, slot, bool(scored), None, None))
+    return found, damaged
+
+
+def pending_forecasts(
+    connection: sqlite3.Connection, lane_id: int, model_id: int, layout: ForecastLayout
+) -> PendingForecasts:
+    """Of each scored series: forecasts issued at its last slot or less than a horizon before it, by slot and series."""
+    kpis, width = len(layout.kpis), len(layout.kpis) * layout.horizon_steps * len(layout.levels)
+    parameters = {
+        "from_id": lane_id * SERIES_PER_LANE,
+        "to_id": (lane_id + 1) * SERIES_PER_LANE,
+        "model_id": model_id,
+        "layout_id": forecast_layout_id(layout),
+        "horizon": layout.horizon_steps,
+        "period_us": layout.period_us,
+    }
+    parameters["phase_us"] = _phase_us(connection, parameters)
+    rows = connection.execute(_PENDING, parameters).fetchall()
+    slots, series, sources, ticks, observed = columns_of(rows) if rows else ((),) * 5
+    pending = PendingForecasts(
+        np.array(slots, dtype=np.int64),
+        np.array(series, dtype=np.int64),
+        sources_rows(sources, kpis),
+        ticks_rows(ticks, width),
+        ticks_rows(observed, kpis),
+    )
+    order = np.lexsort((pending.series_id, pending.slot))
+    return PendingForecasts(
+        pending.slot[order],
+        pending.series_id[order],
+        pending.sources[order],
+        pending.ticks[order],
+        pending.observed[order],
+    )
+
+
+def journal(connection: sqlite3.Connection, lane_id: int) -> list[JournalRow]:
+    """What entered the lane from outside the log, in order."""
+    rows = connection.execute(
+        "SELECT effective_offset, kind, payload FROM control_journal WHERE lane_id = ?"
+        " ORDER BY effective_offset, number",
+        (lane_id,),
+    )
+    return [JournalRow(offset, kind, msgspec.json.decode(payload)) for offset, kind, payload in rows]
+
+
+def newest_scores(connection: sqlite3.Connection, lane_id: int) -> list[ScoreRow]:
+    """The sums in progress: those of the newest bucket."""
+    rows = connection.execute(
+        "SELECT model_id, source, kpi, lead_steps, bucket, n, abs_ticks, square_ticks, naive_abs_ticks, below, pinball"
+        " FROM score WHERE lane_id = ?1 AND bucket = (SELECT max(bucket) FROM score WHERE lane_id = ?1)"
+        " ORDER BY model_id, source, kpi, lead_steps",
+        (lane_id,),
+    )
+    return [
+        ScoreRow(*(*plain, int(squares), naive, _whole_numbers(below), _whole_numbers(pinball)))
+        for *plain, squares, naive, below, pinball in rows
+    ]
+
+
+def _whole_numbers(values: str) -> tuple[int, ...]:
+    return msgspec.json.decode(values, type=tuple[int, ...])
+
+
+_PENDING = """
+WITH RECURSIVE lead(steps) AS (SELECT 0 UNION ALL SELECT steps + 1 FROM lead WHERE steps + 1 < :horizon)
+SELECT t.slot - lead.steps, s.series_id, f.sources, f.ticks, f.observed
+FROM lead CROSS JOIN series AS s CROSS JOIN series_state AS t CROSS JOIN forecast AS f
+WHERE s.series_id >= :from_id AND s.series_id < :to_id AND s.scored AND s.retired_us IS NULL
+  AND t.series_id = s.series_id
+  AND f.slot_time_us = (t.slot - lead.steps) * :period_us + :phase_us AND f.series_id = s.series_id
+  AND f.model_id = :model_id AND f.layout_id = :layout_id
+"""
+"""CROSS JOIN fixes the order of SQLite's loops: primary-key look-ups, side by side while the series are in step."""
+
+
+def _phase_us(connection: sqlite3.Connection, parameters: Mapping[str, int]) -> int:
+    row = connection.execute(
+        "SELECT slot_time_us % :period_us FROM forecast WHERE layout_id = :layout_id"
+        " AND slot_time_us >= (SELECT (min(slot) - :horizon) * :period_us FROM series_state"
+        "   WHERE series_id >= :from_id AND series_id < :to_id)"
+        " AND slot_time_us < (SELECT (max(slot) + 1) * :period_us FROM series_state"
+        "   WHERE series_id >= :from_id AND series_id < :to_id)"
+        " ORDER BY slot_time_us DESC LIMIT 1",
+        parameters,
+    ).fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,108 @@
+"""``train`` and ``backtest``: history in, a version that serves out, and what it is worth."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from netpredict.build import build_stream
+from netpredict.cli.telemetry import recorded
+from netpredict.cli.train import training_set
+from netpredict.config import load_config
+from netpredict.learn.retrain import history
+from tests.cli.conftest import CONFIG, Cli, document, record
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A config with an empty store of its own; rnn may serve both streams."""
+    path = tmp_path / "netpredict.toml"
+    path.write_text(CONFIG.format(folder=tmp_path).replace('active = "naive"', 'active = "rnn"'))
+    return path
+
+
+def test_history_from_a_file_is_the_history_of_the_store(config: Path) -> None:
+    read = load_config(config)
+    for name in read.streams:
+        stream = build_stream(name, read)
+        stored = history(read, stream)
+        told = training_set(stream, recorded(config.with_name("telemetry.jsonl")).messages, read)
+        assert sorted(told.series_names) == sorted(stored.series_names)
+        for index, key in enumerate(told.series_names):
+            other = list(stored.series_names).index(key)
+            shift = told.first_slot[index] - stored.first_slot[other]
+            values = stored.values[other, max(shift, 0) : max(shift, 0) + told.values.shape[1]]
+            mine = told.values[index, max(-shift, 0) :][: len(values)]
+            np.testing.assert_allclose(mine, values[: len(mine)], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_trained_and_promoted_version_serves_in_a_backtest(cli: Cli, own: Path) -> None:
+    words = ("--config", own, "--json")
+    told = document(cli("train", "traffic", "rnn", "--simulate", 7200, "--radio-cells", 3, "--promote", *words))
+    assert told["stage"] == "active"
+    assert Path(told["folder"]).name == told["version"]
+    assert {path.name for path in Path(told["folder"]).iterdir()} >= {"manifest.json", "weights.safetensors"}
+    file = record(own.with_name("a.jsonl"), 3600)
+    candidate = document(cli("train", "channel-state", "rnn", "--file", file, *words))
+    assert candidate["stage"] == "candidate"
+    models = document(cli("models", "list", *words))["models"]
+    assert {(row["stream"], row["stage"]) for row in models} == {("traffic", "active"), ("channel-state", "candidate")}
+    scores = document(cli("backtest", "--file", file, *words))["scores"]
+    assert {row["stream"] for row in scores} == {"traffic"}
+    assert {row["lead_steps"] for row in scores if row["source"] == "model"} == {1, 2, 3, 4}
+    assert not list(own.with_name("data").rglob(".training-*"))
+
+
+def test_training_from_the_store_tells_that_there_is_nothing(cli: Cli, own: Path) -> None:
+    result = cli("train", "traffic", "rnn", "--config", own)
+    assert result.exit_code == 1
+    assert "no stored observations" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("nothing", "rnn"), 78),
+        (("traffic", "nothing"), 78),
+        (("traffic", "naive"), 78),
+        (("traffic", "rnn", "--simulate", "60"), 1),
+        (("traffic", "rnn", "--simulate", "60", "--file", "x"), 2),
+        (("traffic", "rnn", "--file", "none.jsonl"), 1),
+    ],
+)
+def test_what_cannot_be_trained_is_told(cli: Cli, own: Path, words: tuple[str, ...], code: int) -> None:
+    result = cli("train", *words, "--config", own)
+    assert result.exit_code == code
+    assert result.stderr
+
+
+def test_a_backtest_scores_by_stream_and_lead(cli: Cli, config: Path, tmp_path: Path) -> None:
+    file = config.with_name("telemetry.jsonl")
+    url = f"sqlite:///{tmp_path}/backtest.db"
+    told = document(cli("backtest", "--file", file, "--store", url, "--config", config, "--json"))
+    assert {(row["stream"], row["kpi"]) for row in told["scores"]} == {
+        ("traffic", "prb_use_dl_percent"),
+        ("channel-state", "cqi"),
+    }
+    assert told == document(cli("backtest", "--file", file, "--config", config, "--json"))
+    assert told == document(cli("scores", "--url", url, "--json"))
+    assert "skill" in cli("scores", "--url", url).stdout
+    again = cli("backtest", "--file", file, "--store", url, "--config", config)
+    assert again.exit_code == 1
+    assert "choose another store" in again.stderr
+
+
+def test_a_backtest_says_why_nothing_was_scored(cli: Cli, own: Path) -> None:
+    result = cli("backtest", "--file", record(own.with_name("a.jsonl"), 60), "--config", own)
+    assert result.exit_code == 0
+    assert "nothing was scored" in result.stderr
+    assert "schemas that no stream" in result.stderr
+
+
+def test_a_backtest_needs_one_source_and_streams(cli: Cli, config: Path, tmp_path: Path) -> None:
+    assert cli("backtest", "--config", config).exit_code == 2
+    assert cli("backtest", "--config", config, "--file", "x", "--dataset", "ucc5g").exit_code == 2
+    empty = tmp_path / "empty.toml"
+    empty.write_text("")
+    assert cli("backtest", "--file", "x", "--config", empty).exit_code == 78

@@ -1,0 +1,175 @@
+"""What the reading verbs say about a store that the pipeline filled."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from netpredict.store.sql import SqlStore
+from tests.cli.conftest import document
+
+LISTS = {
+    "streams": "streams",
+    "streams --partitions": "topic_partitions",
+    "forecasts": "forecasts",
+    "scores": "scores",
+    "models list": "models",
+    "actions list": "actions",
+    "dead-letters list": "dead_letters",
+    "dead-letters count": "reasons",
+}
+
+
+@pytest.mark.parametrize("verb", LISTS)
+def test_a_list_is_one_document_and_a_table_without_control_characters(cli, config: Path, verb: str) -> None:
+    found = document(cli(*verb.split(), "--config", config, "--json"))
+    rows = found[LISTS[verb]]
+    assert rows
+    assert all(isinstance(row, dict) for row in rows)
+    printed = cli(*verb.split(), "--config", config)
+    assert printed.exit_code == 0
+    assert printed.stderr == ""
+    assert all(character.isprintable() or character == "\n" for character in printed.stdout)
+
+
+@pytest.mark.parametrize("verb", LISTS)
+def test_a_list_of_a_store_that_is_not_there_says_what_to_do(cli, tmp_path: Path, verb: str) -> None:
+    result = cli(*verb.split(), "--url", f"sqlite:///{tmp_path}/none.db", "--json")
+    assert result.exit_code == 1
+    assert "netpredict db upgrade" in result.stderr
+    assert result.stdout == ""
+
+
+def test_streams_count_every_record(cli, config: Path) -> None:
+    rows = document(cli("streams", "--config", config, "--json"))["streams"]
+    traffic = next(row for row in rows if row["stream"] == "traffic")
+    assert traffic == {
+        "stream": "traffic",
+        "topic": "ran.traffic",
+        "topic_partitions": 1,
+        "series": 3,
+        "accepted": 90,
+        "duplicate": 0,
+        "late": 0,
+        "dead": 1,
+    }
+    only = document(cli("streams", "--stream", "traffic", "--partitions", "--config", config, "--json"))
+    (partition,) = only["topic_partitions"]
+    assert partition["next_offset"] == 91
+
+
+def test_forecasts_of_one_series_and_of_a_pattern(cli, config: Path) -> None:
+    words = ("forecasts", "--stream", "traffic", "--config", config)
+    one = document(cli(*words, "--series", "sim-00000-1", "--limit", 3, "--json"))["forecasts"]
+    assert [row["series"] for row in one] == ["sim-00000-1"] * 3
+    assert one[0]["slot_time_us"] > one[1]["slot_time_us"] > one[2]["slot_time_us"]
+    assert {"stream", "series", "predictor", "version", "levels", "sources", "quality", "observed", "values"} <= set(
+        one[0]
+    )
+    assert len(one[0]["values"]["prb_use_dl_percent"]) == 4
+    several = document(cli(*words, "--series", "sim-*", "--json"))["forecasts"]
+    assert [row["series"] for row in several] == ["sim-00000-0", "sim-00000-1", "sim-00000-2"]
+    assert document(cli(*words, "--series", "none", "--json")) == {"forecasts": []}
+    shown = cli(*words, "--series", "sim-00000-1", "--limit", 1).stdout
+    assert all(word in shown for word in ("+60 s", "+240 s", "q0.1", "q0.9", "source model"))
+
+
+def test_scores_tell_the_skill_by_lead_time(cli, config: Path) -> None:
+    rows = document(cli("scores", "--stream", "traffic", "--kpi", "prb_use_dl_percent", "--config", config, "--json"))
+    by_model = [row for row in rows["scores"] if row["source"] == "model"]
+    assert [row["lead_steps"] for row in by_model] == [1, 2, 3, 4]
+    assert all(row["skill"] == 0 for row in by_model)  # naive against naive
+    assert document(cli("scores", "--predictor", "none", "--config", config, "--json")) == {"scores": []}
+
+
+def test_an_action_is_shown_with_its_why(cli, config: Path) -> None:
+    rows = document(cli("actions", "list", "--hook", "mcs", "--limit", 2, "--config", config, "--json"))["actions"]
+    assert len(rows) == 2
+    firing_id = rows[0]["firing_id"]
+    shown = document(cli("actions", "show", firing_id[:20], "--config", config, "--json"))
+    assert shown == rows[0]
+    printed = cli("actions", "show", firing_id, "--config", config).stdout
+    assert "forecast_cqi" in printed
+    assert "shadow" in printed
+    assert cli("actions", "show", "zz", "--config", config).exit_code == 1
+
+
+def test_a_dead_letter_is_shown_and_can_be_had_as_it_came(cli, config: Path) -> None:
+    counted = document(cli("dead-letters", "count", "--config", config, "--json"))
+    assert counted["total"] == 1
+    (row,) = document(cli("dead-letters", "list", "--topic", "ran.traffic", "--config", config, "--json"))[
+        "dead_letters"
+    ]
+    place = ("ran.traffic", 0, row["offset"])
+    assert document(cli("dead-letters", "show", *place, "--config", config, "--json"))["dead_letters"] == [row]
+    printed = cli("dead-letters", "show", *place, "--config", config).stdout
+    assert "\x1b" not in printed
+    assert "[bold]" in printed
+    raw = cli("dead-letters", "show", *place, "--raw", "--config", config)
+    assert raw.stdout_bytes == b'{"schema":"\x1b]0;owned\x07[bold]'
+    assert cli("dead-letters", "show", "ran.traffic", 0, 5, "--config", config).exit_code == 1
+    assert cli("dead-letters", "show", "ran.traffic", 0, 5, "--raw", "--config", config).exit_code == 1
+
+
+def test_the_schema_of_a_store_is_created_and_checked(cli, tmp_path: Path) -> None:
+    url = ("--url", f"sqlite:///{tmp_path}/new.db")
+    assert document(cli("db", "current", *url, "--json"))["current"] is None
+    result = cli("db", "check", *url, "--json")
+    assert result.exit_code == 1
+    assert msgspec.json.decode(result.stdout)["ok"] is False
+    upgraded = document(cli("db", "upgrade", *url, "--json"))
+    assert upgraded["before"] is None
+    assert document(cli("db", "current", *url, "--json")) == {
+        "current": upgraded["current"],
+        "head": upgraded["current"],
+    }
+    assert document(cli("db", "check", *url, "--json")) == {"ok": True, "error": None}
+    assert "already at" in cli("db", "upgrade", *url).stdout
+
+
+def test_an_upgrade_beside_a_writer_is_refused_with_69(cli, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/new.db"
+    assert cli("db", "upgrade", "--url", url).exit_code == 0
+    with SqlStore(url):
+        assert cli("db", "upgrade", "--url", url).exit_code == 69
+
+
+@pytest.fixture
+def registry(cli, tmp_path: Path) -> str:
+    """A store with three versions of lstm: v1 retired, v2 active, v3 a candidate."""
+    url = f"sqlite:///{tmp_path}/models.db"
+    assert cli("db", "upgrade", "--url", url).exit_code == 0
+    with SqlStore(url) as store:
+        for version, stage in (("v1", "retired"), ("v2", "active"), ("v3", "candidate")):
+            store.register_model("traffic", "lstm", version, "lstm", f"/models/{version}", {"skill": 0.1}, stage)
+        store.register_model("traffic", "naive", "-", "naive", "", {}, "active")
+    return url
+
+
+def stages(cli, url: str) -> dict[str, str]:
+    rows = document(cli("models", "list", "--predictor", "lstm", "--url", url, "--json"))["models"]
+    return {row["version"]: row["stage"] for row in rows}
+
+
+def test_a_promoted_version_serves_and_a_rollback_takes_it_back(cli, registry: str) -> None:
+    url = ("--url", registry, "--json")
+    assert document(cli("models", "promote", "traffic", "lstm", "v3", *url))["was"] == "v2"
+    assert stages(cli, registry) == {"v1": "retired", "v2": "retired", "v3": "active"}
+    assert document(cli("models", "rollback", "traffic", "lstm", *url))["active"] == "v2"
+    assert stages(cli, registry) == {"v1": "retired", "v2": "active", "v3": "retired"}
+    assert document(cli("models", "promote", "traffic", "lstm", "v1", *url))["was"] == "v2"
+    assert document(cli("models", "rollback", "traffic", "lstm", *url))["active"] == "v2"
+
+
+def test_what_cannot_be_promoted_is_told(cli, registry: str) -> None:
+    for words in (("promote", "traffic", "lstm", "v"), ("promote", "traffic", "naive", "-"), ("rollback", "x", "y")):
+        assert cli("models", *words, "--url", registry).exit_code == 1
+    with SqlStore(registry):
+        assert cli("models", "promote", "traffic", "lstm", "v3", "--url", registry).exit_code == 69
+    assert stages(cli, registry)["v2"] == "active"
+
+
+def test_one_version_is_shown(cli, registry: str) -> None:
+    shown = document(cli("models", "show", "traffic", "lstm", "v3", "--url", registry, "--json"))
+    assert (shown["version"], shown["stage"], shown["scores"]) == ("v3", "candidate", {"skill": 0.1})
+    assert "v3" in cli("models", "show", "traffic", "lstm", "v3", "--url", registry).stdout

@@ -1,0 +1,117 @@
+"""Telemetry out of the simulator, the real traces and an operator's own table; into a file and into Kafka."""
+
+import gzip
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.cli.conftest import CONFIG, Cli, document, record
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [msgspec.json.decode(line) for line in raw.splitlines()]
+
+
+def test_the_same_seed_gives_the_same_file(cli: Cli, tmp_path: Path) -> None:
+    one, two, other = (tmp_path / name for name in ("one.jsonl.gz", "two.jsonl.gz", "other.jsonl.gz"))
+    words = ("simulate", "--seconds", 61, "--radio-cells", 3, "--ues", 2, "--to")
+    sent = document(cli(*words, one, "--json"))
+    assert sent["sent"] == len(lines(one)) == 250
+    assert (sent["to"], sent["time_zone"]) == (str(one), "UTC")
+    assert cli(*words, two).exit_code == cli(*words, other, "--seed", 2).exit_code == 0
+    assert one.read_bytes() == two.read_bytes() != other.read_bytes()
+    assert {line["topic"] for line in lines(one)} == {"ran.traffic", "ran.rsrp", "ran.channel-state"}
+
+
+def test_the_simulation_begins_when_asked(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    words = ("simulate", "--seconds", 60, "--radio-cells", 1, "--ues", 0, "--to", path, "--start")
+    assert cli(*words, "2026-03-01T12:00").exit_code == 0
+    assert lines(path)[0]["value"]["event_time_us"] == 1_772_366_400_000_000
+    assert cli(*words, "2026-03-01T13:00+01:00").exit_code == 0
+    assert lines(path)[0]["value"]["event_time_us"] == 1_772_366_400_000_000
+    assert cli(*words, "now").exit_code == 0
+    assert cli(*words, "yesterday").exit_code == 2
+
+
+def test_topics_are_those_of_the_config(cli: Cli, config: Path, tmp_path: Path) -> None:
+    other = tmp_path / "netpredict.toml"
+    other.write_text(config.read_text().replace("ran.traffic", "my.load"))
+    path = tmp_path / "a.jsonl"
+    assert cli("simulate", "--seconds", 60, "--ues", 0, "--radio-cells", 1, "--to", path, "-c", other).exit_code == 0
+    assert {line["topic"] for line in lines(path)} == {"my.load"}
+
+
+def test_a_recorded_file_can_be_replayed(cli: Cli, tmp_path: Path) -> None:
+    path = record(tmp_path / "a.jsonl", 60)
+    assert document(cli("replay", path, "--to", tmp_path / "b.jsonl", "--json"))["sent"] == 243
+    assert (tmp_path / "b.jsonl").read_bytes() == path.read_bytes()
+
+
+def test_a_table_is_replayed_by_its_mapping(cli: Cli, tmp_path: Path) -> None:
+    table, mapping, out = tmp_path / "load.csv", tmp_path / "mapping.toml", tmp_path / "out.jsonl"
+    table.write_text("when,cell,mbps\n2024-03-01 00:00:00,c1,1.5\nrubbish,c1,2\n2024-03-01 00:01:00,c1,-\n")
+    mapping.write_text(
+        'stream = "traffic"\ntime_column = "when"\nradio_cell_column = "cell"\ntime_zone = "Europe/Rome"\n'
+        'time_format = "%Y-%m-%d %H:%M:%S"\nkpis.dl_throughput_kbps = { column = "mbps", unit = "Mbps" }\n'
+    )
+    told = document(cli("replay", table, "--mapping", mapping, "--to", out, "--json"))
+    assert (told["sent"], told["time_zone"], told["repairs"]) == (1, "Europe/Rome", {"unreadable_stamp": 1})
+    (line,) = lines(out)
+    assert line["value"]["dl_throughput_kbps"] == 1500.0
+    assert line["value"]["event_time_us"] == 1_709_247_600_000_000
+    assert cli("replay", table, "--to", out).exit_code == 2
+    mapping.write_text('stream = "traffic"\n')
+    assert cli("replay", table, "--mapping", mapping, "--to", out).exit_code == 1
+    assert cli("replay", table, "--mapping", tmp_path / "none.toml", "--to", out).exit_code == 1
+
+
+def test_what_cannot_be_replayed_is_told(cli: Cli, tmp_path: Path) -> None:
+    result = cli("replay", "no-such-set", "--to", tmp_path / "a.jsonl")
+    assert result.exit_code == 1
+    assert "ucc5g" in result.stderr
+    assert cli("replay", tmp_path / "none.jsonl", "--to", tmp_path / "a.jsonl").exit_code == 1
+    assert cli("replay", record(tmp_path / "b.jsonl", 60), "--to", tmp_path / "no" / "a.jsonl").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "zone", "weeks"),
+    [
+        ("ucc5g", "Europe/Dublin", 0),
+        ("wmnlab", "Asia/Taipei", 0),
+        ("tractor", "UTC", 0),
+        ("nist-prosas", "UTC", 0),
+        ("milan", "Europe/Rome", 620),
+    ],
+)
+def test_a_real_data_set_tells_its_time_zone(
+    cli: Cli, tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, zone: str, weeks: int
+) -> None:
+    monkeypatch.setenv("NETPREDICT_DATA", str(data_folder))
+    told = document(cli("replay", dataset, "--limit-traces", 1, "--to", tmp_path / "a.jsonl.gz", "--json"))
+    assert (told["time_zone"], told["shifted_weeks"], told["traces"]) == (zone, weeks, 1)
+    assert told["sent"] > 0
+
+
+def test_telemetry_reaches_kafka(cli: Cli, tmp_path: Path, broker) -> None:
+    topic = broker.new_topic("cli")
+    text = CONFIG.format(folder=tmp_path).replace("ran.traffic", topic)
+    (tmp_path / "netpredict.toml").write_text(text)
+    words = ("simulate", "--seconds", 600, "--radio-cells", 3, "--ues", 0, "--speed", 0, "--to", "kafka", "--json")
+    told = document(cli(*words, "--bootstrap", broker.bootstrap, "-c", tmp_path / "netpredict.toml"))
+    assert told["sent"] == 30
+    from kafka import KafkaConsumer, TopicPartition
+
+    consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap)
+    place = TopicPartition(topic, 0)
+    assert consumer.end_offsets([place])[place] == 30
+    consumer.close()
+
+
+def test_a_broker_that_is_not_there_is_exit_code_75(cli: Cli) -> None:
+    words = ("simulate", "--seconds", 60, "--radio-cells", 1, "--ues", 0, "--to", "kafka")
+    result = cli(*words, "--bootstrap", "127.0.0.1:9")
+    assert result.exit_code == 75
+    assert "Traceback" not in result.stderr
