@@ -46,6 +46,7 @@ SETTLE_S = 3.0
 POLL_RECORDS_MAX = 10_000
 LOG_FILE = "demo.log"
 INTERRUPTED = 130
+UNITS = {"prb_use_dl_percent": " %", "rsrp_dbm": " dB"}
 
 
 def demo(
@@ -307,12 +308,13 @@ class Summary:
         table = _table("stream", "predictor", "scored", "MAE", "MAE of naive", "skill", "within 10..90 %")
         for row in skill_rows(self.history.skill()):
             active = self.config.streams[row.stream].routes[0].active == row.predictor
+            unit = UNITS.get(row.kpi, "")
             table.add_row(
-                f"{row.stream} {row.kpi}",
+                row.stream,
                 f"{row.predictor}{'' if active else ' (shadow)'}",
                 _n(row.n),
-                f"{row.mae:.3f}",
-                f"{row.naive_mae:.3f}",
+                f"{row.mae:.3f}{unit}",
+                f"{row.naive_mae:.3f}{unit}",
                 f"{row.skill:+.3f}",
                 f"{row.covered:.1%}",
             )

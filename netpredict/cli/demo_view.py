@@ -25,7 +25,11 @@ RATE_OVER_S = 3.0
 STORE_EVERY_S = 1.5
 """Skill and actions are asked of the store this often: each question takes the daemon some time."""
 INTERVAL = "0.1..0.9"
-LEADS_SHOWN = 4
+WIDE = 120
+"""Columns from which on a fourth lead time has room."""
+TALL = 40
+"""Lines from which on tables stand apart."""
+ACTIONS_READ = 12
 GOOD, BAD, DIM, TITLE = "bright_cyan", "orange3", "bright_black", "bold"
 """Told apart by colour-blind people too; a sign or a word always says the same."""
 
@@ -82,6 +86,7 @@ class Snapshot:
     durable: int = 0
     rate: float = 0.0
     lag: int = 0
+    periods_s: Mapping[str, float] = field(default_factory=dict)
     commits: int = 0
     commit_s: float = 0.0
     forecasts: int = 0
@@ -121,7 +126,8 @@ class Watcher:
         if ask_store and now_s - self._asked_s > STORE_EVERY_S:
             self._asked_s = now_s
             self._skill = skill_rows(self._history.skill())
-            self._actions = self._history.firings(limit=40)
+            hooks = self._daemon.config.hooks
+            self._actions = [row for hook in hooks for row in self._history.firings(hook=hook, limit=ACTIONS_READ)]
         return Snapshot(
             daemon.phase,
             now_s - self._started_s,
@@ -132,6 +138,7 @@ class Watcher:
             tally.records,
             rate,
             max(0, self._network.written - read),
+            {name: stream.config.period_s for name, stream in daemon.streams.items()},
             tally.commits,
             tally.commit_seconds / max(1, tally.commits),
             tally.forecasts,
@@ -185,9 +192,11 @@ class LiveView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.height or console.height
-        parts: list[RenderableType] = [self._head(width), self._streams(), self._skill()]
+        parts: list[RenderableType] = [self._head(width), self._streams(), self._skill(4 if width >= WIDE else 3)]
+        if height >= TALL:
+            parts = [part for each in parts for part in (each, Text(""))]
         used = sum(len(console.render_lines(part, options.update(height=None))) for part in parts)
-        room = height - used - 4
+        room = height - used - 3
         if room > 0:
             parts.append(self._actions(room))
         yield Group(*parts)
@@ -212,6 +221,12 @@ class LiveView:
             _pair("series", f"{sum(row[2] for row in seen.streams):,} live"),
             _pair("dead letters", f"{seen.dead}"),
         )
+        applied, skipped = seen.outcomes.get("applied", 0), seen.outcomes.get("skipped", 0)
+        grid.add_row(
+            _pair("actions", f"{seen.firings:,}"),
+            _pair("applied", f"{applied:,}"),
+            _pair("skipped by a guard", f"{skipped:,}"),
+        )
         body = Group(grid, self._lines(width - 4))
         subtitle = Text(f" {seen.phase} · {seen.elapsed_s:.0f} s · Ctrl-C stops ", style=DIM)
         return Panel(
@@ -234,22 +249,25 @@ class LiveView:
             table.add_row(Text(name), Text(active), Text(f"{series:,}"), Text(f"{records:,}"), _sources(sources))
         return table
 
-    def _skill(self) -> Table:
+    def _skill(self, leads: int) -> Table:
         seen = self.seen
-        table = _table("skill against naive", "predictor", "scored", "by lead", "", "", "", "all leads", "in 80 %")
-        for column in range(2, 9):
+        head = ("skill", "predictor", "scored", "by lead time", *[""] * (leads - 1), "all", "in 80 %")
+        table = _table(*head)
+        for column in range(2, len(head)):
             table.columns[column].justify = "right"
         if not seen.skill:
-            table.add_row(Text("waiting for the first truths", style=DIM))
+            table.add_row(Text("no truth yet", style=DIM))
         active = {(row[0], row[1]) for row in seen.streams}
         for row in seen.skill:
-            leads = leads_shown(sorted(row.by_lead))
-            cells = [_skill_text(row.by_lead[lead], f"+{lead} ") for lead in leads]
-            cells += [Text("")] * (LEADS_SHOWN - len(cells))
-            shadow = "" if (row.stream, row.predictor) in active else " (shadow)"
+            cells = [
+                _skill_text(row.by_lead[lead], f"{duration(lead * seen.periods_s[row.stream])} ")
+                for lead in leads_shown(sorted(row.by_lead), leads)
+            ]
+            cells += [Text("")] * (leads - len(cells))
+            shadow = "" if (row.stream, row.predictor) in active else ", shadow"
             table.add_row(
-                Text(f"{row.stream}"),
-                Text(f"{row.predictor}{shadow}"),
+                Text(row.stream),
+                Text.assemble(row.predictor, (shadow, DIM)),
                 Text(short(row.n)),
                 *cells,
                 _skill_text(row.skill),
@@ -258,24 +276,22 @@ class LiveView:
         return table
 
     def _actions(self, room: int) -> Table:
-        seen = self.seen
-        counts = "  ".join(f"{kind} {n:,}" for kind, n in seen.outcomes.items() if n)
-        table = _table("last actions", "hook", "object", "set to", "outcome")
-        table.columns[0].header = Text(f"last of {seen.firings:,}")
-        table.columns[4].header = Text(counts or "outcome")
-        for row in _mixed(seen.actions, room):
+        table = _table("time", "hook", "object", "set to", "outcome")
+        for row in _mixed(self.seen.actions, room):
             table.add_row(
-                Text(utc(row["slot_time_us"])[-8:-3] + "  "),
+                Text(utc(row["slot_time_us"])[-8:-3]),
                 Text(row["hook"]),
-                Text(row["object_id"].split(",")[0], overflow="ellipsis", no_wrap=True),
-                Text(value_text(row["attribute"], row["value"]), overflow="ellipsis", no_wrap=True),
+                Text(row["object_id"].split(",")[0], overflow="ellipsis"),
+                Text(value_text(row["attribute"], row["value"]), overflow="ellipsis"),
                 outcome_text(row),
             )
         return table
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, expand=True, header_style=TITLE, padding=(0, 1), pad_edge=False, show_edge=False)
+    table = Table(
+        box=SIMPLE_HEAD, expand=True, header_style=TITLE, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False
+    )
     for column in columns:
         table.add_column(Text(column), no_wrap=True)
     return table
@@ -298,12 +314,16 @@ def _skill_text(skill: float, before: str = "") -> Text:
     return Text.assemble((before, DIM), (f"{skill:+.2f}", GOOD if skill > 0 else BAD))
 
 
-def leads_shown(leads: Sequence[int]) -> list[int]:
-    """At most ``LEADS_SHOWN`` lead times, the first and the last one among them."""
-    if len(leads) <= LEADS_SHOWN:
+def leads_shown(leads: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of these lead times, the first and the last one among them."""
+    if len(leads) <= most:
         return list(leads)
-    last = LEADS_SHOWN - 1
-    return [leads[round(number * (len(leads) - 1) / last)] for number in range(LEADS_SHOWN)]
+    return [leads[round(number * (len(leads) - 1) / (most - 1))] for number in range(most)]
+
+
+def duration(seconds: float) -> str:
+    """A lead time, short."""
+    return f"{seconds / 60:g}m" if seconds >= 60 and seconds % 60 == 0 else f"{seconds:g}s"
 
 
 def _mixed(actions: Sequence[dict[str, Any]], room: int) -> list[dict[str, Any]]:
@@ -319,7 +339,7 @@ def _mixed(actions: Sequence[dict[str, Any]], room: int) -> list[dict[str, Any]]
 def value_text(attribute: str, value: Mapping[str, Any]) -> str:
     """What an action sets, in few words."""
     if attribute == "rRMPolicyRatio":
-        return f"at least {value['rRMPolicyMinRatio']} % of the PRBs"
+        return f"at least {value['rRMPolicyMinRatio']} % of PRBs"
     if attribute == "servingCell":
         return f"{value['source']} → {value['target']}"
     if attribute == "mcsIndex":
@@ -330,12 +350,12 @@ def value_text(attribute: str, value: Mapping[str, Any]) -> str:
 def outcome_text(row: Mapping[str, Any]) -> Text:
     """What came of an action."""
     if row["mode"] == "shadow":
-        return Text("shadow: only recorded", style=DIM)
+        return Text("recorded (shadow)", style=DIM)
     outcomes = row["outcomes"]
     if not outcomes or outcomes[0]["kind"] is None:
         return Text("under way", style=DIM)
     kind, reason = outcomes[0]["kind"], outcomes[0]["reason"]
-    return Text(f"{kind}: {reason}" if reason else kind, style=GOOD if kind == "applied" else BAD)
+    return Text(f"skipped: {reason}" if kind == "skipped" else kind, style=GOOD if kind == "applied" else BAD)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
