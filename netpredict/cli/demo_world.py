@@ -30,7 +30,7 @@ LAG_MAX_RECORDS = 20_000
 KEPT_MAX_RECORDS = 150_000
 """... or when so many records are not durable yet: the log lives in memory."""
 TRIM_RECORDS = 5_000
-GARBLED_EVERY = 25_000
+GARBLED_EVERY = 24_989
 """Every so many records one arrives cut in half, as on air: it has to end as a dead letter and harm nobody else."""
 INGEST_DELAY_MS = 150
 TOPICS = {"traffic": "ran.traffic", "rsrp": "ran.rsrp", "channel-state": "ran.channel-state"}
