@@ -144,6 +144,7 @@ class Demo:
         self.simulator = demo_world.simulated_network(self.radio_cells, self.seed, start_us)
         past = demo_training.past(self.simulator)
         streams = {stream.name: stream for stream in build_streams(config)}
+        self.say("Training on what the simulated network told before ...")
         shown = TrainingProgress(self.console, self.plain, demo_training.jobs(config))
         with shown:
             trainings = demo_training.train_all(config, streams, past, START_US, shown.step, shown.done)
@@ -227,8 +228,8 @@ class TrainingProgress:
         self._console = console
         self._plain = plain
         self._progress = Progress(
-            TextColumn("training {task.description:<26}", markup=False),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description:<26}", markup=False),
+            BarColumn(bar_width=24, pulse_style="bar.back"),
             TextColumn("{task.fields[state]}", markup=False),
             TimeElapsedColumn(),
             console=console,
@@ -257,7 +258,7 @@ class TrainingProgress:
     def done(self, training: Training) -> None:
         """One training is done."""
         name = (training.stream, training.predictor)
-        text = f"{training.seconds:.1f} s, skill {training.skill:+.3f} on held-out history"
+        text = f"{training.seconds:.1f} s, held-out skill {training.skill:+.3f}"
         if self._plain:
             self._console.print(Text(f"trained {' '.join(name)}: {text}"))
         else:
@@ -300,7 +301,9 @@ class Summary:
                 f"{row['topic']}/{row['partition']}", _n(row["next_offset"]), *(_n(row[c]) for c in counts), good
             )
         covered = sum(row["next_offset"] for row in rows)
-        table.add_row("all", _n(covered), *(_n(sum(row[c] for row in rows)) for c in counts), f"of {network.written:,}")
+        table.add_row(
+            "all", _n(covered), *(_n(sum(row[c] for row in rows)) for c in counts), f"of {network.written:,} written"
+        )
         self._print("Records", table)
 
     def skill(self) -> None:

@@ -105,15 +105,16 @@ def train_all(
     """Train in child processes, ``SIDE_BY_SIDE`` at a time; Ctrl-C ends them. Callbacks come from other threads."""
     cancelled = threading.Event()
 
-    def one(stream: str, predictor: str) -> Training:
-        def step(done: Step) -> None:
-            if cancelled.is_set():
-                raise Cancelled
-            on_step(stream, predictor, done)
-
+    def check() -> None:
         if cancelled.is_set():
             raise Cancelled
-        training = _train(config, streams[stream], predictor, sets[stream], now_us, step)
+
+    def one(stream: str, predictor: str) -> Training:
+        def step(done: Step) -> None:
+            on_step(stream, predictor, done)
+
+        check()
+        training = _train(config, streams[stream], predictor, sets[stream], now_us, step, check)
         on_done(training)
         return training
 
@@ -136,12 +137,13 @@ def _train(
     dataset: TrainingSet,
     now_us: int,
     on_step: Callable[[Step], None],
+    on_wait: Callable[[], None],
 ) -> Training:
     home = models_folder(config, stream.name, predictor)
     bound = config.predictors[predictor]
     job = write_job(home / ".job", dataset, bound.plugin, bound.options, now_us)
     try:
-        result = run_child(job, timeout_s=TIMEOUT_S, nice=0, on_progress=on_step)
+        result = run_child(job, timeout_s=TIMEOUT_S, nice=0, on_progress=on_step, on_wait=on_wait)
         folder = home / result.version
         (job / "artefact").rename(folder)
     finally:

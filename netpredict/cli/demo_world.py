@@ -25,10 +25,10 @@ REPORT_PERIOD_S = 20
 """Period of RSRP and channel state; traffic has the period of its simulator, 60 s."""
 RADIO_CELLS_PER_UE = 10 / 3
 PARTITIONS = 2
-LAG_MAX_RECORDS = 20_000
-"""The simulated network waits when the daemon is so far behind..."""
-KEPT_MAX_RECORDS = 150_000
-"""... or when so many records are not durable yet: the log lives in memory."""
+LAG_MAX_S = 900
+"""The simulated network waits when the daemon has yet to read so much of its time..."""
+KEPT_MAX_S = 2_700
+"""... or when so much is not durable yet: the log lives in memory, and actions expire an hour after their slot."""
 TRIM_RECORDS = 5_000
 GARBLED_EVERY = 24_989
 """Every so many records one arrives cut in half, as on air: it has to end as a dead letter and harm nobody else."""
@@ -138,7 +138,7 @@ def config_text(folder: Path, seed: int) -> str:
         url=_quoted(f"sqlite:///{folder / DATABASE}"),
         seed=seed,
         period_s=REPORT_PERIOD_S,
-        options="{ units = 24, train_epochs = 8, minibatch_size = 32, learning_rate = 0.002 }",
+        options="{ units = 24, train_epochs = 6, minibatch_size = 32, learning_rate = 0.002 }",
     )
 
 
@@ -239,6 +239,8 @@ class Network(threading.Thread):
         self._source = source
         self._clock = clock
         self._span_s = span_s
+        config = simulator.config
+        self._records_per_s = config.radio_cells / config.traffic_period_s + 2 * config.ues / REPORT_PERIOD_S
 
     @property
     def now_us(self) -> int:
@@ -284,7 +286,8 @@ class Network(threading.Thread):
 
     def _wait_for_the_daemon(self) -> None:
         while not self.stopping and (
-            self._behind(self._source.taken) > LAG_MAX_RECORDS or self._behind(self._source.reported) > KEPT_MAX_RECORDS
+            self._behind(self._source.taken) > LAG_MAX_S * self._records_per_s
+            or self._behind(self._source.reported) > KEPT_MAX_S * self._records_per_s
         ):
             time.sleep(0.005)
 
