@@ -40,7 +40,7 @@ START_US = 1_767_765_600_000_000
 """The demo begins on Wednesday 2026-01-07 at 06:00 UTC, when load begins to rise."""
 FRAMES_PER_S = 4
 LINE_EVERY_S = 3.0
-OVERTIME = 1.5
+OVERTIME = 1.2
 """A slow machine sees less of the simulated day, not a longer demo."""
 SETTLE_S = 3.0
 POLL_RECORDS_MAX = 10_000

@@ -26,7 +26,7 @@ HISTORY_S = 2 * 86_400
 """The traffic of the two days before is learned from..."""
 RADIO_HISTORY_S = 5_400
 """... and of RSRP and channel state the last one and a half hours."""
-SERIES_MAX = 256
+SERIES_MAX = 192
 HEARD_RATIO = 0.3
 """A pair of UE and radio cell that was heard for a smaller share of the time teaches little."""
 SIDE_BY_SIDE = 2

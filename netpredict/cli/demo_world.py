@@ -28,7 +28,7 @@ PARTITIONS = 2
 LAG_MAX_S = 900
 """The simulated network waits when the daemon has yet to read so much of its time..."""
 KEPT_MAX_S = 2_700
-"""... or when so much is not durable yet: the log lives in memory, and actions expire an hour after their slot."""
+"""... or when so much is not durable yet: the log lives in memory, and actions expire two hours after their slot."""
 TRIM_RECORDS = 5_000
 GARBLED_EVERY = 24_989
 """Every so many records one arrives cut in half, as on air: it has to end as a dead letter and harm nobody else."""
@@ -110,13 +110,13 @@ plugin = "bandwidth"
 stream = "traffic"
 mode = "auto"
 cooldown_s = 600
-options = {{ step_percent = 20, min_stay_slots = 60, valid_for_s = 3600 }}
+options = {{ step_percent = 20, min_stay_slots = 60, valid_for_s = 7200 }}
 
 [hooks.handover]
 plugin = "handover"
 stream = "rsrp"
 mode = "auto"
-options = {{ lead_steps = 1, a3_offset_db = 6, hysteresis_db = 2, cooldown_slots = 60, valid_for_s = 3600 }}
+options = {{ lead_steps = 1, a3_offset_db = 6, hysteresis_db = 2, cooldown_slots = 60, valid_for_s = 7200 }}
 
 [hooks.mcs]
 plugin = "mcs"

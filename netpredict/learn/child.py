@@ -101,8 +101,8 @@ def run_child(
 ) -> Result:
     """Train in a child and wait. Raises the child's own error, TrainingTimeout, or TrainingFailed when it just died.
 
-    What ``on_progress`` raises cancels the training, and so does ``on_wait``, called several times a second. The process
-    group is gone when this returns, however it returns.
+    What ``on_progress`` raises cancels the training, and so does ``on_wait``, called several times a second. The
+    process group is gone when this returns, however it returns.
     """
     (folder / RESULT).unlink(missing_ok=True)
     command = [sys.executable, "-m", "netpredict.learn.child", str(folder), str(nice)]
