@@ -109,6 +109,7 @@ def forecast_fan(config: Config, history: History) -> Figure | None:
         axes.legend(loc="upper left", ncols=4, frameon=False)
         low, high = axes.get_ylim()
         axes.set_ylim(max(0.0, low), high + 0.18 * (high - low))
+        axes.set_yticks([tick for tick in axes.get_yticks() if max(0.0, low) <= tick <= 100])
     _clock(below)
     below.set_xlabel(f"event time on {times[0]:%Y-%m-%d}, UTC")
     return figure
