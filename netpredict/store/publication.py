@@ -56,7 +56,7 @@ class SqlPublications:
         return [Window(lane, TopicPartition(topic, partition), *rest) for lane, topic, partition, *rest in rows]
 
     def count(self) -> int:
-        """Number of windows that are not published."""
+        """Number of windows that are not published, of all groups."""
         with reader(self._store.path) as connection:
             (count,) = connection.execute("SELECT count(*) FROM publication").fetchone()
         return int(count)
