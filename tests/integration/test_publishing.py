@@ -89,9 +89,13 @@ def test_a_topic_that_is_not_there_and_a_broker_that_is_away_may_be_tried_again(
 ) -> None:
     sink = make_sink(broker.bootstrap, delivery_timeout_s=3.0)
     sink.start()
-    with pytest.raises(SourceUnavailable):
+
+    def send() -> None:
         sink.send_all("not-there", [Message(b"k", b"v", [])])
         sink.flush(20)
+
+    with pytest.raises(SourceUnavailable):
+        send()
     sink.close(1.0)
     (port,) = free_ports(1)
     with pytest.raises(SourceUnavailable, match=str(port)):
