@@ -73,7 +73,7 @@ class KafkaConfig(Section, frozen=True, kw_only=True):
 class StoreConfig(Section, frozen=True, kw_only=True):
     """The SQL store, which is the authority for offsets."""
 
-    url: Annotated[str, Meta(description="SQLAlchemy URL; sqlite:///FILE or postgresql+psycopg://...")] = (
+    url: Annotated[str, Meta(description="SQLAlchemy URL of an SQLite file.")] = (
         "sqlite:///netpredict.db"
     )
     observations: Annotated[bool, Meta(description="Keep observations; training from the store needs them.")] = True

@@ -140,7 +140,7 @@ def test_compose_is_whole() -> None:
 def test_compose_sets_keys_that_the_config_knows() -> None:
     config = load_config(None, compose()["services"]["netpredict"]["environment"])
     assert config.kafka.bootstrap_servers == ["kafka:9092"]
-    assert config.store.url.startswith("postgresql+psycopg://")
+    assert config.store.url == "sqlite:////var/lib/netpredict/netpredict.db"
 
 
 def test_the_image_is_whole_and_runs_without_rights() -> None:

@@ -181,9 +181,12 @@ def replay(config: Path, traces: int) -> list[str]:
 
 @pytest.mark.timeout(600)
 def test_the_store_is_the_same_after_kill_9_and_whatever_the_polls(
-    broker: KafkaBroker, topics: dict[str, str], folder: Path, trained: Path
+    broker: KafkaBroker, folder: Path, trained: Path, data_folder: Path
 ) -> None:
-    """Three daemons over the log of the main job: polls of 5,000; polls of 700; polls of 5,000, killed three times."""
+    """Three daemons over one log: polls of 5,000; polls of 700; polls of 5,000, killed three times."""
+    topics = {name: broker.new_topic(f"short.{name}", PARTITIONS) for name in ("traffic", "rsrp", "channel-state")}
+    config = write_config(folder / "fill.toml", config_of(broker, topics, folder, "http://127.0.0.1:1/"), "shadow")
+    cli(*replay(config, 6), NETPREDICT_DATA=str(data_folder))
     ends = end_offsets(broker, topics)
     dumps = []
     for name, poll, kills in (("whole", 5000, 0), ("small", 700, 0), ("killed", 5000, 3)):
