@@ -7,6 +7,7 @@ default. An unknown key is an error. Names of sections inside ``[streams]``, ``[
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -92,6 +93,21 @@ class HttpConfig(Section, frozen=True, kw_only=True):
     enabled: Annotated[bool, Meta(description="Serve /livez /readyz /metrics.")] = True
 
 
+class PublishConfig(Section, frozen=True, kw_only=True):
+    """Forecasts and actions into Kafka, from the store, at least once and with ids that repeat."""
+
+    enabled: Annotated[bool, Meta(description="Publish what each commit brings.")] = False
+    forecasts_topic: Annotated[str, Meta(min_length=1, description="Topic of the forecasts.")] = "netpredict.forecasts"
+    actions_topic: Annotated[str, Meta(min_length=1, description="Topic of what hooks decided.")] = "netpredict.actions"
+    predictors: Annotated[
+        Literal["active", "all"], Meta(description="Whose forecasts: the active predictor's, or shadows too.")
+    ] = "active"
+    outstanding_bytes_max: Annotated[
+        int,
+        Meta(ge=4_194_304, description="Most bytes not acknowledged by Kafka, and most bytes waiting before them."),
+    ] = 67_108_864
+
+
 class RouteConfig(Section, frozen=True, kw_only=True):
     """Which predictors serve the series of a stream whose key matches ``match`` (first route wins)."""
 
@@ -123,7 +139,7 @@ class StreamConfig(Section, frozen=True, kw_only=True):
     season_s: Annotated[float, Meta(ge=0, description="Length of the season, s; 0 = none.")] = 0.0
     season_buckets: Annotated[int, Meta(ge=0, le=168, description="Bucket means kept per season.")] = 0
     bucket_s: Annotated[
-        float | None, Meta(description="Calibration and scores take effect at ends of buckets this long, s.")
+        Positive | None, Meta(description="Calibration and scores take effect at ends of buckets this long, s.")
     ] = None
     score_series_max: Annotated[
         int, Meta(ge=0, description="Series scored per topic partition; beyond it a hash sample.")
@@ -186,6 +202,7 @@ class Config(Section, frozen=True, kw_only=True):
     store: StoreConfig = StoreConfig()
     http: HttpConfig = HttpConfig()
     learn: LearnConfig = LearnConfig()
+    publish: PublishConfig = PublishConfig()
     streams: dict[Name, StreamConfig] = {}
     predictors: dict[Name, PredictorConfig] = {}
     hooks: dict[Name, HookConfig] = {}
@@ -211,6 +228,7 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
         config = msgspec.convert(raw, Config, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigError(f"config: {error}") from error
+    _check_finite(msgspec.to_builtins(config), "config")
     _check(config)
     return config
 
@@ -232,10 +250,22 @@ def _overridden(raw: dict[str, Any], environment: Mapping[str, str]) -> dict[str
     return raw
 
 
+def _check_finite(value: Any, where: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: must be a finite number, got {value}")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        _check_finite(part, f"{where}.{key}")
+
+
 def _check(config: Config) -> None:
     topics = [stream.topic for stream in config.streams.values()]
     if len(set(topics)) != len(topics):
         raise ConfigError("streams: two streams read the same topic; give each stream a topic of its own")
+    if config.publish.enabled:
+        for name in ("forecasts_topic", "actions_topic"):
+            if (topic := getattr(config.publish, name)) in topics:
+                raise ConfigError(f"publish.{name}: a stream reads the topic {topic!r}; publish to one of its own")
     for name, stream in config.streams.items():
         _check_stream(f"streams.{name}", stream, config)
     for name, hook in config.hooks.items():
@@ -250,6 +280,8 @@ def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
     levels = stream.quantile_levels
     if levels != sorted(set(levels)) or not all(0 < level < 1 for level in levels):
         raise ConfigError(f"{where}.quantile_levels: must rise and lie between 0 and 1, got {levels}")
+    if 0.5 not in levels:
+        raise ConfigError(f"{where}.quantile_levels: must contain 0.5, the point forecast, got {levels}")
     columns = [*stream.kpis, *stream.features]
     if len(set(columns)) != len(columns):
         raise ConfigError(f"{where}: a column stands twice in kpis and features")
@@ -261,7 +293,11 @@ def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
         raise ConfigError(f"{where}.phase_s: must be below period_s")
     if round(stream.period_s * 1_000_000) < 1:
         raise ConfigError(f"{where}.period_s: below one microsecond")
+    if stream.phase_s >= stream.period_s:
+        raise ConfigError(f"{where}.phase_s: must be below period_s, {stream.period_s}")
     for route in stream.routes:
+        if len({route.active, *route.shadows}) != 1 + len(route.shadows):
+            raise ConfigError(f"{where}.routes: a predictor stands twice in the route {route.match!r}")
         for predictor in (route.active, *route.shadows):
             if predictor not in config.predictors:
                 raise ConfigError(f"{where}.routes: no predictor named {predictor!r}")

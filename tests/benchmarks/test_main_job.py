@@ -193,7 +193,7 @@ def durable_rate(config: Config, records: int) -> float:
 
 @pytest.fixture(scope="module")
 def filled(broker):
-    topic = broker.new_topic("bench", PARTITIONS)
+    topic = broker.new_topic("bench", PARTITIONS, {"retention.ms": "-1"})
     records, size = fill(broker.bootstrap, topic, ROUNDS, CELLS)
     print(f"\n{records} records of {size:.0f} bytes on {PARTITIONS} topic partitions, {CELLS} radio cells")
     return broker.bootstrap, topic, records
@@ -231,7 +231,7 @@ def test_latency_from_broker_to_commit(broker, tmp_path_factory):
     """p99 of the time from Kafka's record timestamp to the commit, at 2,000 records/s, commit interval 1 s."""
     from confluent_kafka import Producer
 
-    topic = broker.new_topic("latency", PARTITIONS)
+    topic = broker.new_topic("latency", PARTITIONS, {"retention.ms": "-1"})
     folder = tmp_path_factory.mktemp("latency")
     config = config_of(broker.bootstrap, topic, f"sqlite:///{folder}/l.db", folder, "latency", False)
     config = msgspec.structs.replace(config, kafka=msgspec.structs.replace(config.kafka, fetch_min_bytes=1))
