@@ -477,6 +477,20 @@ def test_a_kpi_that_is_missing_for_long_is_flagged_and_not_scored_meanwhile():
     assert (last[:, 0] == last[:, 0, :1]).all() or (last[:, 0] > 0).all()
 
 
+@pytest.mark.parametrize(("missing", "steps", "first"), [(0, 9, 0), (3, 12, 0), (4, 1, Quality.WARMING)])
+def test_a_short_gap_is_advanced_and_a_long_one_starts_cold(missing, steps, first):
+    minutes = [*range(8), 8 + missing]
+    world = only_traffic([traffic("cell-0", m, 40.0, dl_throughput_kbps=9.0) for m in minutes])
+    pipeline = world.build(MemoryStore())
+    lane, _ = pipeline.assign(T0)
+    pipeline.started(lane, 0)
+    pipeline.step(world._polled(pipeline, 100))
+    commit = pipeline.take_commit()
+    assert pipeline.streams["ran.traffic"].table.column("leaky@v1.steps")[lane.rows["cell-0"]] == steps
+    assert len(qualities(commit)) == 9, "a missing step issues no forecast"
+    assert qualities(commit)[-1] == first
+
+
 def test_forecasts_are_rounded_once_and_inside_the_range_everywhere():
     commit = stepped([traffic("cell-0", m, 99.0 + (m % 2), dl_throughput_kbps=3.0 * (m % 2)) for m in range(30)])
     for part in commit.lanes[0].forecasts:
