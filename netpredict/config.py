@@ -93,6 +93,21 @@ class HttpConfig(Section, frozen=True, kw_only=True):
     enabled: Annotated[bool, Meta(description="Serve /livez /readyz /metrics.")] = True
 
 
+class PublishConfig(Section, frozen=True, kw_only=True):
+    """Forecasts and actions into Kafka, from the store, at least once and with ids that repeat."""
+
+    enabled: Annotated[bool, Meta(description="Publish what each commit brings.")] = False
+    forecasts_topic: Annotated[str, Meta(min_length=1, description="Topic of the forecasts.")] = "netpredict.forecasts"
+    actions_topic: Annotated[str, Meta(min_length=1, description="Topic of what hooks decided.")] = "netpredict.actions"
+    predictors: Annotated[
+        Literal["active", "all"], Meta(description="Whose forecasts: the active predictor's, or shadows too.")
+    ] = "active"
+    outstanding_bytes_max: Annotated[
+        int,
+        Meta(ge=4_194_304, description="Most bytes not acknowledged by Kafka, and most bytes waiting before them."),
+    ] = 67_108_864
+
+
 class RouteConfig(Section, frozen=True, kw_only=True):
     """Which predictors serve the series of a stream whose key matches ``match`` (first route wins)."""
 
@@ -187,6 +202,7 @@ class Config(Section, frozen=True, kw_only=True):
     store: StoreConfig = StoreConfig()
     http: HttpConfig = HttpConfig()
     learn: LearnConfig = LearnConfig()
+    publish: PublishConfig = PublishConfig()
     streams: dict[Name, StreamConfig] = {}
     predictors: dict[Name, PredictorConfig] = {}
     hooks: dict[Name, HookConfig] = {}
@@ -246,6 +262,10 @@ def _check(config: Config) -> None:
     topics = [stream.topic for stream in config.streams.values()]
     if len(set(topics)) != len(topics):
         raise ConfigError("streams: two streams read the same topic; give each stream a topic of its own")
+    if config.publish.enabled:
+        for name in ("forecasts_topic", "actions_topic"):
+            if (topic := getattr(config.publish, name)) in topics:
+                raise ConfigError(f"publish.{name}: a stream reads the topic {topic!r}; publish to one of its own")
     for name, stream in config.streams.items():
         _check_stream(f"streams.{name}", stream, config)
     for name, hook in config.hooks.items():

@@ -250,6 +250,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("lane_id", "from_offset", "reason", name=op.f("pk_gap")),
     )
     op.create_table(
+        "publication",
+        sa.Column("lane_id", Big, autoincrement=False, nullable=False),
+        sa.Column("next_offset", Big, autoincrement=False, nullable=False),
+        sa.Column("from_time_us", Big, nullable=False),
+        sa.Column("until_time_us", Big, nullable=False),
+        sa.ForeignKeyConstraint(["lane_id"], ["topic_progress.lane_id"], name=op.f("fk_publication_lane_id")),
+        sa.PrimaryKeyConstraint("lane_id", "next_offset", name=op.f("pk_publication")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "score",
         sa.Column("lane_id", Big, autoincrement=False, nullable=False),
         sa.Column("bucket", Big, autoincrement=False, nullable=False),
@@ -333,6 +343,7 @@ def downgrade() -> None:
     )
     op.drop_table("outbox")
     op.drop_table("score")
+    op.drop_table("publication")
     op.drop_table("gap")
     op.drop_index("ix_firing_slot_time_us", table_name="firing")
     op.drop_table("firing")

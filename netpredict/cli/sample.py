@@ -24,6 +24,7 @@ from netpredict.config import (
     KafkaConfig,
     LearnConfig,
     PredictorConfig,
+    PublishConfig,
     RouteConfig,
     StoreConfig,
     StreamConfig,
@@ -44,6 +45,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "store": StoreConfig,
     "http": HttpConfig,
     "learn": LearnConfig,
+    "publish": PublishConfig,
 }
 BY_UE = ["ue_id", "radio_cell_id"]
 STREAMS: Mapping[str, Mapping[str, Any]] = {

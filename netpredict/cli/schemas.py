@@ -30,10 +30,11 @@ def message_schemas() -> dict[str, Any]:
     """JSON Schema of each wire message by its name."""
     import msgspec
 
-    from netpredict.ingest.messages import SCHEMAS
+    from netpredict.ingest.messages import PUBLISHED, SCHEMAS
 
     dialect = "https://json-schema.org/draft/2020-12/schema"
-    return {name: {"$schema": dialect, **msgspec.json.schema(message)} for name, message in SCHEMAS.items()}
+    messages = SCHEMAS | PUBLISHED
+    return {name: {"$schema": dialect, **msgspec.json.schema(message)} for name, message in messages.items()}
 
 
 def schema_file(name: str) -> str:

@@ -4,7 +4,12 @@ Every message names its schema as ``netpredict.<stream>/<major>`` or ``netpredic
 A minor version only adds optional fields, so any minor of a known major is read. A field that is absent or
 null was not measured. Units stand in the names; ranges are checked by the firewall, not here. The records are
 keyed by the coarsest field of the series (the UE where there is one, else the radio cell).
+
+``SCHEMAS`` is what netpredict reads, ``PUBLISHED`` what it sends: forecasts and actions, as CloudEvents in binary mode,
+keyed in the same way. They come at least once; a repeated message bears the id (``ce_id``) of the first.
 """
+
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -69,8 +74,66 @@ class ChannelState(Struct, gc=False, omit_defaults=True):
     suspect: bool = False
 
 
+class KpiForecast(Struct, gc=False):
+    """Forecast of one KPI: ``values[lead][level]`` in the KPI's unit, null = none; lead 0 is one period ahead.
+
+    ``source`` is the rung of the ladder that it comes from.
+    """
+
+    source: Literal["model", "seasonal", "naive", "none"]
+    values: list[list[float | None]]
+
+
+class Forecast(Struct, gc=False):
+    """What one predictor version foresaw for one series at ``issued_at_us`` (µs, UTC), which is a slot of its grid.
+
+    ``series`` is the key with its fields joined by |, ``key`` the same by field. The target time of lead i is
+    ``issued_at_us`` + (i + 1) * ``period_us``. ``levels`` are the probabilities of the quantiles. ``quality`` names
+    reservations: warming, not_finite, failed, no_model, input_missing, suspect, approximate.
+    """
+
+    schema: str
+    id: str
+    stream: str
+    series: str
+    key: dict[str, str]
+    predictor: str
+    version: str
+    issued_at_us: int
+    period_us: int
+    horizon_steps: int
+    levels: list[float]
+    quality: list[str]
+    kpis: dict[str, KpiForecast]
+
+
+class Action(Struct, gc=False):
+    """What a hook decided at ``issued_at_us``: set ``attribute`` of ``object_id`` to ``value``, because of ``why``.
+
+    In mode shadow nobody applies it; in mode auto netpredict's own actuators do, unless a guard says no.
+    Past ``expires_at_us`` it must not be applied any more; it is meant to hold until ``effect_until_us``.
+    """
+
+    schema: str
+    id: str
+    hook: str
+    stream: str
+    object_id: str
+    attribute: str
+    value: dict[str, Any]
+    why: dict[str, Any]
+    mode: Literal["shadow", "auto"]
+    issued_at_us: int
+    expires_at_us: int
+    effect_until_us: int
+
+
 SCHEMAS: dict[str, type[Struct]] = {
     "netpredict.traffic/1": Traffic,
     "netpredict.rsrp/1": Rsrp,
     "netpredict.channel-state/1": ChannelState,
 }
+
+FORECAST_SCHEMA = "netpredict.forecast/1"
+ACTION_SCHEMA = "netpredict.action/1"
+PUBLISHED: dict[str, type[Struct]] = {FORECAST_SCHEMA: Forecast, ACTION_SCHEMA: Action}

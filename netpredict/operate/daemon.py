@@ -30,7 +30,9 @@ from netpredict.operate.health import HealthServer, health_app
 from netpredict.operate.logs import configure_logs
 from netpredict.operate.metrics import Metrics
 from netpredict.operate.notify import Notifier, Watchdog
+from netpredict.operate.outlet import SLOWEST_S, ForecastPublisher
 from netpredict.operate.scheduler import RetrainScheduler, ScheduledJob
+from netpredict.operate.sink import Sink
 from netpredict.operate.tally import Tally
 from netpredict.operate.writer import CommitWriter
 from netpredict.pipeline import Pipeline
@@ -38,6 +40,7 @@ from netpredict.plugins import load, options_of
 from netpredict.store import migrate
 from netpredict.store.commit import GapRow
 from netpredict.store.outbox import SqlOutbox
+from netpredict.store.publication import SqlPublications
 from netpredict.store.sql import SqlStore
 from netpredict.stream import Stream
 from netpredict.types import Mode, TopicPartition
@@ -54,6 +57,7 @@ SWITCH_S = 0.001
 DAY_US = 86_400_000_000
 
 MakeSource = Callable[[Config, Callable[[tuple[TopicPartition, ...]], None]], Source]
+MakeSink = Callable[[Config], Sink]
 
 
 @dataclass
@@ -102,6 +106,7 @@ class Daemon:
         clock: Clock | None = None,
         reread: Callable[[], Config] | None = None,
         notifier: Notifier | None = None,
+        make_sink: MakeSink | None = None,
     ) -> None:
         self.config = config
         self.flags = Flags()
@@ -112,7 +117,9 @@ class Daemon:
         self.watchdog = Watchdog(self.notifier, self.clock)
         self.phase = "starting"
         self.http_address: tuple[str, int] | None = None
+        self.publisher: ForecastPublisher | None = None
         self._make_source = make_source
+        self._make_sink = make_sink or kafka_sink
         self._reread = reread
         self._beat_s = self.clock.monotonic_s()
         self._commit = _Timer(config.daemon.commit_interval_s, self._beat_s)
@@ -147,13 +154,14 @@ class Daemon:
     def _start(self, running: ExitStack) -> None:
         self.metrics.build_info(netpredict.__version__)
         self._enter("starting")
-        self.store = SqlStore(self.config.store.url, self.clock)
+        self.store = SqlStore(self.config.store.url, self.clock, publishing=self.config.publish.enabled)
         self.store.start()
         running.callback(self.store.close)
         self._build(self.config)
         self.runner = self._action_runner()
         self.runner.start()
         running.callback(self.runner.stop, 10.0)
+        self._start_publisher(running)
         self.writer = CommitWriter(self.store, self.config.store, self.clock, self._prune)
         self.writer.start()
         running.callback(self.writer.stop, self.config.daemon.drain_s)
@@ -198,6 +206,19 @@ class Daemon:
         }
         return ActionRunner(SqlOutbox(self.store), actuators, self.clock, guards=guards)
 
+    def _start_publisher(self, running: ExitStack) -> None:
+        config = self.config
+        if not config.publish.enabled:
+            return
+        publications = SqlPublications(self.store, config.kafka.group)
+        make_sink = lambda: self._make_sink(config)  # noqa: E731
+        self.publisher = ForecastPublisher(
+            config.publish, config.kafka.group, config.streams, publications, make_sink, self.clock
+        )
+        self.publisher.start()
+        running.callback(self.publisher.stop, config.daemon.drain_s)
+        self.metrics.before_render(lambda: self.metrics.unpublished_windows.set(publications.count()))
+
     def _jobs(self) -> list[ScheduledJob]:
         if not self.config.learn.enabled:
             return []
@@ -209,6 +230,8 @@ class Daemon:
         self.watchdog.register("loop", lambda: self._beat_s, stall_s)
         self.watchdog.register("writer", self.writer.beat, stall_s + self.config.store.retry_max_s)
         self.watchdog.register("runner", lambda: self.runner.beat, stall_s)
+        if self.publisher is not None:
+            self.watchdog.register("publisher", self.publisher.beat, stall_s + SLOWEST_S)
         self.watchdog.register("scheduler", self.scheduler.beat, stall_s)
         self.watchdog.start()
         running.callback(self.watchdog.stop)
@@ -265,6 +288,8 @@ class Daemon:
         if written is None:
             return
         self.tally.committed(written)
+        if self.publisher is not None:
+            self.publisher.offer(written)
         for topic_partition in written.fenced:
             LOG.warning("fenced", topic_partition=str(topic_partition))
             self.pipeline.revoke(topic_partition)
@@ -317,12 +342,18 @@ class Daemon:
     def _do_chores(self, now_s: float, idle: bool) -> None:
         if self._chores.due(now_s):
             self._lag = self.pipeline.lag(self.source.end_offsets())
-            self.tally.update(self.pipeline, self.streams, self._lag, self.runner.stats)
+            self._count()
         if self._models.due(now_s):
             self._follow_models()
         if (idle and self._collect.due(now_s)) or now_s - self._collect.last_s > 10 * COLLECT_S:
             self._collect.last_s = now_s
             gc.collect()
+
+    def _count(self) -> None:
+        self.tally.update(self.pipeline, self.streams, self._lag, self.runner.stats)
+        if self.publisher is not None:
+            topics = self.config.publish
+            self.tally.published(self.publisher.stats, topics.forecasts_topic, topics.actions_topic)
 
     def _follow_models(self) -> None:
         """A version that became active serves from the next record on."""
@@ -352,7 +383,7 @@ class Daemon:
             LOG.error("reload_refused", error=str(error))
             self.notifier.ready("running; the last reload was refused")
             return
-        fixed = ("store", "kafka", "http", "daemon", "learn", "actuators")
+        fixed = ("store", "kafka", "http", "daemon", "learn", "actuators", "publish")
         changed = [name for name in fixed if getattr(config, name) != getattr(self.config, name)]
         topics = {stream.topic for stream in config.streams.values()} != set(self.pipeline.streams)
         if changed or topics:
@@ -363,6 +394,8 @@ class Daemon:
         self._flush()
         owned = list(self.pipeline.lanes)
         self._build(config)
+        if self.publisher is not None:
+            self.publisher.follow(config.streams)
         for topic_partition in owned:
             self._take_over(topic_partition)
         LOG.info("reloaded")
@@ -380,7 +413,7 @@ class Daemon:
     def _drain(self) -> None:
         """Commit what was polled; what cannot be committed in time is read again after the next start."""
         self._flush()
-        self.tally.update(self.pipeline, self.streams, self._lag, self.runner.stats)
+        self._count()
 
     @property
     def acts(self) -> bool:
@@ -393,6 +426,14 @@ def kafka_source(config: Config, on_revoke: Callable[[tuple[TopicPartition, ...]
     from netpredict.ingest.kafka import KafkaSource
 
     return KafkaSource(config.kafka, sorted(stream.topic for stream in config.streams.values()), on_revoke)
+
+
+def kafka_sink(config: Config) -> Sink:
+    """Where forecasts and actions go: the broker that the telemetry comes from."""
+    from netpredict.operate.publisher import publishing_sink
+
+    kafka = config.kafka
+    return publishing_sink(kafka.bootstrap_servers, kafka.client_id, config.publish.outstanding_bytes_max)
 
 
 def run_daemon(config_path: Path | None) -> int:

@@ -77,7 +77,11 @@ class Metrics:
         self.hook_disarmed = gauge("hook_disarmed", "1 while a hook has lost the right to act.", "hook")
         # publish
         self.published = counter("published_total", "Messages sent to Kafka.", "topic")
-        self.publish_failures = counter("publish_failures_total", "Messages that Kafka refused.", "topic")
+        self.publish_failures = counter("publish_failures_total", "Failed turns of the publisher, to be repeated.")
+        self.publish_too_large = counter("publish_too_large_total", "Messages left out: no broker would take them.")
+        self.publish_overflows = counter("publish_overflows_total", "Commits to be read back: the queue was full.")
+        self.publish_queue_windows = gauge("publish_queue_windows", "Shares of commits waiting in memory.")
+        self.unpublished_windows = gauge("unpublished_windows", "Shares of commits that Kafka has not acknowledged.")
         # learn and jobs
         self.job_last_run_timestamp_seconds = gauge("job_last_run_timestamp_seconds", "Start of the last run.", "job")
         self.job_last_duration_seconds = gauge("job_last_duration_seconds", "Time of the last run.", "job")

@@ -73,6 +73,19 @@ class Tally:
         for kind, n in runner.items():
             metrics.outcomes.labels("all", kind, "").inc(self._new(n, "outcomes", kind))
 
+    def published(self, stats: Mapping[str, int], forecasts_topic: str, actions_topic: str) -> None:
+        """Bring the metrics of the publisher up to date."""
+        metrics = self._metrics
+        for kind, topic in (("forecasts", forecasts_topic), ("actions", actions_topic)):
+            metrics.published.labels(topic).inc(self._new(stats[kind], "published", topic))
+        for kind, counter in (
+            ("failures", metrics.publish_failures),
+            ("too_large", metrics.publish_too_large),
+            ("overflows", metrics.publish_overflows),
+        ):
+            counter.inc(self._new(stats[kind], "publish", kind))
+        metrics.publish_queue_windows.set(stats["queued_windows"])
+
     def _new(self, total: int, *name: str) -> int:
         fresh = max(0, total - self._told[name])
         self._told[name] = total

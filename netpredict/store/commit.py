@@ -161,6 +161,13 @@ class LaneCommit:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     gaps: list[GapRow] = field(default_factory=list)
 
+    def window(self) -> tuple[int, int] | None:
+        """First and last slot time of its forecasts and firings, µs; None when there are none."""
+        slot_times = [rows.slot_time_us for rows in self.forecasts if len(rows.slot_time_us)]
+        times = [int(end) for slots in slot_times for end in (slots.min(), slots.max())]
+        times += [firing.slot_time_us for firing, _ in self.firings]
+        return (min(times), max(times)) if times else None
+
 
 @dataclass(slots=True)
 class Commit:

@@ -8,6 +8,11 @@ from netpredict.store.sql import SqlStore
 from netpredict.store.sqlite import reader
 from netpredict.types import Firing, LastApplied, Mode, Outcome, OutcomeKind, PendingFiring
 
+FIRING_COLUMNS = (
+    "f.firing_id, f.hook, f.stream, f.object_id, f.attribute, f.value, f.why, f.mode, f.slot_time_us,"
+    " f.expires_at_us, f.effect_until_us"
+)
+
 
 class SqlOutbox:
     """The stored firings as the action runner sees them; its writes go through the store's one connection."""
@@ -19,7 +24,7 @@ class SqlOutbox:
         """Firings without an outcome of one of their actuators, in the order of commit, ``limit`` per actuator."""
         with reader(self._store.path) as connection:
             rows = connection.execute(_PENDING, (limit,)).fetchall()
-        return [PendingFiring(_firing(row[1:]), row[0]) for row in rows]
+        return [PendingFiring(firing_of(row[1:]), row[0]) for row in rows]
 
     def record(self, firing: Firing, actuator_name: str, outcome: Outcome, at_us: int) -> None:
         """Store what came of the firing at this actuator, durable on return. The first outcome stands."""
@@ -61,15 +66,14 @@ class SqlOutbox:
 
 
 # Actuators are found by hopping through the partial index, so that a long queue of one costs the others nothing.
-_PENDING = """
+_PENDING = f"""
 WITH RECURSIVE waiting(actuator) AS (
   SELECT min(actuator) FROM outbox WHERE kind IS NULL
   UNION ALL
   SELECT (SELECT min(o.actuator) FROM outbox AS o WHERE o.kind IS NULL AND o.actuator > waiting.actuator)
   FROM waiting WHERE waiting.actuator IS NOT NULL
 )
-SELECT o.actuator, f.firing_id, f.hook, f.stream, f.object_id, f.attribute, f.value, f.why, f.mode, f.slot_time_us,
-  f.expires_at_us, f.effect_until_us
+SELECT o.actuator, {FIRING_COLUMNS}
 FROM waiting CROSS JOIN outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
 WHERE o.number IN (
   SELECT number FROM outbox AS first
@@ -79,7 +83,8 @@ ORDER BY o.number
 """
 
 
-def _firing(row: tuple[str, str, str, str, str, str, str, str, int, int, int]) -> Firing:
+def firing_of(row: tuple[str, str, str, str, str, str, str, str, int, int, int]) -> Firing:
+    """The firing of a row of ``FIRING_COLUMNS``."""
     firing_id, hook, stream, object_id, attribute, value, why, mode, slot_time_us, expires_at_us, effect_until_us = row
     return Firing(
         firing_id=firing_id,

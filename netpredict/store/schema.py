@@ -169,6 +169,17 @@ score = sa.Table(
     sqlite_with_rowid=False,
 )
 
+publication = sa.Table(
+    "publication",
+    metadata,
+    _key("lane_id"),
+    _key("next_offset"),  # of the commit whose forecasts and firings Kafka has not acknowledged yet
+    _whole("from_time_us"),  # their slot times, both ends included
+    _whole("until_time_us"),
+    sa.ForeignKeyConstraint(["lane_id"], ["topic_progress.lane_id"]),
+    sqlite_with_rowid=False,
+)
+
 control_journal = sa.Table(
     "control_journal",
     metadata,

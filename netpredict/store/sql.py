@@ -52,10 +52,12 @@ class SqlStore:
     """The SQL authority on SQLite. ``start`` before use; safe to share between threads.
 
     ``damaged`` names the series whose state failed its checksum at the last ``assign``: they start without a state.
+    With ``publishing`` each commit notes what is to be published, and pruning keeps what was not published yet.
     """
 
-    def __init__(self, url: str, clock: Clock | None = None) -> None:
+    def __init__(self, url: str, clock: Clock | None = None, *, publishing: bool = False) -> None:
         self.url = url
+        self.publishing = publishing
         self.path = path_of(url)
         self.writer = Writer(self.path)
         self.damaged: list[tuple[TopicPartition, str]] = []
@@ -92,7 +94,7 @@ class SqlStore:
         4. scores
         5. new and retired series, series states, lane states
         6. control journal
-        7. firings and their outbox, dead letters, gaps
+        7. firings and their outbox, dead letters, gaps, what is to be published
         8. commit
 
         The same Commit may be passed again after any failure. StoreUnavailable: try again; StoreError: never works.
@@ -108,6 +110,8 @@ class SqlStore:
             self._append_journal(connection, lanes)  # 6
             self._insert_firings(connection, lanes)  # 7
             self._insert_dead_letters(connection, lanes)  # 7
+            if self.publishing:
+                _note_windows(connection, lanes)  # 7
         self._layouts |= layouts  # 8: only what is durable may be taken for stored
         return fenced
 
@@ -418,12 +422,19 @@ class SqlStore:
 
     def prune(self, before_us: int, rows: int) -> int:
         """Delete the oldest forecasts and observations before ``before_us``, at most ``rows``; gives how many."""
-        pruned = 0
+        pruned, before_us = 0, self._prunable_until_us(before_us)
         for table, most in (("forecast", rows - rows // 2), ("observation", rows), ("forecast", rows)):
             if most > pruned:
                 with self.writer.transaction() as connection:
                     pruned += _prune(connection, table, before_us, most - pruned)
         return pruned
+
+    def _prunable_until_us(self, before_us: int) -> int:
+        if not self.publishing:
+            return before_us
+        with reader(self.path) as connection:
+            (oldest,) = connection.execute("SELECT min(from_time_us) FROM publication").fetchone()
+        return before_us if oldest is None else min(before_us, int(oldest))
 
 
 def _advance_offsets(
@@ -456,6 +467,16 @@ def _advance_offsets(
 
 def _register(connection: sqlite3.Connection, into: str, row: tuple[Any, ...]) -> None:
     insert_rows(connection, f"INSERT INTO {into}", [[value] for value in row], "ON CONFLICT (layout_id) DO NOTHING")
+
+
+def _note_windows(connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
+    windows = [(lane.lane_id, lane.new_offset, *window) for lane in lanes if (window := lane.window()) is not None]
+    connection.executemany(
+        "INSERT INTO publication(lane_id, next_offset, from_time_us, until_time_us) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET from_time_us = min(from_time_us, excluded.from_time_us),"
+        " until_time_us = max(until_time_us, excluded.until_time_us)",  # a recreated topic counts from 0 again
+        windows,
+    )
 
 
 def _insert_gap(connection: sqlite3.Connection, lane_id: int, from_offset: int, to_offset: int, reason: str) -> None:

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from netpredict.cli import schemas
+from netpredict.ingest.messages import PUBLISHED
 from netpredict.traces.message import SCHEMA_OF
 from netpredict.traces.simulator import Simulator, SimulatorConfig
 from tests.cli.conftest import document
@@ -21,7 +22,7 @@ def test_the_shipped_schemas_are_current() -> None:
 
 
 def test_schemas_are_printed_and_written(cli, tmp_path: Path) -> None:
-    assert set(document(cli("schemas"))) == set(SCHEMA_OF.values())
+    assert set(document(cli("schemas"))) == {*SCHEMA_OF.values(), *PUBLISHED}
     assert cli("schemas", "--output", tmp_path / "new").exit_code == 0
     assert {path.name for path in (tmp_path / "new").iterdir()} == {path.name for path in SHIPPED.iterdir()}
     assert cli("schemas", "--output", "/proc/none").exit_code == 1
