@@ -268,10 +268,13 @@ def test_a_new_version_serves_a_series_once_it_is_warm_and_the_old_one_retires()
 
 @pytest.mark.parametrize("poll", [1, 13])
 @pytest.mark.parametrize("stops", [(), (3,), (7, 5), (1, 2, 3)])
-def test_activation_is_the_same_whatever_dies_around_it(poll, stops):
+@pytest.mark.parametrize("back", [False, True])
+def test_activation_is_the_same_whatever_dies_around_it(poll, stops, back):
     """Also the stored states: they bear the versions that ran when they were touched."""
-    world = only_traffic([*steady(), traffic("cell-9", 2, 50.0)])
-    world.shelf, world.activations = two_versions, {81: ("traffic", "leaky", "v2"), 83: ("traffic", "leaky", "v1")}
+    world = only_traffic([traffic("cell-9", 0, 50.0), *steady()], series_ttl_s=1e7)
+    world.shelf, world.activations = two_versions, {81: ("traffic", "leaky", "v2")}
+    if back:
+        world.activations[83] = ("traffic", "leaky", "v1")
     reference = finished(world)
     world.offsets = {}
     assert_same(with_deaths(world, stops, poll), reference)
@@ -287,6 +290,29 @@ def test_a_roll_back_serves_the_old_version_again():
     assert_same(with_deaths(world, [11, 20, 5], 4), reference)
     state = msgspec.json.decode(reference.lanes[T0]["state"])
     assert [version for version, _ in state["versions"]["leaky"]] == ["v1"]
+
+
+def test_a_version_that_leaves_one_lane_leaves_nothing_there_and_stays_on_the_other():
+    world = only_traffic(steady(8, 12), partitions=2)
+    world.shelf = two_versions
+    pipeline = world.build(MemoryStore())
+    lanes = [pipeline.assign(TopicPartition("ran.traffic", partition))[0] for partition in (0, 1)]
+    for lane in lanes:
+        pipeline.started(lane, 0)
+    stream = pipeline.streams["ran.traffic"]
+    pipeline.step(world._polled(pipeline, 1000))
+    (version,) = stream.versions["leaky"]
+    seen = stream.table.column("leaky@v1.steps")
+    pipeline.activate("traffic", "leaky", "v2")
+    del lanes[0].state.versions["leaky"][1:]
+    stream.rank_versions(lanes[0], "leaky")
+    for lane, runs in zip(lanes, (False, True), strict=True):
+        rows = stream.table.rows_of(lane.index)
+        assert len(rows)
+        assert (version in stream.versions_on(lane)) is runs
+        assert bool(seen[rows].any()) is runs
+        assert bool((version.board.pending.issued[stream.table.scored[rows]] > 0).any()) is runs
+        assert bool(list(version.board.sums(lane.index))) is runs
 
 
 class BrokenShelf(StaticShelf):
@@ -451,6 +477,20 @@ def test_a_kpi_that_is_missing_for_long_is_flagged_and_not_scored_meanwhile():
     assert (last[:, 0] == last[:, 0, :1]).all() or (last[:, 0] > 0).all()
 
 
+@pytest.mark.parametrize(("missing", "steps", "first"), [(0, 9, 0), (3, 12, 0), (4, 1, Quality.WARMING)])
+def test_a_short_gap_is_advanced_and_a_long_one_starts_cold(missing, steps, first):
+    minutes = [*range(8), 8 + missing]
+    world = only_traffic([traffic("cell-0", m, 40.0, dl_throughput_kbps=9.0) for m in minutes])
+    pipeline = world.build(MemoryStore())
+    lane, _ = pipeline.assign(T0)
+    pipeline.started(lane, 0)
+    pipeline.step(world._polled(pipeline, 100))
+    commit = pipeline.take_commit()
+    assert pipeline.streams["ran.traffic"].table.column("leaky@v1.steps")[lane.rows["cell-0"]] == steps
+    assert len(qualities(commit)) == 9, "a missing step issues no forecast"
+    assert qualities(commit)[-1] == first
+
+
 def test_forecasts_are_rounded_once_and_inside_the_range_everywhere():
     commit = stepped([traffic("cell-0", m, 99.0 + (m % 2), dl_throughput_kbps=3.0 * (m % 2)) for m in range(30)])
     for part in commit.lanes[0].forecasts:
@@ -458,6 +498,29 @@ def test_forecasts_are_rounded_once_and_inside_the_range_everywhere():
         assert ticks[:, 0].max() <= 1000
         assert ticks[:, 1].min() >= 0
         assert (np.diff(ticks, axis=-1) >= 0).all()
+
+
+def test_quantiles_are_widened_from_what_the_model_said_and_rounded_after_that():
+    world = only_traffic([traffic("cell-0", m, prb) for m, prb in enumerate((40.0, 43.3, 41.7))], warm_steps=0)
+    world.shelf = lambda streams, _: static_shelf(streams)
+    pipeline = world.build(MemoryStore())
+    stream = pipeline.streams["ran.traffic"]
+    lane, _ = pipeline.assign(T0)
+    pipeline.started(lane, 0)
+    stream.versions["leaky"][0].board.factor[0] = factor = np.float32(1.7)
+    pipeline.step(world._polled(pipeline, 10))
+    stored = np.concatenate([part.ticks for part in pipeline.take_commit().lanes[0].forecasts]).reshape(3, 2, 4, -1)
+
+    model = LeakyMean(stream.features, stream.output, 0.7)
+    hidden = {name: np.zeros((1, *spec.shape), spec.dtype) for name, spec in model.state_spec().items()}
+    middle = stream.levels.index(0.5)
+    for value, ticks in zip((40.0, 43.3, 41.7), stored, strict=True):
+        features = np.full((1, stream.features.width), np.nan, np.float32)
+        features[:, 0] = value
+        outputs, hidden = model.advance(features, hidden)
+        said = outputs["prb_use_dl_percent"][0]
+        centre = said[:, middle : middle + 1]
+        np.testing.assert_array_equal(ticks[0], np.rint((centre + (said - centre) * factor).astype(np.float64) * 10))
 
 
 class Spy:
