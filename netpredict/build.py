@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from netpredict.act.hook import AdaptationHook
 from netpredict.config import Config, StreamConfig
+from netpredict.decide import BoundHook
 from netpredict.errors import ConfigError
 from netpredict.forecast.predictor import Predictor
 from netpredict.ingest.decode import Decoder
 from netpredict.plugins import load, options_of
-from netpredict.stream import BoundHook, Stream
+from netpredict.stream import Stream
 from netpredict.types import FeatureSpec, OutputSpec
 
 
@@ -36,14 +37,21 @@ def build_decoder(name: str, stream: StreamConfig) -> Decoder:
 
 
 def bind_hook(name: str, config: Config, stream_name: str) -> BoundHook:
-    """A hook with its options; it must find the KPIs that it needs in its stream."""
+    """A hook with its options; it must find what it needs in its stream."""
     bound, stream = config.hooks[name], config.streams[stream_name]
     plugin = load("hooks", bound.plugin)
     hook: AdaptationHook = plugin.build(options_of(plugin, bound.options, f"hooks.{name}.options"))
-    missing = [kpi for kpi in hook.kpis_needed() if kpi not in stream.kpis]
-    if missing:
+    if missing := [kpi for kpi in hook.kpis_needed() if kpi not in stream.kpis]:
         raise ConfigError(
             f"hooks.{name} needs forecasts of {', '.join(missing)}; add them to streams.{stream_name}.kpis"
+        )
+    columns = (*stream.kpis, *stream.features)
+    if missing := [column for column in hook.columns_needed() if column not in columns]:
+        raise ConfigError(f"hooks.{name} reads {', '.join(missing)}; add them to streams.{stream_name}.features")
+    if hook.steps_needed() > stream.horizon_steps:
+        raise ConfigError(
+            f"hooks.{name} looks {hook.steps_needed()} steps ahead; streams.{stream_name}.horizon_steps is"
+            f" {stream.horizon_steps}"
         )
     return BoundHook(name, bound, hook, tuple(hook.state_spec()))
 

@@ -7,6 +7,7 @@ default. An unknown key is an error. Names of sections inside ``[streams]``, ``[
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -138,7 +139,7 @@ class StreamConfig(Section, frozen=True, kw_only=True):
     season_s: Annotated[float, Meta(ge=0, description="Length of the season, s; 0 = none.")] = 0.0
     season_buckets: Annotated[int, Meta(ge=0, le=168, description="Bucket means kept per season.")] = 0
     bucket_s: Annotated[
-        float | None, Meta(description="Calibration and scores take effect at ends of buckets this long, s.")
+        Positive | None, Meta(description="Calibration and scores take effect at ends of buckets this long, s.")
     ] = None
     score_series_max: Annotated[
         int, Meta(ge=0, description="Series scored per topic partition; beyond it a hash sample.")
@@ -227,6 +228,7 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
         config = msgspec.convert(raw, Config, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigError(f"config: {error}") from error
+    _check_finite(msgspec.to_builtins(config), "config")
     _check(config)
     return config
 
@@ -246,6 +248,14 @@ def _overridden(raw: dict[str, Any], environment: Mapping[str, str]) -> dict[str
         except msgspec.DecodeError:
             table[path[-1]] = text
     return raw
+
+
+def _check_finite(value: Any, where: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: must be a finite number, got {value}")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        _check_finite(part, f"{where}.{key}")
 
 
 def _check(config: Config) -> None:
@@ -270,6 +280,8 @@ def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
     levels = stream.quantile_levels
     if levels != sorted(set(levels)) or not all(0 < level < 1 for level in levels):
         raise ConfigError(f"{where}.quantile_levels: must rise and lie between 0 and 1, got {levels}")
+    if 0.5 not in levels:
+        raise ConfigError(f"{where}.quantile_levels: must contain 0.5, the point forecast, got {levels}")
     columns = [*stream.kpis, *stream.features]
     if len(set(columns)) != len(columns):
         raise ConfigError(f"{where}: a column stands twice in kpis and features")
@@ -281,7 +293,11 @@ def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
         raise ConfigError(f"{where}.phase_s: must be below period_s")
     if round(stream.period_s * 1_000_000) < 1:
         raise ConfigError(f"{where}.period_s: below one microsecond")
+    if stream.phase_s >= stream.period_s:
+        raise ConfigError(f"{where}.phase_s: must be below period_s, {stream.period_s}")
     for route in stream.routes:
+        if len({route.active, *route.shadows}) != 1 + len(route.shadows):
+            raise ConfigError(f"{where}.routes: a predictor stands twice in the route {route.match!r}")
         for predictor in (route.active, *route.shadows):
             if predictor not in config.predictors:
                 raise ConfigError(f"{where}.routes: no predictor named {predictor!r}")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from netpredict.forecast.score import sampled
-from netpredict.store.commit import COUNTS, GapRow, JournalRow, LaneSnapshot, ScoreRow
+from netpredict.store.commit import COUNTS, GapRow, JournalRow, LaneSnapshot, ScoreRow, StateRows
 from netpredict.types import NO_SLOT, DeadLetter, Firing, TopicPartition
 
 
@@ -18,6 +18,8 @@ class LaneState(msgspec.Struct, kw_only=True):
     """What a lane carries from commit to commit beside its series; JSON in the store.
 
     ``versions`` maps a predictor to its versions that serve here, newest first, each with the slot at which it began.
+    ``grid`` (period and phase in µs, slots of a bucket) and ``forecast`` (KPIs, leads, levels) say what slots, buckets
+    and calibration mean: under another config they are not taken over.
     """
 
     watermark: int = NO_SLOT
@@ -25,13 +27,18 @@ class LaneState(msgspec.Struct, kw_only=True):
     next_number: int = 0
     score_level: int = 0
     config: str = ""
+    grid: tuple[int, int, int] = (0, 0, 0)
+    forecast: str = ""
     versions: dict[str, list[tuple[str, int]]] = {}
     calibration: dict[str, Any] = {}
 
 
 @dataclass(slots=True)
 class Lane:
-    """The lane as this process owns it. ``index`` is dense inside the stream; ``rows`` maps a key to its table row."""
+    """The lane as this process owns it. ``index`` is dense inside the stream; ``rows`` maps a key to its table row.
+
+    ``stored``: the store holds an offset of it. ``refused``: versions that could not be loaded, not tried again.
+    """
 
     index: int
     topic_partition: TopicPartition
@@ -40,11 +47,14 @@ class Lane:
     next_offset: int
     state: LaneState
     committed_offset: int = 0
+    stored: bool = False
+    refused: set[tuple[str, str]] = field(default_factory=set)
     rows: dict[str, int] = field(default_factory=dict)
     scored: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     new_series: list[tuple[int, str, int, bool]] = field(default_factory=list)
     retired_series: list[int] = field(default_factory=list)
+    states: list[StateRows] = field(default_factory=list)
     scores: list[ScoreRow] = field(default_factory=list)
     journal: list[JournalRow] = field(default_factory=list)
     firings: list[tuple[Firing, tuple[str, ...]]] = field(default_factory=list)
@@ -56,7 +66,16 @@ class Lane:
         """The lane of a snapshot that was just read."""
         state = msgspec.json.decode(snapshot.state, type=LaneState) if snapshot.state else LaneState()
         offset = snapshot.next_offset or 0
-        return cls(index, topic_partition, snapshot.lane_id, snapshot.epoch, offset, state, offset)
+        return cls(
+            index,
+            topic_partition,
+            snapshot.lane_id,
+            snapshot.epoch,
+            offset,
+            state,
+            offset,
+            snapshot.next_offset is not None,
+        )
 
     def count(self, outcome: str, n: int) -> None:
         """Add to one of ``COUNTS``."""

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from netpredict.errors import ArtefactError
@@ -113,6 +114,7 @@ class MemoryStore:
         self.series: dict[int, dict[str, Any]] = {}
         self.states: dict[int, tuple[str, int, bytes]] = {}
         self.forecasts: dict[tuple[int, int, int], tuple[bytes, bytes, bytes, int]] = {}
+        self.layouts: dict[tuple[int, int, int], ForecastLayout] = {}
         self.observations: dict[tuple[int, int], tuple[bytes, int, int]] = {}
         self.scores: dict[tuple[Any, ...], ScoreRow] = {}
         self.firings: dict[str, Any] = {}
@@ -135,7 +137,7 @@ class MemoryStore:
             layout, slot, blob = self.states.get(series_id, (None, NO_SLOT, None))
             series.append((series_id, row["key"], slot, row["scored"], layout, blob))
         scores = [score for key, score in self.scores.items() if key[0] == topic_partition]
-        newest = max((score.bucket for score in scores), default=0)
+        newest = msgspec.json.decode(lane["state"]).get("bucket") if lane["state"] else None
         return LaneSnapshot(
             lane["id"],
             lane["epoch"],
@@ -151,7 +153,10 @@ class MemoryStore:
     def pending_forecasts(self, lane_id: int, model_id: int, layout: ForecastLayout) -> PendingForecasts:
         """See ``Store``."""
         found = []
-        for (_, series_id, model), (ticks, observed, sources, slot) in self.forecasts.items():
+        for place, (ticks, observed, sources, slot) in self.forecasts.items():
+            _, series_id, model = place
+            if self.layouts[place] != layout:
+                continue
             series = self.series.get(series_id)
             wanted = model == model_id and series is not None and series["lane"] == lane_id and series["scored"]
             if wanted and series_id in self.states and slot > self.states[series_id][1] - layout.horizon_steps:
@@ -188,6 +193,7 @@ class MemoryStore:
         for rows in part.forecasts:
             for row, series_id in enumerate(rows.series_id.tolist()):
                 time_us = int(rows.slot_time_us[row])
+                self.layouts[time_us, series_id, rows.model_id] = rows.layout
                 self.forecasts[time_us, series_id, rows.model_id] = (
                     rows.ticks[row].tobytes(),
                     rows.observed[row].tobytes(),
@@ -219,6 +225,10 @@ class MemoryStore:
         key_of = {series_id: (row["lane"], row["key"]) for series_id, row in self.series.items()}
         return {
             "progress": {tp: (lane["next"], lane["counts"], lane["state"]) for tp, lane in self.lanes.items()},
+            "series": sorted(
+                (row["lane"], row["key"], series_id, row["scored"], "retired" in row)
+                for series_id, row in self.series.items()
+            ),
             "states": {key_of[series]: state for series, state in self.states.items()},
             "forecasts": {(k[0], key_of.get(k[1]), k[2]): row for k, row in self.forecasts.items()},
             "observations": {(k[0], key_of.get(k[1])): row for k, row in self.observations.items()},
@@ -226,6 +236,7 @@ class MemoryStore:
             "firings": self.firings,
             "dead_letters": self.dead_letters,
             "journal": self.journal,
+            "gaps": self.gaps,
         }
 
 

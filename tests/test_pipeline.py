@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 
 import msgspec
 import numpy as np
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 
 from netpredict.build import build_decoder
 from netpredict.config import parse_config
+from netpredict.decide import BoundHook
 from netpredict.ingest.messages import Traffic
 from netpredict.ingest.source import MemoryLog, MemorySource
 from netpredict.pipeline import Pipeline
-from netpredict.stream import BoundHook, Stream
+from netpredict.stream import Stream
 from netpredict.testing import LeakyMean, MemoryStore, StaticShelf
 from netpredict.types import DueAction, Quality, Source, StateArray, TopicPartition
 
@@ -50,6 +52,12 @@ class CountingHook:
 
     def kpis_needed(self):
         return ["prb_use_dl_percent"]
+
+    def columns_needed(self):
+        return []
+
+    def steps_needed(self):
+        return 1
 
     def state_spec(self):
         return {"seen": StateArray((), "int32")}
@@ -230,6 +238,12 @@ def test_on_a_ramp_naive_errs_by_exactly_the_lead():
     store = run(write_log([record("cell-0", minute, float(minute)) for minute in range(60)], 1), 9)
     for score in store.scores.values():
         assert score.naive_abs_ticks == score.n * score.lead_steps * 10
+    scored = Counter()
+    for score in store.scores.values():
+        scored[score.lead_steps] += score.n
+    assert scored == {lead: 60 - lead for lead in range(1, 5)}, (
+        "scored before the truth is known to the model, all leads"
+    )
 
 
 def test_a_cold_series_is_served_by_the_ladder_and_says_so():

@@ -16,7 +16,8 @@ class AdaptationHook(Protocol):
     """A pure function of forecasts, observations and its own state; sees the active predictor only.
 
     State is one row per series (the rows of a report are separate series that stand together in the batch).
-    ``decide`` must answer the same for a series whatever other reports share the batch, and never reads a clock.
+    ``decide`` must answer the same for a series whatever other reports share the batch, and never reads a clock. Its
+    arrays are read-only. A report for which it raises fires nothing and keeps its state.
     """
 
     api_version: int
@@ -27,6 +28,14 @@ class AdaptationHook(Protocol):
 
     def kpis_needed(self) -> Sequence[str]:
         """Forecast KPIs without which the hook cannot decide; checked against the stream when the config is read."""
+        ...
+
+    def columns_needed(self) -> Sequence[str]:
+        """Observed columns that it reads; checked against the stream's KPIs and features when the config is read."""
+        ...
+
+    def steps_needed(self) -> int:
+        """The farthest lead that it reads, steps; checked against the stream's horizon when the config is read."""
         ...
 
     def state_spec(self) -> Mapping[str, StateArray]:

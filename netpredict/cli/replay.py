@@ -27,6 +27,12 @@ def replay(
         typer.Option("--mapping", help="TOML file that says what the columns of a CSV or Parquet file are."),
     ] = None,
     limit_traces: Annotated[int | None, typer.Option("--limit-traces", min=1, help="Only the first traces.")] = None,
+    overlay: Annotated[
+        bool,
+        typer.Option(
+            "--overlay", help="Let all traces begin when the first does, as if they had been measured at once."
+        ),
+    ] = False,
     speed: Speed = None,
     bootstrap: Bootstrap = None,
     config: ConfigPath = None,
@@ -38,7 +44,7 @@ def replay(
     traces, which is told at the end. Milan, of 2013, is moved by 620 weeks: the daemon refuses stamps before 2015, and
     hours and weekdays stay.
     """
-    telemetry = of_source(dataset, mapping, limit_traces)
+    telemetry = of_source(dataset, mapping, limit_traces, overlay)
     read = read_config(config)
     sent = send(telemetry, open_sink(to, read, bootstrap), topics_of(read), pace(speed, to))
     if as_json:
@@ -47,12 +53,12 @@ def replay(
         tell(telemetry, sent, to)
 
 
-def of_source(source: str, mapping: Path | None, limit_traces: int | None) -> Telemetry:
+def of_source(source: str, mapping: Path | None, limit_traces: int | None, overlay: bool = False) -> Telemetry:
     """A data set by name, a table with its mapping, or a recorded file."""
     if mapping is not None:
-        return of_table(Path(source), mapping, limit_traces)
+        return of_table(Path(source), mapping, limit_traces, overlay)
     if source.endswith((".jsonl", ".jsonl.gz")):
         return recorded(Path(source))
     if Path(source).suffix in (".csv", ".gz", ".parquet", ".tsv"):
         raise typer.BadParameter(f"{source} is a table: say what its columns are with --mapping", param_hint="DATASET")
-    return of_dataset(source, limit_traces)
+    return of_dataset(source, limit_traces, overlay)

@@ -73,7 +73,15 @@ def recorded(path: Path) -> Telemetry:
     return Telemetry(path.name, FileReader(path))
 
 
-def of_dataset(name: str, limit_traces: int | None = None) -> Telemetry:
+def side_by_side(traces: Iterable[Trace]) -> Iterator[Trace]:
+    """All traces moved to the start of the first, as if they had been measured at once."""
+    start_us: int | None = None
+    for trace in traces:
+        start_us = trace.start_us if start_us is None else start_us
+        yield trace.starting_at(start_us)
+
+
+def of_dataset(name: str, limit_traces: int | None = None, overlay: bool = False) -> Telemetry:
     """A public data set by name."""
     from netpredict.traces.datasets import DATASETS
     from netpredict.traces.message import merge
@@ -84,11 +92,13 @@ def of_dataset(name: str, limit_traces: int | None = None) -> Telemetry:
     weeks = MILAN_WEEKS if name == "milan" else 0
     telemetry = Telemetry(name, (), getattr(dataset.reader, "TIME_ZONE", "UTC"), weeks)
     traces = telemetry.watch(dataset.read(limit_traces=limit_traces))
+    if overlay:
+        traces = side_by_side(traces)
     telemetry.messages = merge(dataset.messages(trace.shifted(weeks) if weeks else trace) for trace in traces)
     return telemetry
 
 
-def of_table(path: Path, mapping_file: Path, limit_traces: int | None = None) -> Telemetry:
+def of_table(path: Path, mapping_file: Path, limit_traces: int | None = None, overlay: bool = False) -> Telemetry:
     """An operator's own CSV or Parquet file."""
     from itertools import islice
 
@@ -98,6 +108,8 @@ def of_table(path: Path, mapping_file: Path, limit_traces: int | None = None) ->
     mapping = _mapping(mapping_file)
     telemetry = Telemetry(path.name, (), mapping.time_zone)
     traces = telemetry.watch(islice(read_table(path, mapping), limit_traces))
+    if overlay:
+        traces = side_by_side(traces)
     telemetry.messages = merge(table_messages(trace, mapping.stream) for trace in traces)
     return telemetry
 

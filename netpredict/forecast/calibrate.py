@@ -69,7 +69,10 @@ class Rounding:
         np.clip(ticks, self._low.reshape(shape), self._high.reshape(shape), out=ticks)
         if missing.any():
             ticks[missing] = MISSING_TICKS
-        return np.maximum.accumulate(ticks.astype(np.int32), axis=-1)
+        whole = ticks.astype(np.int32)
+        if (whole[..., 1:] < whole[..., :-1]).any():
+            whole.sort(axis=-1)
+        return whole
 
     def values(self, ticks: Int32Array) -> FloatArray:
         """Ticks (n, k, horizon, levels) back to float32, MISSING_TICKS to NaN: what hooks and users see."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,20 @@ FREE = -1
 """Lane of a row that holds no series."""
 
 
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Which named columns make up the stored state of a series; ``layout`` is JSON text that says how to read it."""
+
+    dtype: np.dtype[np.void]
+    layout: str
+
+
 class SeriesTable:
     """Dense rows of the series of one stream, over all its lanes.
 
     Fixed columns: ``lane`` int32, ``series_id``, ``last_slot`` int64, ``route`` int16, ``scored`` int32 (row in the
-    pending rings, -1 = not scored), ``touched`` and ``in_flight`` bool (has rows in the poll at hand). Named columns
-    hold hidden states and hook states; they are what a
-    commit packs, so a column is added before the first series that needs it and dropped when nobody does.
+    pending rings, -1 = not scored), ``touched`` bool (its state is not packed yet). Named columns hold hidden states
+    and hook states; a lane packs those that run on it.
     """
 
     def __init__(self, capacity: int = 1024) -> None:
@@ -33,10 +41,8 @@ class SeriesTable:
         self.route = np.zeros(capacity, np.int16)
         self.scored = np.full(capacity, -1, np.int32)
         self.touched = np.zeros(capacity, bool)
-        self.in_flight = np.zeros(capacity, bool)
         self._columns: dict[str, AnyArray] = {}
         self._specs: dict[str, StateArray] = {}
-        self._packed: np.dtype[np.void] = np.dtype([])
 
     def __len__(self) -> int:
         return self.capacity - len(self._free)
@@ -47,19 +53,18 @@ class SeriesTable:
             if name not in self._columns:
                 self._specs[name] = spec
                 self._columns[name] = np.full((self.capacity, *spec.shape), spec.fill, spec.dtype)
-        self._repack()
 
     def drop_columns(self, names: Iterable[str]) -> None:
         """Forget named columns."""
         for name in names:
             self._columns.pop(name, None)
             self._specs.pop(name, None)
-        self._repack()
 
-    def _repack(self) -> None:
-        fields = [(name, spec.dtype, spec.shape) for name, spec in sorted(self._specs.items())]
-        self._packed = np.dtype(fields)
-        self.layout = json.dumps([[name, dtype, list(shape)] for name, dtype, shape in fields])
+    def packing(self, names: Iterable[str]) -> Packing:
+        """How these named columns are packed."""
+        fields = [(name, self._specs[name].dtype, self._specs[name].shape) for name in sorted(names)]
+        layout = json.dumps([[name, dtype, list(shape)] for name, dtype, shape in fields])
+        return Packing(np.dtype(fields), layout)
 
     def column(self, name: str) -> AnyArray:
         """The whole array of a named column (capacity, …); written through."""
@@ -79,6 +84,8 @@ class SeriesTable:
         """Give rows back, reset to what a fresh row holds."""
         self.reset(rows)
         self.lane[rows] = FREE
+        self.series_id[rows] = 0
+        self.route[rows] = 0
         self.last_slot[rows] = NO_SLOT
         self.scored[rows] = -1
         self.touched[rows] = False
@@ -86,10 +93,10 @@ class SeriesTable:
             self.keys[row] = ""
             self._free.append(row)
 
-    def reset(self, rows: AnyArray) -> None:
-        """Set the named columns of these rows to their first values: a cold start."""
-        for name, column in self._columns.items():
-            column[rows] = self._specs[name].fill
+    def reset(self, rows: AnyArray, names: Iterable[str] | None = None) -> None:
+        """Set named columns (all when None) of these rows to their first values: a cold start."""
+        for name in self._columns if names is None else names:
+            self._columns[name][rows] = self._specs[name].fill
 
     def _grow(self) -> None:
         old, self.capacity = self.capacity, self.capacity * 2
@@ -102,7 +109,6 @@ class SeriesTable:
             ("route", 0),
             ("scored", -1),
             ("touched", False),
-            ("in_flight", False),
         ):
             setattr(self, name, _doubled(getattr(self, name), fill))
         for name, column in self._columns.items():
@@ -121,12 +127,12 @@ class SeriesTable:
         """Rows that hold a series of this lane."""
         return np.flatnonzero(self.lane == lane)
 
-    def pack(self, rows: AnyArray) -> npt.NDArray[np.uint8]:
-        """The named columns of these rows as bytes, uint8 (n, itemsize), by ``layout``."""
-        packed = np.empty(len(rows), self._packed)
-        for name in self._specs:
+    def pack(self, rows: AnyArray, packing: Packing) -> npt.NDArray[np.uint8]:
+        """Named columns of these rows as bytes, uint8 (n, itemsize)."""
+        packed = np.empty(len(rows), packing.dtype)
+        for name in packing.dtype.names or ():
             packed[name] = self._columns[name][rows]
-        return packed.view(np.uint8).reshape(len(rows), self._packed.itemsize)
+        return np.frombuffer(packed.tobytes(), np.uint8).reshape(len(rows), packing.dtype.itemsize)
 
     def unpack(self, layout: str, rows: AnyArray, blob: bytes) -> None:
         """Take packed rows; columns that this table does not have are left out, new ones keep their first value."""

@@ -44,17 +44,24 @@ def align(series: Int32Array, slot: IntArray, record: Int32Array, last_slot: Int
     ``stale`` (n,) marks rows that are late whatever their series says: too far behind the whole topic partition.
     """
     n = len(series)
-    order = np.argsort(series, kind="stable")
-    first = np.ones(n, bool)
-    sorted_series = series[order]
-    first[1:] = sorted_series[1:] != sorted_series[:-1]
-    previous = np.empty(n, np.int64)
-    counted = np.where(stale, slot.min() - 1, slot) if stale.any() else slot
-    previous[order] = _newest_before(counted[order], first, last_slot[order])
-    accepted = (slot > previous) & ~stale
-    duplicate = (slot == previous) & ~stale
+    previous = last_slot.copy()
+    accepted, duplicate = np.zeros(n, bool), np.zeros(n, bool)
+    fresh = np.flatnonzero(~stale) if stale.any() else slice(None)
+    known = _previous(series[fresh], slot[fresh], last_slot[fresh])
+    previous[fresh] = known
+    accepted[fresh], duplicate[fresh] = slot[fresh] > known, slot[fresh] == known
     rounds = _rounds(series, record, accepted)
     return Aligned(accepted, duplicate, ~(accepted | duplicate), previous, rounds)
+
+
+def _previous(series: Int32Array, slot: IntArray, last_slot: IntArray) -> IntArray:
+    """The newest slot that the series of each row had before it."""
+    order = np.argsort(series, kind="stable")
+    first = np.ones(len(series), bool)
+    first[1:] = series[order][1:] != series[order][:-1]
+    previous = np.empty(len(series), np.int64)
+    previous[order] = _newest_before(slot[order], first, last_slot[order])
+    return previous
 
 
 def _newest_before(slot: IntArray, first: BoolArray, last_slot: IntArray) -> IntArray:

@@ -15,6 +15,9 @@ from netpredict.types import BoolArray, IntArray
 EARLIEST_US = 1_420_070_400_000_000
 """2015-01-01: an earlier stamp is no time in µs (trap 1 of the radio reference: ms or truncated numbers)."""
 
+LATEST_US = 4_102_444_800_000_000
+"""2100-01-01: a later stamp is no time in µs (ns, or rubbish), whatever the ingest time says."""
+
 MAX_FIELD_CHARACTERS = 256
 
 
@@ -51,7 +54,7 @@ class Firewall:
             repaired = {name: int(n) for name, n in zip(self._columns, counts, strict=True) if n}
         times = decoded.event_time_us
         refused: dict[str, BoolArray] = {
-            "time_unit": times < EARLIEST_US,
+            "time_unit": (times < EARLIEST_US) | (times > LATEST_US),
             "future": times > ingest_time_us + self._max_future_us,
             "no_value": np.asarray(np.isnan(values[:, self._kpis]).all(axis=1), bool),
         }

@@ -176,6 +176,7 @@ class MemorySource:
         self._changes = AssignmentChange(assigned=tuple(self._mine))
         self._turn = 0
         self._paused = False
+        self._gaps: list[Gap] = []
 
     def start(self) -> None:
         """Nothing to connect to."""
@@ -189,6 +190,8 @@ class MemorySource:
             position = self._positions.get(topic_partition)
             if room <= 0 or position is None:
                 continue
+            if position < (first := self.log.first(topic_partition)):
+                self._gaps.append(Gap(topic_partition, position, first, "offset_out_of_range"))
             records = self.log.read(topic_partition, position, room)
             if records:
                 room -= len(records)
@@ -229,8 +232,9 @@ class MemorySource:
         return ""
 
     def gaps(self) -> list[Gap]:
-        """None: the log in this process is whole."""
-        return []
+        """What was trimmed before it was read."""
+        gaps, self._gaps = self._gaps, []
+        return gaps
 
     def end_offsets(self) -> Mapping[TopicPartition, int]:
         """End of each topic partition."""

@@ -28,6 +28,7 @@ JOB, DATASET, RESULT, ARTEFACT, LOG = "job.json", "dataset.npz", "result.json", 
 _LINE_MAX_BYTES = 64 << 10
 _LOG_TAIL_BYTES = 2000
 _TERMINATE_S = 2.0
+_WAIT_S = 0.25
 _PASSED_ON = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 
 
@@ -96,10 +97,12 @@ def run_child(
     nice: int = 10,
     threads: int = 1,
     on_progress: Callable[[Step], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
 ) -> Result:
     """Train in a child and wait. Raises the child's own error, TrainingTimeout, or TrainingFailed when it just died.
 
-    What ``on_progress`` raises cancels the training. The process group is gone when this returns, however it returns.
+    What ``on_progress`` raises cancels the training, and so does ``on_wait``, called several times a second. The
+    process group is gone when this returns, however it returns.
     """
     (folder / RESULT).unlink(missing_ok=True)
     command = [sys.executable, "-m", "netpredict.learn.child", str(folder), str(nice)]
@@ -114,7 +117,7 @@ def run_child(
         )
     deadline_s = time.monotonic() + timeout_s
     try:
-        for line in _lines(process, deadline_s):
+        for line in _lines(process, deadline_s, on_wait or (lambda: None)):
             if on_progress is not None and (step := _step_of(line)) is not None:
                 on_progress(step)
         process.wait(timeout=max(0.0, deadline_s - time.monotonic()))
@@ -133,16 +136,19 @@ def _environment(threads: int) -> dict[str, str]:
     return {**passed, **flags, **dict.fromkeys(names, str(threads)), "MPLBACKEND": "agg", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def _lines(process: subprocess.Popen[bytes], deadline_s: float) -> Iterator[bytes]:
+def _lines(process: subprocess.Popen[bytes], deadline_s: float, on_wait: Callable[[], None]) -> Iterator[bytes]:
     """Lines of the child's stdout until it closes it; TimeoutError at the deadline."""
     assert process.stdout is not None
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         while True:
+            on_wait()
             left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or not selector.select(left_s):
+            if left_s <= 0:
                 raise TimeoutError
+            if not selector.select(min(left_s, _WAIT_S)):
+                continue
             chunk = os.read(process.stdout.fileno(), 4096)
             if not chunk:
                 return

@@ -94,8 +94,8 @@ class KafkaSink:
         size = sum(RECORD_BYTES + len(message.value) for message in messages)
         while self._answers and self._unanswered_bytes + size > self._in_flight_bytes_max:
             self._await_oldest()
-        answers: list[Any] = []
         send = self._producer.send
+        answers: list[Any] = []
         self._answers.append((size, answers))
         self._unanswered_bytes += size
         for message in messages:

@@ -191,7 +191,7 @@ class LaneSnapshot:
     state: str  # JSON text, "" when new
     series: Sequence[tuple[int, str, int, bool, str | None, bytes | None]]
     journal: Sequence[JournalRow]
-    bucket_scores: Sequence[ScoreRow]  # of the newest bucket, i.e. the sums in progress
+    bucket_scores: Sequence[ScoreRow]  # of the bucket that ``state`` names, i.e. the sums in progress
 
 
 @dataclass(slots=True)

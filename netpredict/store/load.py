@@ -83,13 +83,14 @@ def journal(connection: sqlite3.Connection, lane_id: int) -> list[JournalRow]:
     return [JournalRow(offset, kind, msgspec.json.decode(payload)) for offset, kind, payload in rows]
 
 
-def newest_scores(connection: sqlite3.Connection, lane_id: int) -> list[ScoreRow]:
-    """The sums in progress: those of the newest bucket."""
+def scores_in_progress(connection: sqlite3.Connection, lane_id: int, state: str) -> list[ScoreRow]:
+    """Sums of the bucket that the lane's state names; under another ``bucket_s`` it need not be the highest."""
+    bucket = msgspec.json.decode(state).get("bucket") if state else None
     rows = connection.execute(
         "SELECT model_id, source, kpi, lead_steps, bucket, n, abs_ticks, square_ticks, naive_abs_ticks, below, pinball"
-        " FROM score WHERE lane_id = ?1 AND bucket = (SELECT max(bucket) FROM score WHERE lane_id = ?1)"
+        " FROM score WHERE lane_id = ?1 AND bucket = coalesce(?2, (SELECT max(bucket) FROM score WHERE lane_id = ?1))"
         " ORDER BY model_id, source, kpi, lead_steps",
-        (lane_id,),
+        (lane_id, bucket),
     )
     return [
         ScoreRow(*(*plain, int(squares), naive, _whole_numbers(below), _whole_numbers(pinball)))

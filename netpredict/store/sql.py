@@ -335,7 +335,7 @@ class SqlStore:
                 state=state,
                 series=self._live_series(connection, lane_id, topic_partition),
                 journal=load.journal(connection, lane_id),
-                bucket_scores=load.newest_scores(connection, lane_id),
+                bucket_scores=load.scores_in_progress(connection, lane_id, state),
             )
 
     def _live_series(

@@ -45,6 +45,16 @@ class Trace:
         later = self.frame.assign(event_time_us=self.frame["event_time_us"] + weeks * WEEK_US)
         return replace(self, frame=later)
 
+    def starting_at(self, time_us: int) -> "Trace":
+        """The same trace, moved so that it begins at ``time_us``: hours and weekdays do not stay."""
+        later = self.frame.assign(event_time_us=self.frame["event_time_us"] + time_us - self.start_us)
+        return replace(self, frame=later)
+
+    @property
+    def start_us(self) -> int:
+        """Event time of its first row, µs since the epoch, UTC."""
+        return int(self.frame["event_time_us"].iloc[0])
+
     def _steps_us(self) -> np.ndarray:
         return np.diff(self.frame["event_time_us"].to_numpy())
 

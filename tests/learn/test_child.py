@@ -116,3 +116,18 @@ def test_progress_can_cancel_and_secrets_are_not_passed_on(job, tmp_path, monkey
         run_child(job, timeout_s=10, on_progress=cancel)
     assert "secret" not in (job / "seen").read_text()
     assert os.environ["NETPREDICT_DB_PASSWORD"] == "secret"
+
+
+def test_a_silent_training_can_be_cancelled(job, tmp_path, monkeypatch):
+    impostor(monkeypatch, tmp_path, "time.sleep(600)")
+    asked = []
+
+    def cancel():
+        asked.append(time.monotonic())
+        if len(asked) > 2:
+            raise ConfigError("cancelled")
+
+    started_s = time.monotonic()
+    with pytest.raises(ConfigError, match="cancelled"):
+        run_child(job, timeout_s=60, on_wait=cancel)
+    assert time.monotonic() - started_s < 10

@@ -17,6 +17,8 @@ from netpredict.ingest.messages import SCHEMAS
 from netpredict.plugins import Plugin
 from netpredict.types import FloatArray, Int32Array, LogRecord, Quality
 
+IDENTITIES = ("ue_id", "radio_cell_id")
+
 
 class JsonOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the json decoder."""
@@ -40,12 +42,18 @@ class JsonDecoder:
         self._message: Any = SCHEMAS[name]
         self._reports = schema == "rsrp"
         fields = set(self._message.__struct_fields__) | ({"serving", "approximate"} if self._reports else set())
-        for column in (*series_by, *columns):
+        for field in series_by:
+            if field not in IDENTITIES or field not in fields or list(series_by).count(field) > 1:
+                known = ", ".join(name for name in IDENTITIES if name in fields)
+                raise ConfigError(f"series_by names {field!r}; a series of schema {schema!r} is named by {known}, once")
+        if self._reports and "radio_cell_id" not in series_by:
+            raise ConfigError(f"series_by of schema {schema!r} needs radio_cell_id: by it the rows of a report differ")
+        for column in columns:
             if column not in fields:
                 raise ConfigError(f"schema {schema!r} has no field {column!r}; it has {', '.join(sorted(fields))}")
         self._options = options
         self._accepted = {name}
-        self._name = re.compile(re.escape(name) + r"(\.\d{1,4})?")
+        self._name = re.compile(re.escape(name) + r"(\.[0-9]{1,4})?")
         self._decode: Callable[[bytes | None], Any] = msgspec.json.Decoder(self._message).decode  # type: ignore[assignment]
         self._series_by = tuple(series_by)
         self._columns = tuple(columns)
@@ -137,10 +145,12 @@ class JsonDecoder:
 
     def _report_keys(self, messages: list[Any]) -> list[str]:
         keys: list[str] = []
+        ue_at = self._series_by.index("ue_id") if "ue_id" in self._series_by else -1
         for message in messages:
             keys.append(self._key_of(message))
-            prefix = f"{message.ue_id}|" if "ue_id" in self._series_by else ""
-            keys.extend([prefix + neighbour.radio_cell_id for neighbour in message.neighbours])
+            before = f"{message.ue_id}|" if ue_at == 0 else ""
+            after = f"|{message.ue_id}" if ue_at == 1 else ""
+            keys.extend([before + neighbour.radio_cell_id + after for neighbour in message.neighbours])
         return keys
 
 
@@ -161,7 +171,8 @@ def _key_function(series_by: Sequence[str]) -> Callable[[Any], str]:
 
 
 def _floats(column: list[float | None]) -> FloatArray:
-    return np.array(column, np.float64).astype(np.float32)
+    with np.errstate(over="ignore"):  # infinite is outside every range
+        return np.array(column, np.float64).astype(np.float32)
 
 
 def _times(messages: list[Any]) -> Any:

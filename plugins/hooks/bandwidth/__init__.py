@@ -92,6 +92,14 @@ class BandwidthHook:
         """The KPI the demand is read from."""
         return (self._options.demand_kpi,)
 
+    def columns_needed(self) -> Sequence[str]:
+        """None: it looks ahead only."""
+        return ()
+
+    def steps_needed(self) -> int:
+        """The lead that it acts on."""
+        return self._options.lead_steps
+
     def state_spec(self) -> Mapping[str, StateArray]:
         """The set minimum in percent (-1: none yet) and its slot."""
         return {

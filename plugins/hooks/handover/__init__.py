@@ -33,6 +33,7 @@ from netpredict.types import (
 )
 
 _KPI = "rsrp_dbm"
+_SERVING = "serving"
 _MEDIAN = 0.5
 _TICKS_PER_DB = 10 ** KPIS[_KPI].decimals  # forecasts are rounded to ticks; in whole numbers "strictly above" is exact
 
@@ -102,6 +103,14 @@ class HandoverHook:
     def kpis_needed(self) -> Sequence[str]:
         """The RSRP of serving and neighbours."""
         return (_KPI,)
+
+    def columns_needed(self) -> Sequence[str]:
+        """What tells the serving radio cell from its neighbours."""
+        return (_KPI, _SERVING)
+
+    def steps_needed(self) -> int:
+        """The lead that it acts on."""
+        return self._options.lead_steps
 
     def state_spec(self) -> Mapping[str, StateArray]:
         """Slots the pending condition holds, whether entered and fired, and the slots that timers count from."""
@@ -237,7 +246,7 @@ def _reports(batch: HookBatch) -> _Reports:
     begins = np.ones(len(batch), dtype=np.bool_)
     begins[1:] = batch.record[1:] != batch.record[:-1]
     starts, of_row = np.flatnonzero(begins), np.cumsum(begins) - 1
-    serving = batch.observed[:, batch.columns.index("serving")] == 1
+    serving = batch.observed[:, batch.columns.index(_SERVING)] == 1
     has_serving = (np.add.reduceat(serving.astype(np.int64), starts) == 1)[of_row]
     serving_row = np.maximum.reduceat(np.where(serving, np.arange(len(batch)), 0), starts)[of_row]
     return _Reports(starts, of_row, serving_row, has_serving, serving & has_serving)

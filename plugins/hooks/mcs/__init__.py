@@ -60,6 +60,14 @@ class McsHook:
         """The channel quality indicator."""
         return (_KPI,)
 
+    def columns_needed(self) -> Sequence[str]:
+        """None: it looks ahead only."""
+        return ()
+
+    def steps_needed(self) -> int:
+        """The lead that it acts on."""
+        return self._options.lead_steps
+
     def state_spec(self) -> Mapping[str, StateArray]:
         """The set index (-1: none yet) and its slot."""
         return {"mcs_index": StateArray((), "int16", NO_MCS), "set_slot": StateArray((), "int64", NO_SLOT)}

@@ -1,0 +1,5 @@
+"""``python -m netpredict`` is ``netpredict``."""
+
+from netpredict.cli.app import main
+
+main()

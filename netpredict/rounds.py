@@ -1,0 +1,350 @@
+"""A round of one stream: one row per series is scored, advanced, served, decided on and remembered."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from netpredict.decide import Fired
+from netpredict.forecast.calibrate import middle_of, widen
+from netpredict.forecast.fallback import climb_down
+from netpredict.forecast.running import Answer, RunningPredictor
+from netpredict.forecast.series import calendar
+from netpredict.ingest.align import slot_time_us
+from netpredict.stream import Stream, Version
+from netpredict.types import (
+    MISSING_TICKS,
+    NO_SLOT,
+    AnyArray,
+    BoolArray,
+    FloatArray,
+    HookBatch,
+    Int32Array,
+    IntArray,
+    ObservationBatch,
+    Quality,
+    SeriesKey,
+    Source,
+)
+
+Answers = dict[str, Answer]
+
+
+class ForecastChunk(NamedTuple):
+    """Forecasts of one round and version, with the lane of each row."""
+
+    model_id: int
+    lane: Int32Array
+    slot_time_us: IntArray
+    series_id: IntArray
+    sources: AnyArray
+    quality: AnyArray
+    ticks: Int32Array
+    observed: Int32Array
+
+
+class ObservationChunk(NamedTuple):
+    """Accepted observations of one round."""
+
+    lane: Int32Array
+    slot_time_us: IntArray
+    series_id: IntArray
+    event_time_us: IntArray
+    flags: AnyArray
+    ticks: Int32Array
+
+
+class Served(NamedTuple):
+    """What the active predictors of a round said: ticks (n, kpis, horizon, levels), sources (n, kpis), quality (n,)."""
+
+    ticks: Int32Array
+    sources: AnyArray
+    quality: AnyArray
+
+
+class Rounds:
+    """Runs the rounds of one stream and gathers what they bring for the next commit."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.forecasts: list[ForecastChunk] = []
+        self.observations: list[ObservationChunk] = []
+        self.fired = Fired()
+        self._middle = middle_of(stream.levels)
+        routes = stream.config.routes
+        self._routes_of = {
+            name: [i for i, route in enumerate(routes) if name == route.active or name in route.shadows]
+            for name in stream.predictor_names()
+        }
+
+    def drop_lane(self, lane: int) -> None:
+        """Forget what was gathered of a lane."""
+        self.forecasts = [_without_lane(chunk, lane) for chunk in self.forecasts]
+        self.observations = [_without_lane(chunk, lane) for chunk in self.observations]
+
+    def run(self, batch: ObservationBatch, previous: IntArray) -> None:
+        """One row per series: 1 score; 2 close gaps; 3 advance, calibrate; 4 decide; 5 remember."""
+        stream, rows = self.stream, batch.series
+        observed = stream.column_rounding.observed(batch.values)
+        truth = observed[:, : len(stream.output.kpis)]
+        self._score(batch, truth)  # 1
+        self._close_gaps(batch, previous)  # 2
+        served = self._serve(batch, self._feature_rows(batch.slot, batch.values), truth)  # 3
+        self._decide(batch, served)  # 4
+        stream.table.last_slot[rows] = batch.slot  # 5
+        stream.table.touched[rows] = True
+        if stream.keep_observations:
+            self.observations.append(
+                ObservationChunk(
+                    batch.lane,
+                    slot_time_us(batch.slot, stream.period_us, stream.phase_us),
+                    stream.table.series_id[rows],
+                    batch.event_time_us,
+                    batch.flags,
+                    observed,
+                )
+            )
+
+    # -- score -------------------------------------------------------------------------------------------------
+
+    def _score(self, batch: ObservationBatch, truth: Int32Array) -> None:
+        scored = self.stream.table.scored[batch.series]
+        rows = np.flatnonzero((scored >= 0) & (truth != MISSING_TICKS).any(axis=1))
+        if len(rows):
+            for version in self.stream.all_versions():
+                version.board.score(scored[rows], batch.lane[rows], batch.slot[rows], truth[rows])
+
+    # -- advance -----------------------------------------------------------------------------------------------
+
+    def _feature_rows(self, slot: IntArray, values: FloatArray | None) -> FloatArray:
+        spec = self.stream.features
+        features = np.full((len(slot), spec.width), np.nan, np.float32)
+        if values is not None:
+            features[:, : values.shape[1]] = values
+        times = slot_time_us(slot, spec.period_us, spec.phase_us)
+        features[:, len(spec.observed) :] = calendar(times, spec.season_us, spec.season_buckets)
+        features.setflags(write=False)
+        return features
+
+    def _close_gaps(self, batch: ObservationBatch, previous: IntArray) -> None:
+        gap = np.where(previous == NO_SLOT, 0, batch.slot - previous - 1)
+        long = gap > self.stream.config.max_gap_steps
+        if long.any():
+            self.stream.table.reset(batch.series[long])
+        gap[long] = 0
+        for step in range(1, int(gap.max(initial=0)) + 1):
+            rows = np.flatnonzero(gap >= step)
+            features = self._feature_rows(previous[rows] + step, None)
+            self._advance(batch.series[rows], batch.lane[rows], features)
+
+    def _advance(self, rows: AnyArray, lane: AnyArray, features: FloatArray) -> Answers:
+        """Advance all that runs on these rows by one step; answers by label, NaN where a version does not run."""
+        table = self.stream.table
+        answers = {running.name: running.advance(table, rows, features) for _, running in self.stream.rungs}
+        routes = table.route[rows]
+        for name, versions in self.stream.versions.items():
+            on_route = np.isin(routes, self._routes_of.get(name, []))
+            for version in versions:
+                here = on_route & (version.rank[lane] >= 0)
+                if here.all():
+                    answers[version.label] = version.running.advance(table, rows, features)
+                elif here.any():
+                    answers[version.label] = self._advance_some(version.running, rows, features, here)
+        return answers
+
+    def _advance_some(self, running: RunningPredictor, rows: AnyArray, features: FloatArray, here: BoolArray) -> Answer:
+        part = running.advance(self.stream.table, rows[here], features[here])
+        values = np.full((len(rows), *part.values.shape[1:]), np.nan, np.float32)
+        failed = np.zeros(len(rows), bool)
+        values[here], failed[here] = part
+        return Answer(values, failed)
+
+    # -- serve -------------------------------------------------------------------------------------------------
+
+    def _serve(self, batch: ObservationBatch, features: FloatArray, truth: Int32Array) -> Served:
+        stream = self.stream
+        answers = self._advance(batch.series, batch.lane, features)
+        shape = (len(batch), len(stream.output.kpis), stream.output.horizon_steps, len(stream.levels))
+        served = Served(
+            np.full(shape, MISSING_TICKS, np.int32),
+            np.full(shape[:2], Source.NONE, np.uint8),
+            batch.flags | np.where((truth == MISSING_TICKS).any(axis=1), Quality.INPUT_MISSING, 0).astype(np.uint8),
+        )
+        routes = stream.table.route[batch.series]
+        for index, route in enumerate(stream.config.routes):
+            rows = np.flatnonzero(routes == index)
+            if len(rows):
+                self._serve_route(route.active, batch, rows, answers, truth, served)
+                for shadow in route.shadows:
+                    self._record_shadow(shadow, batch, rows, answers, truth)
+        stream.forecasts_by_source += np.bincount(served.sources.ravel(), minlength=4)
+        return served
+
+    def _serve_route(
+        self,
+        name: str,
+        batch: ObservationBatch,
+        rows: AnyArray,
+        answers: Answers,
+        truth: Int32Array,
+        served: Served,
+    ) -> None:
+        """Rows of one route: each is served by the newest version that is warm for it, else by the ladder."""
+        versions = self.stream.versions.get(name, [])
+        ranks = [version.rank[batch.lane[rows]] for version in versions]
+        oldest = np.maximum.reduce(ranks) if ranks else np.full(len(rows), -1, np.int8)
+        open_ = np.ones(len(rows), bool)
+        for rank in range(int(oldest.max(initial=-1)) + 1):
+            for version, rank_here in zip(versions, ranks, strict=True):
+                runs = open_ & (rank_here == rank)
+                if not runs.any():
+                    continue
+                warm = self._warm(version, batch.series[rows])
+                mine = runs & (warm | (oldest == rank))
+                if mine.any():
+                    self._record(version, batch, rows[mine], answers, truth, served, warm[mine])
+                    open_ &= ~mine
+        if open_.any():
+            placeholder = self.stream.placeholder.get(name, 0)
+            self._record(None, batch, rows[open_], answers, truth, served, np.zeros(open_.sum(), bool), placeholder)
+
+    def _warm(self, version: Version, series: AnyArray) -> BoolArray:
+        warm: BoolArray = version.running.steps(self.stream.table, series) >= self.stream.config.warm_steps
+        return warm
+
+    def _record(
+        self,
+        version: Version | None,
+        batch: ObservationBatch,
+        rows: AnyArray,
+        answers: Answers,
+        truth: Int32Array,
+        served: Served,
+        warm: BoolArray,
+        placeholder: int = 0,
+    ) -> None:
+        """Serve these rows: the ladder from ``version`` down, calibrated, rounded once."""
+        whole = len(rows) == len(batch)
+        rungs = [(source, _at(answers[rung.name].values, rows, whole), None) for source, rung in self.stream.rungs]
+        answer = answers[version.label] if version else None
+        model = _at(answer.values, rows, whole) if answer else None
+        shape = (len(rows), *served.ticks.shape[1:])
+        values, sources = climb_down([(Source.MODEL, model, None if warm.all() else warm), *rungs], shape)
+        quality = served.quality[rows]
+        if answer is None or model is None:
+            quality |= np.uint8(Quality.NO_MODEL)
+        else:
+            failed, finite = answer.failed[rows], np.isfinite(model).all(axis=(1, 2, 3))
+            quality |= np.where(warm, 0, Quality.WARMING).astype(np.uint8)
+            quality |= np.where(failed, Quality.FAILED, np.where(finite, 0, Quality.NOT_FINITE)).astype(np.uint8)
+        if version is not None:
+            values = self._calibrated(version, values, sources, batch.lane[rows])
+        ticks = self.stream.rounding.forecast(values)
+        served.ticks[rows], served.sources[rows], served.quality[rows] = ticks, sources, quality
+        self._store(version, batch, rows, ticks, sources, quality, truth, placeholder)
+
+    def _record_shadow(
+        self, name: str, batch: ObservationBatch, rows: AnyArray, answers: Answers, truth: Int32Array
+    ) -> None:
+        """The newest version of a shadow is stored and scored where it has an answer of its own."""
+        for version in self.stream.versions.get(name, []):
+            newest = rows[version.rank[batch.lane[rows]] == 0]
+            answer = answers.get(version.label)
+            if answer is None or not len(newest):
+                continue
+            good = newest[
+                self._warm(version, batch.series[newest]) & np.isfinite(answer.values[newest]).any(axis=(1, 2, 3))
+            ]
+            if len(good):
+                model = answer.values[good]
+                values, sources = climb_down([(Source.MODEL, model, None)], model.shape)
+                ticks = self.stream.rounding.forecast(self._calibrated(version, values, sources, batch.lane[good]))
+                self._store(version, batch, good, ticks, sources, batch.flags[good], truth, 0)
+
+    def _calibrated(self, version: Version, values: FloatArray, sources: AnyArray, lane: AnyArray) -> FloatArray:
+        corrected = widen(values, version.board.factors(lane), self._middle)
+        if (sources == Source.MODEL).all():
+            return corrected
+        return np.where((sources == Source.MODEL)[..., None, None], corrected, values)
+
+    def _store(
+        self,
+        version: Version | None,
+        batch: ObservationBatch,
+        rows: AnyArray,
+        ticks: Int32Array,
+        sources: AnyArray,
+        quality: AnyArray,
+        truth: Int32Array,
+        placeholder: int,
+    ) -> None:
+        stream = self.stream
+        series, slot, observed = batch.series[rows], batch.slot[rows], truth[rows]
+        if version is not None:
+            scored = stream.table.scored[series]
+            kept = scored >= 0
+            version.board.pending.add(scored[kept], slot[kept], ticks[kept], observed[kept], sources[kept])
+        self.forecasts.append(
+            ForecastChunk(
+                version.running.model_id if version else placeholder,
+                batch.lane[rows],
+                slot_time_us(slot, stream.period_us, stream.phase_us),
+                stream.table.series_id[series],
+                sources,
+                quality,
+                ticks.reshape(len(rows), -1),
+                observed,
+            )
+        )
+
+    # -- decide ------------------------------------------------------------------------------------------------
+
+    def _decide(self, batch: ObservationBatch, served: Served) -> None:
+        if not self.stream.hooks:
+            return
+        seen = self._hook_batch(batch, served)
+        for bound in self.stream.hooks:
+            fired = bound.decide(self.stream.table, seen, batch.series)
+            self.fired.add(bound, fired, batch.record, batch.lane)
+
+    def _hook_batch(self, batch: ObservationBatch, served: Served) -> HookBatch:
+        stream = self.stream
+        values = stream.rounding.values(served.ticks)
+        known = np.where(served.sources == Source.NONE, 0, served.sources).max(axis=1)
+        source = np.where((served.sources == Source.NONE).all(axis=1), np.uint8(Source.NONE), known).astype(np.uint8)
+        times = slot_time_us(batch.slot, stream.period_us, stream.phase_us)
+        for array in (batch.slot, batch.record, batch.values, served.quality, values, source, times):
+            array.setflags(write=False)
+        keys = stream.table.keys
+
+        def key_of(row: int) -> SeriesKey:
+            return SeriesKey(tuple(keys[batch.series[row]].split("|")))
+
+        return HookBatch(
+            stream.name,
+            stream.period_us,
+            batch.slot,
+            times,
+            batch.record,
+            stream.columns,
+            batch.values,
+            stream.levels,
+            {kpi: values[:, index] for index, kpi in enumerate(stream.output.kpis)},
+            source,
+            served.quality,
+            key_of,
+        )
+
+
+def _at(answer: FloatArray, rows: AnyArray, whole: bool) -> FloatArray:
+    return answer if whole else answer[rows]
+
+
+def _without_lane(chunk: Any, lane: int) -> Any:
+    keep = chunk.lane != lane
+    if keep.all():
+        return chunk
+    return chunk._replace(
+        **{name: value[keep] for name, value in zip(chunk._fields, chunk, strict=True) if isinstance(value, np.ndarray)}
+    )

@@ -1,0 +1,150 @@
+"""Taking over a topic partition: what the store holds of a lane becomes memory again, exactly as it was."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from netpredict.errors import NetpredictError
+from netpredict.forecast.predictor import Predictor
+from netpredict.forecast.score import Sums
+from netpredict.lane import Lane
+from netpredict.store.commit import JournalRow, LaneSnapshot, ScoreRow, Store
+from netpredict.stream import Stream, Version
+from netpredict.types import NO_SLOT
+
+
+class ModelShelf(Protocol):
+    """Where versions of predictors come from."""
+
+    def load(self, stream: str, predictor: str, version: str) -> tuple[int, Predictor]:
+        """(model id, predictor ready to serve). Raises ArtefactError."""
+        ...
+
+    def active(self, stream: str, predictor: str) -> str | None:
+        """The version that is active now, None when there is none yet."""
+        ...
+
+    def placeholder(self, stream: str, predictor: str) -> int:
+        """Model id under which the ladder's forecasts are stored while no version of the predictor serves."""
+        ...
+
+
+def restore(stream: Stream, lane: Lane, snapshot: LaneSnapshot, store: Store, shelf: ModelShelf) -> None:
+    """1 compare with the config; 2 versions; 3 series and their states; 4 scores, calibration, pending forecasts."""
+    same_grid = _follow_config(stream, lane)  # 1
+    _load_versions(stream, lane, shelf)  # 2
+    if same_grid:
+        _load_series(stream, lane, snapshot)  # 3
+        _load_scores(stream, lane, snapshot, store)  # 4
+    else:
+        lane.retired_series = [series_id for series_id, *_ in snapshot.series]
+    if not same_grid or lane.state.forecast != stream.forecast_digest:
+        lane.scores = [_emptied(row) for row in snapshot.bucket_scores]
+
+
+def activate(stream: Stream, lane: Lane, shelf: ModelShelf, name: str, version: str) -> None:
+    """Let a version serve from the next record on; the one before stays until it is warm. Journaled, also a refusal."""
+    serving = lane.state.versions.get(name, [])
+    if serving[:1] and serving[0][0] == version:
+        return
+    if (name, version) in lane.refused or _load_version(stream, lane, shelf, name, version) is None:
+        return
+    others = [(known, began) for known, began in serving if known != version]
+    lane.state.versions[name] = [(version, max(lane.state.watermark, 0)), *others]
+    stream.rank_versions(lane, name)
+    lane.journal.append(JournalRow(lane.next_offset, "activate", {"predictor": name, "version": version}))
+
+
+def _follow_config(stream: Stream, lane: Lane) -> bool:
+    """Drop what a changed config has made meaningless; false when slots are others, so that every series is new."""
+    state = lane.state
+    unknown = state.grid == (0, 0, 0)
+    same_grid = unknown or state.grid[:2] == stream.grid[:2]
+    if not same_grid:
+        state.watermark, state.bucket = NO_SLOT, None
+        state.versions = {name: [(version, 0) for version, _ in kept] for name, kept in state.versions.items()}
+    if not unknown and state.grid[2] != stream.grid[2]:
+        state.bucket = None
+    if state.forecast not in ("", stream.forecast_digest):
+        state.calibration = {}
+    return same_grid
+
+
+def _load_versions(stream: Stream, lane: Lane, shelf: ModelShelf) -> None:
+    for name in stream.predictor_names():
+        stored = lane.state.versions.get(name, [])
+        loaded = [entry for entry in stored if _load_version(stream, lane, shelf, name, entry[0])]
+        if loaded or stored:
+            lane.state.versions[name] = loaded
+        stream.rank_versions(lane, name)
+        active = shelf.active(stream.name, name)
+        if active is not None:
+            activate(stream, lane, shelf, name, active)
+
+
+def _load_version(stream: Stream, lane: Lane, shelf: ModelShelf, name: str, version: str) -> Version | None:
+    try:
+        model_id, predictor = shelf.load(stream.name, name, version)
+        return stream.version(name, version, model_id, predictor)
+    except NetpredictError as error:
+        lane.refused.add((name, version))
+        refusal = {"predictor": name, "version": version, "why": str(error)}
+        lane.journal.append(JournalRow(lane.next_offset, "refused", refusal))
+        return None
+
+
+def _load_series(stream: Stream, lane: Lane, snapshot: LaneSnapshot) -> None:
+    by_layout: dict[str, tuple[list[int], list[bytes]]] = {}
+    for series_id, key, last_slot, scored, layout, blob in snapshot.series:
+        sampled = scored and lane.is_sampled(key)
+        row = stream.add_series(lane, key, series_id, last_slot if blob is not None else NO_SLOT, sampled)
+        if layout is not None and blob is not None:
+            rows, blobs = by_layout.setdefault(layout, ([], []))
+            rows.append(row)
+            blobs.append(blob)
+    for layout, (rows, blobs) in by_layout.items():
+        stream.table.unpack(layout, np.array(rows, np.int64), b"".join(blobs))
+
+
+def _load_scores(stream: Stream, lane: Lane, snapshot: LaneSnapshot, store: Store) -> None:
+    same_forecast = lane.state.forecast == stream.forecast_digest
+    for version in stream.versions_on(lane):
+        stored = lane.state.calibration.get(version.label)
+        if stored is not None:
+            version.board.factor[lane.index] = np.asarray(stored, np.float32)
+        if same_forecast:
+            mine = [row for row in snapshot.bucket_scores if row.n and row.model_id == version.running.model_id]
+            version.board.restore(lane.index, [_sums(stream, row) for row in mine if row.bucket == lane.state.bucket])
+        _load_pending(stream, lane, version, store)
+
+
+def _load_pending(stream: Stream, lane: Lane, version: Version, store: Store) -> None:
+    pending = store.pending_forecasts(lane.lane_id, version.running.model_id, stream.layout)
+    if not len(pending.slot):
+        return
+    row_of = {int(stream.table.series_id[row]): row for row in lane.rows.values()}
+    rows = np.array([row_of.get(series, -1) for series in pending.series_id.tolist()], np.int64)
+    scored = np.where(rows >= 0, stream.table.scored[rows], -1)
+    kept = np.flatnonzero(scored >= 0)
+    shape = (len(kept), len(stream.output.kpis), stream.output.horizon_steps, len(stream.levels))
+    version.board.pending.add(
+        scored[kept],
+        pending.slot[kept],
+        pending.ticks[kept].reshape(shape),
+        pending.observed[kept],
+        pending.sources[kept],
+    )
+
+
+def _emptied(row: ScoreRow) -> ScoreRow:
+    """The sums of a bucket that another config began: the next restart must not find them."""
+    none = (0,) * len(row.below)
+    return ScoreRow(row.model_id, row.source, row.kpi, row.lead_steps, row.bucket, 0, 0, 0, 0, none, none)
+
+
+def _sums(stream: Stream, row: ScoreRow) -> Sums:
+    kpi = stream.output.kpis.index(row.kpi)
+    squares = (row.n, row.abs_ticks, row.square_ticks, row.naive_abs_ticks)
+    return Sums(row.source, kpi, row.lead_steps, *squares, row.below, row.pinball)

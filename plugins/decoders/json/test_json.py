@@ -1,0 +1,233 @@
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netpredict.errors import ConfigError
+from netpredict.ingest.messages import SCHEMAS, ChannelState, Neighbour, Rsrp, Traffic
+from netpredict.plugins import load, options_of
+from netpredict.types import Quality
+from netpredict_plugins.decoders.json import PLUGIN, JsonDecoder, JsonOptions
+
+NOW_US = 1_700_000_000_000_000
+COLUMNS = ["prb_use_dl_percent", "connected_ues"]
+
+
+class Record(msgspec.Struct):
+    value: bytes | None
+    offset: int = 0
+    timestamp: int = NOW_US // 1000
+    key: bytes | None = None
+    headers: tuple[Any, ...] = ()
+
+
+def traffic(columns: Any = COLUMNS, **options: Any) -> JsonDecoder:
+    return JsonDecoder(JsonOptions(**options), "traffic", ["radio_cell_id"], columns)
+
+
+def rsrp(series_by: Any = ("ue_id", "radio_cell_id"), columns: Any = ("rsrp_dbm", "serving"), **options: Any) -> Any:
+    return JsonDecoder(JsonOptions(**options), "rsrp", list(series_by), list(columns))
+
+
+def good(cell: str = "cell-1", prb: float | None = 30.0) -> bytes:
+    return msgspec.json.encode(Traffic("netpredict.traffic/1", cell, NOW_US, prb_use_dl_percent=prb))
+
+
+def with_value(text: str) -> bytes:
+    head = f'{{"schema":"netpredict.traffic/1","radio_cell_id":"c","event_time_us":{NOW_US}'
+    return f'{head},"prb_use_dl_percent":{text}}}'.encode()
+
+
+def with_fields(text: str) -> bytes:
+    return f'{{"schema":"netpredict.traffic/1","radio_cell_id":"c","event_time_us":{NOW_US},{text}}}'.encode()
+
+
+BAD = {
+    "tombstone": ("tombstone", None),
+    "empty": ("undecodable", b""),
+    "rubbish": ("undecodable", b"{rubbish"),
+    "truncated": ("undecodable", good()[:-3]),
+    "two values": ("undecodable", good() + good()),
+    "NaN": ("undecodable", with_value("NaN")),
+    "Infinity": ("undecodable", with_value("-Infinity")),
+    "invalid UTF-8": ("undecodable", good().replace(b"cell-1", b"\xff\xfe")),
+    "lone surrogate": ("undecodable", good().replace(b"cell-1", b"\\ud800")),
+    "deep": ("undecodable", with_fields('"x":' + "[" * 20_000 + "]" * 20_000)),
+    "no object": ("invalid", b"[1, 2]"),
+    "null": ("invalid", b"null"),
+    "boolean as number": ("invalid", with_value("true")),
+    "number as string": ("invalid", with_value('"30"')),
+    "float as time": ("invalid", good().replace(str(NOW_US).encode(), b"1.5")),
+    "number as identity": ("invalid", good().replace(b'"cell-1"', b"7")),
+    "identity absent": ("invalid", b'{"schema":"netpredict.traffic/1","event_time_us":1}'),
+    "schema absent": ("invalid", b'{"radio_cell_id":"c","event_time_us":1}'),
+    "other schema": ("schema", good().replace(b"traffic", b"rsrp")),
+    "other major": ("schema", good().replace(b"traffic/1", b"traffic/2")),
+    "minor is no number": ("schema", good().replace(b"traffic/1", b"traffic/1.x")),
+    "major prefix": ("schema", good().replace(b"traffic/1", b"traffic/11")),
+    "oversize": ("oversize", with_fields('"x":"' + "y" * 70_000 + '"')),
+    "a million keys": ("oversize", with_fields(",".join(f'"k{i}":0' for i in range(1_000_000)))),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_record_is_refused_with_its_reason_and_harms_no_other(name: str) -> None:
+    reason, value = BAD[name]
+    alone = traffic().decode([Record(good("a")), Record(good("b", 7.5))])
+    found = traffic().decode([Record(good("a")), Record(value), Record(good("b", 7.5))])
+    assert [(reject.record, reject.reason) for reject in found.rejects] == [(1, reason)]
+    assert len(found.rejects[0].detail) < 500
+    assert found.keys == alone.keys == ["a", "b"]
+    assert found.record.tolist() == [0, 2]
+    np.testing.assert_array_equal(found.values, alone.values)
+    np.testing.assert_array_equal(found.event_time_us, alone.event_time_us)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_nothing_but_bad_records_gives_no_rows(name: str) -> None:
+    found = traffic().decode([Record(BAD[name][1])] * 2)
+    assert (found.keys, found.values.shape, len(found.rejects)) == ([], (0, 2), 2)
+
+
+def test_an_empty_poll() -> None:
+    assert traffic().decode([]).values.shape == (0, 2)
+    assert rsrp().decode([]).values.shape == (0, 2)
+
+
+@pytest.mark.parametrize("version", ["1", "1.0", "1.7", "1.9999"])
+def test_any_minor_version_is_read_and_its_new_fields_are_left_out(version: str) -> None:
+    value = good().replace(b"traffic/1", f"traffic/{version}".encode()).replace(b"{", b'{"news":[{"a":null}],', 1)
+    decoder = traffic()
+    for _ in range(2):  # the second time the version is known
+        found = decoder.decode([Record(value), Record(good("b"))])
+        assert (found.keys, found.rejects) == (["cell-1", "b"], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1e308", np.inf),
+        ("-1e308", -np.inf),
+        ("-0", 0.0),
+        ("30", 30.0),
+        ("9223372036854775808", 2.0**63),
+        ("null", None),
+    ],
+)
+def test_numbers_are_taken_as_they_are_for_the_firewall_to_judge(text: str, expected: float | None) -> None:
+    found = traffic().decode([Record(with_value(text))])
+    assert found.rejects == []
+    assert found.values[0, 0] == expected or (expected is None and np.isnan(found.values[0, 0]))
+
+
+@pytest.mark.parametrize("text", ["1e999", "1" + "0" * 400])
+def test_numbers_beyond_any_float_cost_at_most_their_record(text: str) -> None:
+    found = traffic().decode([Record(good("a")), Record(with_value(text))])
+    assert found.keys[0] == "a"
+    assert found.rejects or not np.isfinite(found.values[1, 0])
+
+
+@pytest.mark.parametrize("time_us", [2**63, 2**64 - 1, -(2**63), -1, 0])
+def test_absurd_times_stay_absurd_and_leave_the_others_alone(time_us: int) -> None:
+    found = traffic().decode(
+        [Record(good("a")), Record(good("b").replace(str(NOW_US).encode(), str(time_us).encode()))]
+    )
+    assert found.event_time_us[0] == NOW_US
+    assert found.rejects or not 0 < found.event_time_us[1] < 2**61
+
+
+def test_the_last_of_duplicate_keys_counts() -> None:
+    found = traffic().decode([Record(with_fields('"prb_use_dl_percent":1.0,"prb_use_dl_percent":2.0'))])
+    assert found.values[0, 0] == 2.0
+
+
+def test_a_suspect_message_is_flagged() -> None:
+    found = traffic().decode([Record(with_fields('"suspect":true')), Record(good())])
+    assert found.flags.tolist() == [Quality.SUSPECT, 0]
+
+
+def report(serving: str = "A", ue: str | None = "ue-1", neighbours: Any = (), **fields: Any) -> Record:
+    return Record(
+        msgspec.json.encode(
+            Rsrp("netpredict.rsrp/1", serving, NOW_US, ue, -90.0, neighbours=list(neighbours), **fields)
+        )
+    )
+
+
+def test_a_report_becomes_one_row_per_radio_cell() -> None:
+    records = [
+        report("A", neighbours=[Neighbour("B", -95.0), Neighbour("C", approximate=True)]),
+        report("D", "ue-2", suspect=True),
+    ]
+    found = rsrp().decode(records)
+    assert found.keys == ["ue-1|A", "ue-1|B", "ue-1|C", "ue-2|D"]
+    assert found.record.tolist() == [0, 0, 0, 1]
+    np.testing.assert_array_equal(found.values, [[-90, 1], [-95, 0], [np.nan, 0], [-90, 1]])
+    assert found.flags.tolist() == [0, 0, Quality.APPROXIMATE, Quality.SUSPECT]
+
+
+def test_the_order_of_series_by_is_the_order_of_the_key() -> None:
+    neighbours = [Neighbour("B", -95.0)]
+    assert rsrp(("radio_cell_id", "ue_id")).decode([report(neighbours=neighbours)]).keys == ["A|ue-1", "B|ue-1"]
+    assert rsrp(("radio_cell_id",)).decode([report(ue=None, neighbours=neighbours)]).keys == ["A", "B"]
+
+
+def test_a_report_without_its_ue_or_with_too_many_neighbours_is_refused() -> None:
+    crowd = [Neighbour(f"n{i}") for i in range(65)]
+    found = rsrp().decode([report(ue=None), report(neighbours=crowd), report(neighbours=crowd[:64])])
+    assert [(reject.record, reject.reason) for reject in found.rejects] == [(0, "invalid"), (1, "oversize")]
+    assert set(found.record.tolist()) == {2}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(["good", *BAD]), max_size=8))
+def test_any_mixture_gives_each_record_rows_or_a_reason(names: list[str]) -> None:
+    records = [Record(good() if name == "good" else BAD[name][1]) for name in names if name != "a million keys"]
+    found = traffic().decode(records)
+    assert sorted({*found.record.tolist(), *(reject.record for reject in found.rejects)}) == [*range(len(records))]
+    assert len(found.keys) == sum(record.value == good() for record in records)
+
+
+@pytest.mark.parametrize(
+    ("schema", "series_by", "columns", "message"),
+    [
+        ("trafic", ["radio_cell_id"], ["prb_use_dl_percent"], "reads .*traffic"),
+        ("traffic", ["ue_id"], ["prb_use_dl_percent"], "named by radio_cell_id"),
+        ("traffic", ["event_time_us"], ["prb_use_dl_percent"], "named by radio_cell_id"),
+        ("traffic", ["radio_cell_id", "radio_cell_id"], ["prb_use_dl_percent"], "once"),
+        ("traffic", ["radio_cell_id"], ["rsrp_dbm"], "no field 'rsrp_dbm'.*prb_use_dl_percent"),
+        ("traffic", ["radio_cell_id"], ["serving"], "no field 'serving'"),
+        ("rsrp", ["ue_id"], ["rsrp_dbm"], "needs radio_cell_id"),
+    ],
+)
+def test_a_wrong_setup_is_named(schema: str, series_by: list[str], columns: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        JsonDecoder(JsonOptions(), schema, series_by, columns)
+
+
+def test_channel_state_is_read() -> None:
+    message = ChannelState("netpredict.channel-state/1", "A", NOW_US, "ue", cqi=9.5, rank=2)
+    decoder = JsonDecoder(JsonOptions(), "channel-state", ["ue_id", "radio_cell_id"], ["cqi", "rank", "mcs"])
+    found = decoder.decode([Record(msgspec.json.encode(message))])
+    assert found.keys == ["ue|A"]
+    np.testing.assert_array_equal(found.values, [[9.5, 2.0, np.nan]])
+
+
+def test_every_message_has_a_json_schema() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    for struct in SCHEMAS.values():
+        schema = msgspec.json.schema(struct)
+        jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(msgspec.json.decode(good()), msgspec.json.schema(Traffic))
+
+
+def test_the_plugin_is_found_and_its_sample_shows_the_defaults() -> None:
+    assert load("decoders", "json") is PLUGIN
+    text = Path(__file__).with_name("sample.toml").read_text()
+    shown = "\n".join(line[2:] for line in text.splitlines() if line.startswith("# "))
+    assert options_of(PLUGIN, tomllib.loads(shown), "sample") == JsonOptions()

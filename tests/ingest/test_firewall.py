@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from netpredict.errors import ConfigError
+from netpredict.ingest.decode import Decoded
+from netpredict.ingest.firewall import EARLIEST_US, LATEST_US, MAX_FIELD_CHARACTERS, Firewall, bad_key
+
+NOW_US = 1_700_000_000_000_000
+
+
+def decoded(values, times=None):
+    n = len(values)
+    return Decoded(
+        [f"cell-{i}" for i in range(n)],
+        np.arange(n, dtype=np.int32),
+        np.array(times or [NOW_US] * n, np.int64),
+        np.array(values, np.float32).reshape(n, 2),
+        np.zeros(n, np.uint8),
+        [],
+    )
+
+
+def inspect(values, times=None, ingest=None, columns=("prb_use_dl_percent", "rsrp_dbm"), kpis=("prb_use_dl_percent",)):
+    rows = decoded(values, times)
+    verdict = Firewall(columns, kpis, 60.0).inspect(rows, np.array(ingest or [NOW_US] * len(values), np.int64))
+    return rows, verdict
+
+
+@pytest.mark.parametrize("value", [-0.01, 100.1, np.inf, -np.inf, 1e30])
+def test_an_implausible_value_becomes_missing_and_is_counted(value):
+    rows, verdict = inspect([[50.0, -90.0], [value, -90.0]])
+    assert np.isnan(rows.values[1, 0])
+    assert rows.values[0].tolist() == [50.0, -90.0]
+    assert verdict.repaired == {"prb_use_dl_percent": 1}
+    assert verdict.refused["no_value"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 100.0])
+def test_the_ends_of_the_range_are_plausible(value):
+    _, verdict = inspect([[value, -90.0]])
+    assert (verdict.refused, verdict.repaired) == ({}, {})
+
+
+def test_a_feature_out_of_range_does_not_cost_the_row():
+    rows, verdict = inspect([[50.0, 12.0]])
+    assert np.isnan(rows.values[0, 1])
+    assert (verdict.refused, verdict.repaired) == ({}, {"rsrp_dbm": 1})
+
+
+def test_one_kpi_of_two_is_enough():
+    both = ("prb_use_dl_percent", "rsrp_dbm")
+    _, verdict = inspect([[np.nan, -90.0], [np.nan, np.nan]], kpis=both)
+    assert verdict.refused["no_value"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "time_us",
+    [0, -1, 1970, EARLIEST_US - 1, 1_700_000_000, 1_700_000_000_000, LATEST_US + 1, 1_700_000_000_000_000_000, 2**62],
+)
+def test_stamps_that_are_no_microseconds_are_refused_whatever_the_ingest_time(time_us):
+    _, verdict = inspect([[50.0, -90.0]], [time_us], [2**60])
+    assert verdict.refused["time_unit"].all()
+
+
+@pytest.mark.parametrize(("ahead_s", "refused"), [(-(10**6), False), (60, False), (61, True)])
+def test_the_future_is_judged_against_the_ingest_time(ahead_s, refused):
+    _, verdict = inspect([[50.0, -90.0]], [NOW_US + ahead_s * 1_000_000])
+    assert ("future" in verdict.refused) is refused
+
+
+def test_nothing_at_all_passes():
+    _, verdict = inspect(np.empty((0, 2)))
+    assert (verdict.refused, verdict.repaired) == ({}, {})
+
+
+def test_an_unknown_column_is_named():
+    with pytest.raises(ConfigError, match=r"dl_thruput.*known are.*dl_throughput_kbps"):
+        Firewall(("dl_thruput",), ("dl_thruput",), 60.0)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "|", "ue|", "|cell", "ue", "ue|cell|more", "ue\n|cell", "ue\0|cell", "ue\u200b|cell", "ue\u2028|cell",
+     "u" * (2 * MAX_FIELD_CHARACTERS) + "|c"],
+)  # fmt: skip
+def test_a_key_that_cannot_name_a_series(key):
+    assert bad_key(key, 2)
+
+
+@pytest.mark.parametrize("key", ["ue|cell", "$(rm -rf)|'\"; --", "../../etc|passwd", "уе|ячейка"])
+def test_odd_but_printable_keys_are_names_like_any(key):
+    assert bad_key(key, 2) is None
