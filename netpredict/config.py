@@ -73,9 +73,7 @@ class KafkaConfig(Section, frozen=True, kw_only=True):
 class StoreConfig(Section, frozen=True, kw_only=True):
     """The SQL store, which is the authority for offsets."""
 
-    url: Annotated[str, Meta(description="SQLAlchemy URL of an SQLite file.")] = (
-        "sqlite:///netpredict.db"
-    )
+    url: Annotated[str, Meta(description="SQLAlchemy URL of an SQLite file.")] = "sqlite:///netpredict.db"
     observations: Annotated[bool, Meta(description="Keep observations; training from the store needs them.")] = True
     retention_days: Annotated[
         float, Meta(gt=0, description="Forecasts and observations older than this are pruned.")

@@ -121,6 +121,7 @@ def config_of(bootstrap: str, topic: str, url: str, folder: Path, group: str, ex
             "kafka": {**kafka_config(bootstrap), "group": group},
             "store": {"url": url, "observations": extra, "retention_days": 1.0},
             "http": {"enabled": False},
+            "publish": {"enabled": extra},
             "streams": {
                 "traffic": {
                     "topic": topic,
@@ -208,8 +209,10 @@ def written():
 
 
 @pytest.mark.timeout(1200)
-def test_durable_rate_beside_the_raw_poll(filled, tmp_path_factory):
+def test_durable_rate_beside_the_raw_poll(broker, filled, tmp_path_factory):
     bootstrap, topic, records = filled
+    broker.create_topic("netpredict.forecasts", PARTITIONS)
+    broker.create_topic("netpredict.actions", PARTITIONS)
     raw = [raw_rate(bootstrap, topic, records)]
     rates: dict[bool, float] = {}
     for extra in (False, True):
@@ -221,8 +224,8 @@ def test_durable_rate_beside_the_raw_poll(filled, tmp_path_factory):
     RESULT["raw_poll_per_s"] = round(sorted(raw)[len(raw) // 2])
     RESULT["durable_per_s"] = round(rates[False])
     RESULT["ratio"] = round(rates[False] / RESULT["raw_poll_per_s"], 3)
-    RESULT["durable_with_observations_per_s"] = round(rates[True])
-    RESULT["ratio_with_observations"] = round(rates[True] / RESULT["raw_poll_per_s"], 3)
+    RESULT["durable_with_observations_and_publishing_per_s"] = round(rates[True])
+    RESULT["ratio_with_observations_and_publishing"] = round(rates[True] / RESULT["raw_poll_per_s"], 3)
     print(f"raw {[round(rate) for rate in raw]}, durable {rates}")
 
 
