@@ -1,5 +1,6 @@
 """What pip installs is what lies in the folders."""
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -101,3 +102,24 @@ def test_the_installed_wheel_needs_no_checkout(installed_wheel: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert all(line.startswith(str(installed_wheel.parents[1])) for line in done.stdout.splitlines())
     assert installed_wheel.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_installed_wheel_does_the_whole_job_outside_the_checkout(installed_wheel: Path, tmp_path: Path) -> None:
+    """Demo, migrations and all plugins from an environment that never saw the checkout."""
+
+    def netpredict(*words: str) -> str:
+        command = [str(installed_wheel), *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, f"{words}: {done.stderr[-3000:]}"
+        return done.stdout
+
+    assert netpredict("--version").split()[-1] == "0.1.0"
+    listed = json.loads(netpredict("plugins", "--json"))
+    assert {plugin["name"] for plugin in listed["plugins"]} == {folder.name for folder in plugin_folders()}
+    assert all(plugin["importable"] for plugin in listed["plugins"])
+    netpredict("db", "upgrade", "--url", f"sqlite:///{tmp_path}/fresh.db")
+    assert "as it should be" in netpredict("db", "check", "--url", f"sqlite:///{tmp_path}/fresh.db")
+    netpredict("demo", "--plain", "--seconds", "5", "--radio-cells", "40")
+    assert (tmp_path / "netpredict-demo-1" / "forecast.png").stat().st_size > 10_000

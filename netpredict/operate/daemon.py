@@ -54,6 +54,7 @@ COLLECT_S = 30.0
 """The cyclic garbage collector is off during steps; it runs on an idle poll at most this often, and at ten times it."""
 SWITCH_S = 0.001
 """How long a thread may hold the GIL while another waits: the commit writer lets go of it often."""
+POLL_LEAST_S = 0.005
 DAY_US = 86_400_000_000
 
 MakeSource = Callable[[Config, Callable[[tuple[TopicPartition, ...]], None]], Source]
@@ -257,7 +258,7 @@ class Daemon:
 
     def _turn(self) -> None:
         """One turn: 1 poll; 2 follow the assignment; 3 step; 4 settle and submit commits; 5 chores."""
-        polled = self.source.poll(self.config.kafka.poll_timeout_s)  # 1
+        polled = self.source.poll(self._poll_s())  # 1
         moved = self._follow(self.source.changes())  # 2
         self.pipeline.step([part for part in polled if part.topic_partition not in moved])  # 3
         self._moved()
@@ -269,6 +270,13 @@ class Daemon:
         elif self.pipeline.rows_pending >= 2 * self.config.daemon.commit_rows_max:
             self._hold_back()
         self._do_chores(now_s, idle=not polled)  # 5
+
+    def _poll_s(self) -> float:
+        """How long a poll may wait: no longer than until the next commit is due, while there is something to commit."""
+        if not self.pipeline.rows_pending:
+            return self.config.kafka.poll_timeout_s
+        due_s = self._commit.last_s + self._commit.every_s - self.clock.monotonic_s()
+        return min(self.config.kafka.poll_timeout_s, max(due_s, POLL_LEAST_S))
 
     def _submit(self) -> None:
         for gap in self.source.gaps():

@@ -30,7 +30,7 @@ from netpredict.store.sql import SqlStore
 from tests.benchmarks.store_commit import prefill
 
 CELLS = int(os.environ.get("BENCH_CELLS", "20000"))
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "60"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "100"))
 OLD_ROWS = int(os.environ.get("BENCH_OLD_ROWS", "5000000"))
 PARTITIONS = 4
 PERIOD_US = 60_000_000
@@ -136,7 +136,14 @@ def config_of(bootstrap: str, topic: str, url: str, folder: Path, group: str, ex
                 }
             },
             "predictors": {"gru": {"plugin": "gru", "options": {"units": 32, "train_epochs": 2}}},
-            "hooks": {"bandwidth": {"plugin": "bandwidth", "stream": "traffic", "actuators": ["log"]}},
+            "hooks": {
+                "bandwidth": {  # tau = 9 / (9 + 1): the level 0.9 that the stream has anyway
+                    "plugin": "bandwidth",
+                    "stream": "traffic",
+                    "actuators": ["log"],
+                    "options": {"c_under": 9.0, "c_over": 1.0},
+                }
+            },
             "actuators": {"log": {"plugin": "log"}},
         }
     )

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -22,13 +21,6 @@ def test_ticks_survive_their_text(ticks: np.ndarray) -> None:
     expected = [[None if value == MISSING_TICKS else value for value in row] for row in ticks.tolist()]
     assert [json.loads(text) for text in texts] == expected
     assert texts == [json.dumps(row, separators=(",", ":")) for row in expected]
-
-
-@pytest.mark.parametrize("spread", [3, 10**6])
-def test_both_ways_of_writing_give_the_same_text(spread: int) -> None:
-    ticks = np.random.default_rng(1).integers(-spread, spread, (500, 36)).astype(np.int32)
-    ticks[::7, 3] = MISSING_TICKS
-    assert encode.ticks_texts(ticks) == encode._printed(ticks)
 
 
 def test_nothing_but_missing_ticks() -> None:

@@ -83,6 +83,7 @@ class BandwidthHook:
         self._tau = options.c_under / (options.c_under + options.c_over)
         self._capacity_kbps = _capacity_kbps(options)
         self._settings = _settings(options, self._tau, self._capacity_kbps)
+        self._values: dict[int, Mapping[str, int]] = {}
 
     def levels_needed(self) -> Sequence[float]:
         """The quantile of least expected cost."""
@@ -127,7 +128,8 @@ class BandwidthHook:
         }
         rows = np.flatnonzero(fires)
         return [
-            self._action(batch, row, forecast[row], int(set_min[row]), int(target[row])) for row in rows.tolist()
+            self._action(batch, row, forecast[row].tolist(), demand[row].tolist(), int(set_min[row]), int(target[row]))
+            for row in rows.tolist()
         ], after
 
     def _demand_percent(self, forecast: Floats) -> Floats:
@@ -136,38 +138,41 @@ class BandwidthHook:
             forecast = forecast * (100.0 / self._capacity_kbps)
         return np.clip(forecast, 0.0, 100.0)
 
-    def _action(self, batch: HookBatch, row: int, forecast: Floats, set_min: int, target: int) -> DueAction:
+    def _action(
+        self, batch: HookBatch, row: int, forecast: list[float], demand: list[float], set_min: int, target: int
+    ) -> DueAction:
         options, key = self._options, batch.key_of(row).fields
-        ratio = self._ratio(target)
-        demand = self._demand_percent(forecast)
-        peak = int(demand.argmax())
-        interval = batch.forecasts[options.demand_kpi][row, peak, [0, -1]]
+        peak = demand.index(max(demand))
+        at_peak = batch.forecasts[options.demand_kpi][row, peak].tolist()
         why = self._settings | {
             "forecast_source": Source(int(batch.source[row])).name.lower(),
             "forecast_at_tau": _plain(forecast),
             "demand_percent_by_lead": _plain(demand),
             "peak_lead_steps": peak + 1,
             "interval_levels": [batch.levels[0], batch.levels[-1]],
-            "interval_at_peak": _plain(interval),
-            "need_percent": round(float(demand[peak]) + options.headroom_percent, 6),
+            "interval_at_peak": _plain([at_peak[0], at_peak[-1]]),
+            "need_percent": round(demand[peak] + options.headroom_percent, 6),
             "set_before_percent": None if set_min == _NEVER_SET else set_min,
-        }
-        value = {
-            "rRMPolicyMinRatio": ratio.min_percent,
-            "rRMPolicyMaxRatio": ratio.max_percent,
-            "rRMPolicyDedicatedRatio": ratio.dedicated_percent,
         }
         object_id = options.object_template.format(ue_id=key[0], radio_cell_id=key[-1])
         valid_for_s = options.valid_for_s or (options.lead_steps + 1) * batch.period_us / 1e6
-        return DueAction(row, object_id, "rRMPolicyRatio", value, why, valid_for_s)
+        return DueAction(row, object_id, "rRMPolicyRatio", self._value(target), why, valid_for_s)
 
-    def _ratio(self, min_percent: int) -> RrmPolicyRatio:
-        step = self._options.step_percent
-        return RrmPolicyRatio(
-            dedicated_percent=int(round(min_percent * self._options.dedicated_ratio, 6) // step * step),
-            min_percent=min_percent,
-            max_percent=min(100, min_percent + self._options.burst_percent),
-        )
+    def _value(self, min_percent: int) -> Mapping[str, int]:
+        """What is set for this minimum; there are at most 101 of them, so each is made once."""
+        if min_percent not in self._values:
+            step = self._options.step_percent
+            ratio = RrmPolicyRatio(
+                dedicated_percent=int(round(min_percent * self._options.dedicated_ratio, 6) // step * step),
+                min_percent=min_percent,
+                max_percent=min(100, min_percent + self._options.burst_percent),
+            )
+            self._values[min_percent] = {
+                "rRMPolicyMinRatio": ratio.min_percent,
+                "rRMPolicyMaxRatio": ratio.max_percent,
+                "rRMPolicyDedicatedRatio": ratio.dedicated_percent,
+            }
+        return self._values[min_percent]
 
 
 def _settings(options: BandwidthOptions, tau: float, capacity_kbps: float) -> dict[str, Any]:
@@ -211,8 +216,8 @@ def _forecast(batch: HookBatch, kpi: str, level: float, lead_steps: int) -> Floa
     return forecast[:, :lead_steps, int(distance.argmin())].astype(np.float64)
 
 
-def _plain(values: AnyArray) -> list[float]:
-    return [round(float(value), 6) for value in values]
+def _plain(values: Sequence[float]) -> list[float]:
+    return [round(value, 6) for value in values]
 
 
 def _check(allowed: bool, key: str, value: object, wording: str) -> None:
