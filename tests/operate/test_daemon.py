@@ -1,0 +1,208 @@
+"""The daemon over a log in this process and a real SQLite store: life, reload, retraining, what systemd hears."""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from netpredict.config import Config, parse_config
+from netpredict.errors import ConfigError
+from netpredict.ingest.messages import Traffic
+from netpredict.ingest.source import MemoryLog, MemorySource
+from netpredict.learn.retrain import retrain_all
+from netpredict.operate.daemon import Daemon
+from netpredict.operate.notify import Notifier
+from netpredict.store import migrate
+from netpredict.store.history import History
+from netpredict.types import TopicPartition
+
+START_US = 1_750_000_020_000_000
+TOPIC = "ran.traffic"
+
+
+def raw_config(folder: Path, **hook: Any) -> dict[str, Any]:
+    return {
+        "daemon": {"data_dir": str(folder), "commit_interval_s": 0.1},
+        "kafka": {"poll_timeout_s": 0.05},
+        "store": {"url": f"sqlite:///{folder}/store.db"},
+        "http": {"port": 0},
+        "learn": {"history_steps": 200, "timeout_s": 120.0},
+        "streams": {
+            "traffic": {
+                "topic": TOPIC,
+                "schema": "traffic",
+                "series_by": ["radio_cell_id"],
+                "period_s": 60.0,
+                "kpis": ["prb_use_dl_percent"],
+                "features": ["connected_ues"],
+                "horizon_steps": 4,
+                "warm_steps": 3,
+                "routes": [{"active": "gru"}],
+            }
+        },
+        "predictors": {"gru": {"plugin": "gru", "options": {"units": 8, "train_epochs": 3}}},
+        "hooks": {"bandwidth": {"plugin": "bandwidth", "stream": "traffic", **hook}},
+        "actuators": {"log": {"plugin": "log"}},
+    }
+
+
+def append(log: MemoryLog, minutes: range, cells: int = 8) -> None:
+    """A sine per radio cell, which a network can learn and naive cannot."""
+    for minute in minutes:
+        for cell in range(cells):
+            prb = 50 + 30 * math.sin(minute / 3 + cell)
+            time_us = START_US + minute * 60_000_000
+            message = Traffic(
+                "netpredict.traffic/1", f"cell-{cell}", time_us, prb_use_dl_percent=prb, connected_ues=5.0
+            )
+            log.append(TOPIC, message.radio_cell_id.encode(), msgspec.json.encode(message), time_us // 1000)
+
+
+class Running:
+    """A daemon in a thread; stopped at the end of the test."""
+
+    def __init__(self, folder: Path, log: MemoryLog, **parts: Any) -> None:
+        self.config: Config = parse_config(raw_config(folder))
+        self.url = self.config.store.url
+        migrate.upgrade(self.url)
+        self.daemon = Daemon(self.config, lambda config, _: MemorySource(log, 500), **parts)
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.daemon.run()
+        except BaseException as error:
+            self.error = error
+
+    def until(self, true: Callable[[], object], timeout_s: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not true():
+            assert self.error is None, self.error
+            assert time.monotonic() < deadline, f"not so after {timeout_s} s"
+            time.sleep(0.02)
+
+    def drained(self, log: MemoryLog) -> bool:
+        ends = {place: log.end(place) for place in log.topic_partitions()}
+        rows = {TopicPartition(row["topic"], row["partition"]): row for row in History(self.url).progress()}
+        return all(end == 0 or (rows.get(place) or {}).get("next_offset") == end for place, end in ends.items())
+
+    def stop(self) -> None:
+        self.daemon.flags.stop = True
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog({TOPIC: 2})
+
+
+@pytest.fixture
+def start(tmp_path: Path, log: MemoryLog) -> Iterator[Callable[..., Running]]:
+    started: list[Running] = []
+
+    def make(**parts: Any) -> Running:
+        started.append(Running(tmp_path, log, **parts))
+        return started[-1]
+
+    yield make
+    for running in started:
+        running.stop()
+
+
+def test_a_stop_drains_and_a_start_goes_on_at_the_stored_offset(start: Callable[..., Running], log: MemoryLog) -> None:
+    append(log, range(30))
+    first = start()
+    first.until(lambda: first.daemon.tally.records > 0)
+    first.stop()
+    append(log, range(30, 50))
+    second = start()
+    second.until(lambda: second.drained(log))
+    second.stop()
+    rows = History(second.url).progress()
+    assert sum(row["accepted"] for row in rows) == 50 * 8
+    assert not sum(row["duplicate"] + row["late"] + row["dead"] for row in rows)
+
+
+def test_without_a_model_the_ladder_serves_and_after_retraining_the_network_does(
+    start: Callable[..., Running], log: MemoryLog
+) -> None:
+    append(log, range(200))
+    running = start()
+    running.until(lambda: running.drained(log))
+    runs = retrain_all(running.config, running.daemon.streams, running.daemon.store, running.daemon.clock)
+    assert [(run.stream, run.predictor, run.result) for run in runs] == [("traffic", "gru", "promoted")], runs
+    running.until(lambda: running.daemon.streams["traffic"].versions.get("gru"))
+    append(log, range(200, 220))
+    running.until(lambda: running.drained(log))
+    running.stop()
+    rows = History(running.url).forecasts("traffic", "cell-1", limit=500)
+    assert len(rows) == 220
+    assert {row["version"] for row in rows[:10]} == {runs[0].version}
+    assert {row["version"] for row in rows[20:]} == {"-"}
+
+
+def test_a_wrong_reload_changes_nothing_and_a_right_one_takes_effect(
+    start: Callable[..., Running], log: MemoryLog, tmp_path: Path
+) -> None:
+    answers: list[Config | ConfigError] = [
+        ConfigError("wrong on purpose"),
+        parse_config(raw_config(tmp_path, cooldown_s=7.0)),
+    ]
+
+    def reread() -> Config:
+        answer = answers.pop(0)
+        if isinstance(answer, ConfigError):
+            raise answer
+        return answer
+
+    append(log, range(20))
+    running = start(reread=reread)
+    running.until(lambda: running.drained(log))
+    for cooldown_s in (60.0, 7.0):
+        running.daemon.flags.reload = True
+        running.until(lambda: not running.daemon.flags.reload)
+        running.until(lambda expected=cooldown_s: running.daemon.config.hooks["bandwidth"].cooldown_s == expected)  # type: ignore[misc]
+    append(log, range(20, 30))
+    running.until(lambda: running.drained(log))
+    running.stop()
+    assert sum(row["accepted"] for row in History(running.url).progress()) == 30 * 8
+
+
+def test_health_and_metrics_answer_on_loopback(start: Callable[..., Running], log: MemoryLog) -> None:
+    append(log, range(20))
+    running = start()
+    running.until(lambda: running.drained(log) and running.daemon.phase == "running")
+    running.until(lambda: running.daemon.http_address)
+    assert running.daemon.http_address is not None
+    host, port = running.daemon.http_address
+    assert host == "127.0.0.1"
+    assert httpx.get(f"http://{host}:{port}/livez").status_code == 200
+    assert httpx.get(f"http://{host}:{port}/readyz").status_code == 200
+    running.until(
+        lambda: (
+            'netpredict_records_total{outcome="accepted",stream="traffic"} 160.0'
+            in httpx.get(f"http://{host}:{port}/metrics").text
+        )
+    )
+
+
+def test_systemd_hears_ready_and_stopping(start: Callable[..., Running], log: MemoryLog, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(30)
+        running = start(notifier=Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}))
+        assert b"READY=1" in listener.recv(1024)
+        running.stop()
+        assert b"STOPPING=1" in listener.recv(1024)
