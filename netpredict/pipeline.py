@@ -36,6 +36,9 @@ from netpredict.types import (
     TopicPartition,
 )
 
+STAMP_MAX_MS = 2**53
+"""A producer may stamp records as it likes: beyond this a stamp in µs would not fit into 64 bits."""
+
 DEAD, LATE, DUPLICATE, ACCEPTED = range(4)
 OUTCOMES = ("dead", "late", "duplicate", "accepted")
 
@@ -102,7 +105,8 @@ class Pipeline:
     def _enter(self, stream: Stream, lane: Lane, polled: PolledPartition) -> _Inflow:
         decoded = stream.decoder.decode(polled.records)
         reasons = {reject.record: (reject.reason, reject.detail) for reject in decoded.rejects}
-        ingest = np.fromiter((record.timestamp for record in polled.records), np.int64, len(polled.records)) * 1000
+        stamps = (min(max(record.timestamp, 0), STAMP_MAX_MS) for record in polled.records)
+        ingest = np.fromiter(stamps, np.int64, len(polled.records)) * 1000
         verdict = stream.firewall.inspect(decoded, ingest[decoded.record])
         for column, n in verdict.repaired.items():
             self.repairs[stream.name, column] += n
@@ -232,11 +236,10 @@ class Pipeline:
 
     def _bury(self, stream: Stream, lane: Lane, polled: PolledPartition, index: int, reason: str, detail: str) -> None:
         record = polled.records[index]
+        ingest_time_us = min(max(record.timestamp, 0), STAMP_MAX_MS) * 1000
         self.reasons[stream.name, reason] += 1
         lane.dead_letters.append(
-            DeadLetter(
-                polled.topic_partition, record.offset, record.timestamp * 1000, reason, detail, record.key, record.value
-            )
+            DeadLetter(polled.topic_partition, record.offset, ingest_time_us, reason, detail, record.key, record.value)
         )
 
     # -- ownership -----------------------------------------------------------------------------------------------

@@ -284,3 +284,14 @@ def test_series_beyond_the_cap_are_refused_and_counted():
     assert commit is not None
     assert commit.lanes[0].counts == {"accepted": 2, "duplicate": 0, "late": 0, "dead": 3, "control": 0}
     assert {letter.reason for letter in commit.lanes[0].dead_letters} == {"series_cap"}
+
+
+@pytest.mark.parametrize("stamp_ms", [2**63 - 1, 10**30, -1])
+def test_an_absurd_record_timestamp_ends_as_a_dead_letter_that_can_be_stored(stamp_ms):
+    log = MemoryLog({"ran.traffic": 1})
+    log.append("ran.traffic", b"cell-0", b"{rubbish", stamp_ms)
+    log.append("ran.traffic", b"cell-1", record("cell-1", 1, 40.0)[1], (START_US + 10**13) // 1000)
+    store = run(log, 10)
+    (letter,) = store.dead_letters.values()
+    assert 0 <= letter.ingest_time_us < 2**63
+    assert len(store.observations) == 1
