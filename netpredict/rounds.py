@@ -42,6 +42,7 @@ class ForecastChunk(NamedTuple):
     quality: AnyArray
     ticks: Int32Array
     observed: Int32Array
+    seasonal: Int32Array | None
 
 
 class ObservationChunk(NamedTuple):
@@ -53,6 +54,20 @@ class ObservationChunk(NamedTuple):
     event_time_us: IntArray
     flags: AnyArray
     ticks: Int32Array
+
+
+class Baselines(NamedTuple):
+    """What a round's forecasts have to beat, in ticks: the truth at issue (n, kpis), seasonal naive (n, kpis, horizon).
+
+    ``seasonal`` is None on a stream without a season, MISSING_TICKS where a series has not shown its season yet.
+    """
+
+    naive: Int32Array
+    seasonal: Int32Array | None
+
+    def of(self, rows: AnyArray) -> Baselines:
+        """Those of some rows."""
+        return Baselines(self.naive[rows], None if self.seasonal is None else self.seasonal[rows])
 
 
 class Served(NamedTuple):
@@ -171,15 +186,23 @@ class Rounds:
             np.full(shape[:2], Source.NONE, np.uint8),
             batch.flags | np.where((truth == MISSING_TICKS).any(axis=1), Quality.INPUT_MISSING, 0).astype(np.uint8),
         )
+        baselines = Baselines(truth, self._seasonal(answers))
         routes = stream.table.route[batch.series]
         for index, route in enumerate(stream.config.routes):
             rows = np.flatnonzero(routes == index)
             if len(rows):
-                self._serve_route(route.active, batch, rows, answers, truth, served)
+                self._serve_route(route.active, batch, rows, answers, baselines, served)
                 for shadow in route.shadows:
-                    self._record_shadow(shadow, batch, rows, answers, truth)
+                    self._record_shadow(shadow, batch, rows, answers, baselines)
         stream.forecasts_by_source += np.bincount(served.sources.ravel(), minlength=4)
         return served
+
+    def _seasonal(self, answers: Answers) -> Int32Array | None:
+        for source, rung in self.stream.rungs:
+            if source == Source.SEASONAL:
+                middle = answers[rung.name].values[..., self._middle : self._middle + 1]
+                return self.stream.rounding.forecast(middle)[..., 0]
+        return None
 
     def _serve_route(
         self,
@@ -187,7 +210,7 @@ class Rounds:
         batch: ObservationBatch,
         rows: AnyArray,
         answers: Answers,
-        truth: Int32Array,
+        baselines: Baselines,
         served: Served,
     ) -> None:
         """Rows of one route: each is served by the newest version that is warm for it, else by the ladder."""
@@ -203,11 +226,11 @@ class Rounds:
                 warm = self._warm(version, batch.series[rows])
                 mine = runs & (warm | (oldest == rank))
                 if mine.any():
-                    self._record(version, batch, rows[mine], answers, truth, served, warm[mine])
+                    self._record(version, batch, rows[mine], answers, baselines, served, warm[mine])
                     open_ &= ~mine
         if open_.any():
             placeholder = self.stream.placeholder.get(name, 0)
-            self._record(None, batch, rows[open_], answers, truth, served, np.zeros(open_.sum(), bool), placeholder)
+            self._record(None, batch, rows[open_], answers, baselines, served, np.zeros(open_.sum(), bool), placeholder)
 
     def _warm(self, version: Version, series: AnyArray) -> BoolArray:
         warm: BoolArray = version.running.steps(self.stream.table, series) >= self.stream.config.warm_steps
@@ -219,7 +242,7 @@ class Rounds:
         batch: ObservationBatch,
         rows: AnyArray,
         answers: Answers,
-        truth: Int32Array,
+        baselines: Baselines,
         served: Served,
         warm: BoolArray,
         placeholder: int = 0,
@@ -242,10 +265,10 @@ class Rounds:
             values = self._calibrated(version, values, sources, batch.lane[rows])
         ticks = self.stream.rounding.forecast(values)
         served.ticks[rows], served.sources[rows], served.quality[rows] = ticks, sources, quality
-        self._store(version, batch, rows, ticks, sources, quality, truth, placeholder)
+        self._store(version, batch, rows, ticks, sources, quality, baselines, placeholder)
 
     def _record_shadow(
-        self, name: str, batch: ObservationBatch, rows: AnyArray, answers: Answers, truth: Int32Array
+        self, name: str, batch: ObservationBatch, rows: AnyArray, answers: Answers, baselines: Baselines
     ) -> None:
         """The newest version of a shadow is stored and scored where it has an answer of its own."""
         for version in self.stream.versions.get(name, []):
@@ -260,7 +283,7 @@ class Rounds:
                 model = answer.values[good]
                 values, sources = climb_down([(Source.MODEL, model, None)], model.shape)
                 ticks = self.stream.rounding.forecast(self._calibrated(version, values, sources, batch.lane[good]))
-                self._store(version, batch, good, ticks, sources, batch.flags[good], truth, 0)
+                self._store(version, batch, good, ticks, sources, batch.flags[good], baselines, 0)
 
     def _calibrated(self, version: Version, values: FloatArray, sources: AnyArray, lane: AnyArray) -> FloatArray:
         corrected = widen(values, version.board.factors(lane), self._middle)
@@ -276,15 +299,17 @@ class Rounds:
         ticks: Int32Array,
         sources: AnyArray,
         quality: AnyArray,
-        truth: Int32Array,
+        baselines: Baselines,
         placeholder: int,
     ) -> None:
         stream = self.stream
-        series, slot, observed = batch.series[rows], batch.slot[rows], truth[rows]
+        series, slot = batch.series[rows], batch.slot[rows]
+        naive, seasonal = baselines.of(rows)
         if version is not None:
             scored = stream.table.scored[series]
             kept = scored >= 0
-            version.board.pending.add(scored[kept], slot[kept], ticks[kept], observed[kept], sources[kept])
+            known = None if seasonal is None else seasonal[kept]
+            version.board.pending.add(scored[kept], slot[kept], ticks[kept], naive[kept], sources[kept], known)
         self.forecasts.append(
             ForecastChunk(
                 version.running.model_id if version else placeholder,
@@ -294,7 +319,8 @@ class Rounds:
                 sources,
                 quality,
                 ticks.reshape(len(rows), -1),
-                observed,
+                naive,
+                None if seasonal is None else seasonal.reshape(len(rows), -1),
             )
         )
 

@@ -132,7 +132,8 @@ class Stream:
         ):
             raise PluginError(f"predictor {name}@{version} answers {spec}, stream {self.name} needs {self.output}")
         running = RunningPredictor(name, version, model_id, predictor)
-        made = Version(running, Scoreboard(len(spec.kpis), spec.horizon_steps, spec.levels), len(self.lanes))
+        board = Scoreboard(len(spec.kpis), spec.horizon_steps, spec.levels, bool(self.config.season_buckets))
+        made = Version(running, board, len(self.lanes))
         made.board.pending.ensure(self._scored_rows)
         self.table.add_columns(running.columns())
         self.versions.setdefault(name, []).insert(0, made)

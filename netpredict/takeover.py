@@ -135,16 +135,17 @@ def _load_pending(stream: Stream, lane: Lane, version: Version, store: Store) ->
         pending.ticks[kept].reshape(shape),
         pending.observed[kept],
         pending.sources[kept],
+        pending.seasonal[kept].reshape(shape[:3]),
     )
 
 
 def _emptied(row: ScoreRow) -> ScoreRow:
     """The sums of a bucket that another config began: the next restart must not find them."""
     none = (0,) * len(row.below)
-    return ScoreRow(row.model_id, row.source, row.kpi, row.lead_steps, row.bucket, 0, 0, 0, 0, none, none)
+    return ScoreRow(row.model_id, row.source, row.kpi, row.lead_steps, row.bucket, *(0,) * 7, none, none)
 
 
 def _sums(stream: Stream, row: ScoreRow) -> Sums:
     kpi = stream.output.kpis.index(row.kpi)
-    squares = (row.n, row.abs_ticks, row.square_ticks, row.naive_abs_ticks)
-    return Sums(row.source, kpi, row.lead_steps, *squares, row.below, row.pinball)
+    errors = (row.abs_ticks, row.square_ticks, row.truth_abs_ticks, row.naive_abs_ticks, row.seasonal_abs_ticks)
+    return Sums(row.source, kpi, row.lead_steps, row.n, row.flat, *errors, row.below, row.pinball)

@@ -21,6 +21,7 @@ from netpredict.store.commit import (
     ScoreRow,
 )
 from netpredict.types import (
+    MISSING_TICKS,
     NO_SLOT,
     FeatureSpec,
     FloatArray,
@@ -113,7 +114,7 @@ class MemoryStore:
         self.lanes: dict[TopicPartition, dict[str, Any]] = {}
         self.series: dict[int, dict[str, Any]] = {}
         self.states: dict[int, tuple[str, int, bytes]] = {}
-        self.forecasts: dict[tuple[int, int, int], tuple[bytes, bytes, bytes, int]] = {}
+        self.forecasts: dict[tuple[int, int, int], tuple[bytes, bytes, bytes, int, bytes]] = {}
         self.layouts: dict[tuple[int, int, int], ForecastLayout] = {}
         self.observations: dict[tuple[int, int], tuple[bytes, int, int]] = {}
         self.scores: dict[tuple[Any, ...], ScoreRow] = {}
@@ -153,14 +154,14 @@ class MemoryStore:
     def pending_forecasts(self, lane_id: int, model_id: int, layout: ForecastLayout) -> PendingForecasts:
         """See ``Store``."""
         found = []
-        for place, (ticks, observed, sources, slot) in self.forecasts.items():
+        for place, (ticks, observed, sources, slot, seasonal) in self.forecasts.items():
             _, series_id, model = place
             if self.layouts[place] != layout:
                 continue
             series = self.series.get(series_id)
             wanted = model == model_id and series is not None and series["lane"] == lane_id and series["scored"]
             if wanted and series_id in self.states and slot > self.states[series_id][1] - layout.horizon_steps:
-                found.append((slot, series_id, sources, ticks, observed))
+                found.append((slot, series_id, sources, ticks, observed, seasonal))
         found.sort(key=lambda row: row[:2])
         return PendingForecasts(
             np.array([row[0] for row in found], np.int64),
@@ -168,6 +169,7 @@ class MemoryStore:
             np.array([list(row[2]) for row in found], np.uint8),
             np.array([np.frombuffer(row[3], np.int32) for row in found], np.int32),
             np.array([np.frombuffer(row[4], np.int32) for row in found], np.int32),
+            np.array([np.frombuffer(row[5], np.int32) for row in found], np.int32),
         )
 
     def commit(self, commit: Commit) -> set[TopicPartition]:
@@ -191,6 +193,8 @@ class MemoryStore:
             for row, series_id in enumerate(states.series_id.tolist()):
                 self.states[series_id] = (states.layout, int(states.slot[row]), states.blob[row].tobytes())
         for rows in part.forecasts:
+            unknown = np.full((1, len(rows.layout.kpis) * rows.layout.horizon_steps), MISSING_TICKS, np.int32)
+            seasonal = np.repeat(unknown, len(rows.series_id), axis=0) if rows.seasonal is None else rows.seasonal
             for row, series_id in enumerate(rows.series_id.tolist()):
                 time_us = int(rows.slot_time_us[row])
                 self.layouts[time_us, series_id, rows.model_id] = rows.layout
@@ -199,6 +203,7 @@ class MemoryStore:
                     rows.observed[row].tobytes(),
                     rows.sources[row].tobytes(),
                     time_us // rows.layout.period_us,
+                    seasonal[row].tobytes(),
                 )
         for seen in part.observations:
             for row, series_id in enumerate(seen.series_id.tolist()):

@@ -249,9 +249,9 @@ def test_on_a_ramp_naive_errs_by_exactly_the_lead():
 def test_a_cold_series_is_served_by_the_ladder_and_says_so():
     store = run(write_log([record("cell-0", minute, 50.0) for minute in range(5)], 1), 5)
     first = min(store.forecasts)
-    _, _, sources, _ = store.forecasts[first]
+    _, _, sources, *_ = store.forecasts[first]
     assert set(sources) == {Source.NAIVE}
-    _, _, sources, _ = store.forecasts[max(store.forecasts)]
+    _, _, sources, *_ = store.forecasts[max(store.forecasts)]
     assert set(sources) == {Source.MODEL}
     assert Quality.WARMING
 

@@ -223,7 +223,7 @@ def test_a_real_recurrent_network_gives_the_same_bits_in_any_poll_and_order():
         assert_same(finished(gru_world(rows), poll=poll), store)
     backwards = list(shuffled(rows, max))
     assert by_series(finished(gru_world(backwards), poll=9)) == by_series(store)
-    assert any(Source.MODEL in sources for _, _, sources, _ in store.forecasts.values())
+    assert any(Source.MODEL in sources for _, _, sources, *_ in store.forecasts.values())
 
 
 # -- models ------------------------------------------------------------------------------------------------------
@@ -738,6 +738,21 @@ def test_a_changed_config_starts_and_goes_on_as_one_function_of_the_log(changes)
     assert counts["accepted"] > 5 * counts["late"], "the series are stuck behind slots of another grid"
     assert [row.kind for row in ends[0].journal[T0]].count("config") == 2
     assert ends[0].scores
+
+
+@pytest.mark.parametrize(("stops", "poll"), [((), 7), ((1, 4, 2, 6), 33)])
+def test_what_a_forecast_has_to_beat_is_the_same_after_deaths(tmp_path, stops, poll):
+    """Seasonal naive is kept beside each forecast: a restart scores what was pending against the same baseline."""
+
+    def world():
+        return other_config(only_traffic(traffic_rows(3)), season_s=600.0, season_buckets=10)
+
+    reference, store = sql(tmp_path / "a.db", world(), 5000), sql(tmp_path / "b.db", world(), poll, stops)
+    assert difference(reference, store) == []
+    memory = finished(world())
+    model = [row for row in memory.scores.values() if row.source == Source.MODEL]
+    assert any(row.seasonal_abs_ticks != row.naive_abs_ticks for row in model), "the season never showed"
+    assert all(row.truth_abs_ticks for row in model if row.kpi == "prb_use_dl_percent")
 
 
 def test_several_activations_hold_over_many_lanes_of_one_stream():

@@ -204,7 +204,8 @@ def _lines(above: Any, below: Any, stream: StreamConfig, predictor: str, rows: S
     active = predictor == stream.routes[0].active
     label = f"{predictor}, active" if active else f"{predictor}, shadow"
     above.plot(leads, [row["skill"] for row in mine], label=label, linestyle="-" if active else "--", **style)
-    below.plot(leads, [row["coverage"][INTERVAL] for row in mine], linestyle="-" if active else "--", **style)
+    covered = [row["coverage"].get(INTERVAL, np.nan) for row in mine]
+    below.plot(leads, covered, linestyle="-" if active else "--", **style)
 
 
 def _unit(stream: StreamConfig) -> tuple[float, str]:

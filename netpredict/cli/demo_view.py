@@ -46,13 +46,16 @@ class SkillRow:
     naive_mae: float = 0.0
     covered: float = 0.0
     by_lead: dict[int, float] = field(default_factory=dict)
+    spread_n: int = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take a row of ``History.skill`` in."""
         n = self.n + row["n"]
         self.mae += (row["mae"] - self.mae) * row["n"] / n
         self.naive_mae += (row["naive_mae"] - self.naive_mae) * row["n"] / n
-        self.covered += (row["coverage"].get(INTERVAL, 0.0) - self.covered) * row["n"] / n
+        if INTERVAL in row["coverage"]:
+            self.spread_n += row["n"] - row["flat"]
+            self.covered += (row["coverage"][INTERVAL] - self.covered) * (row["n"] - row["flat"]) / self.spread_n
         self.n = n
         if row["skill"] is not None:
             self.by_lead[row["lead_steps"]] = row["skill"]

@@ -1,7 +1,7 @@
 """Adaptive conformal correction of quantiles, and the one rounding that all later parts see.
 
 Per lane, predictor version, KPI, lead and level a factor widens or narrows the distance of the quantile from the
-middle one. It moves at the end of a bucket by what share of truths lay at or below the quantile, after adaptive
+middle one. It moves at the end of a bucket by what share of truths lay under the quantile, after adaptive
 conformal inference (Gibbs and Candès 2021) on the log of the width; it is a function of integer counts alone.
 """
 
@@ -34,9 +34,10 @@ def widen(values: FloatArray, factor: FloatArray, middle: int) -> FloatArray:
 
 
 def moved(factor: FloatArray, levels: Sequence[float], middle: int, below: IntArray, n: IntArray) -> FloatArray:
-    """The factors after a bucket: ``below`` (kpis, horizon, levels) of ``n`` (kpis, horizon) truths lay at or below.
+    """The factors after a bucket: ``below`` (kpis, horizon, levels) of ``n`` (kpis, horizon) truths lay under a level.
 
-    Below the middle too many truths mean that the quantile is too high, above it too few: both widen.
+    Below the middle too many truths mean that the quantile is too high, above it too few: both widen. A truth on the
+    quantile itself counts as inside the interval on both sides, so that the closed interval has its nominal share.
     """
     share = below / np.maximum(n, 1)[..., None]
     side = np.sign(np.arange(len(levels)) - middle)

@@ -48,6 +48,22 @@ def build(
     return TrainingSet(features, output, picked, slots, validation_from, tuple(series_names))
 
 
+def mase_scales(dataset: TrainingSet) -> dict[str, float]:
+    """``mase_scale.<kpi>``: mean error of seasonal naive on the training part, in the KPI's unit (radio.md ch. 11).
+
+    Without a season the value before stands in (Hyndman and Koehler 2006). A KPI that never moved has no scale.
+    """
+    features, values = dataset.features, dataset.values[:, : dataset.validation_from]
+    season = max(1, round(features.season_us / features.period_us))
+    scales = {}
+    for kpi in dataset.output.kpis:
+        column = values[:, :, features.observed.index(kpi)].astype(np.float64)
+        moved = np.abs(column[:, season:] - column[:, :-season])
+        if np.isfinite(moved).any() and (scale := float(np.nanmean(moved))):
+            scales[f"mase_scale.{kpi}"] = scale
+    return scales
+
+
 def align(series: AnyArray, slot: AnyArray, values: AnyArray, series_count: int) -> tuple[AnyArray, AnyArray]:
     """Loose rows (series index, slot, (n, k) values) on one grid: first_slot (S,) and values (S, T, k), NaN in gaps.
 

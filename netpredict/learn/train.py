@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 
 from netpredict import plugins
 from netpredict.errors import PluginError
+from netpredict.learn.dataset import mase_scales
 from netpredict.learn.registry import Artefact, Trained, save_artefact
 from netpredict.types import Progress, TrainingReport, TrainingSet
 
@@ -32,6 +34,7 @@ def train(
     decoded = plugins.options_of(plugin, dict(options), f"options of {plugin_name}")
     predictor = plugin.build(decoded, dataset.features, dataset.output)
     report: TrainingReport = predictor.fit(dataset, progress)
+    report = replace(report, scores={**report.scores, **mase_scales(dataset)})
     trained = Trained(
         predictor=plugin_name,
         options=msgspec.to_builtins(decoded),

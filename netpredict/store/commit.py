@@ -66,7 +66,8 @@ class ModelRow:
 class ForecastRows:
     """n forecasts of one predictor version: ticks int32 (n, kpis * horizon * levels), MISSING_TICKS = none.
 
-    ``sources`` uint8 (n, kpis) of ``Source``; ``observed`` int32 (n, kpis): the truth at issue, the naive forecast.
+    ``sources`` uint8 (n, kpis) of ``Source``; ``observed`` int32 (n, kpis): the truth at issue, the naive forecast;
+    ``seasonal`` int32 (n, kpis * horizon): the seasonal naive forecast, None on a stream without a season.
     """
 
     model_id: int
@@ -77,6 +78,7 @@ class ForecastRows:
     quality: npt.NDArray[np.uint8]
     ticks: Int32Array
     observed: Int32Array
+    seasonal: Int32Array | None = None
 
 
 @dataclass(slots=True)
@@ -105,7 +107,10 @@ class StateRows:
 class ScoreRow:
     """Sums of one score bucket (whole row, replaces the stored one). All sums are integers in ticks.
 
-    ``below`` counts truths at or below each level; ``pinball`` sums pinball loss * 1000 in ticks, by level.
+    ``flat`` counts pairs whose levels all equal the truth: they say nothing of the intervals and are left out of
+    ``below``, which counts truths under each level, and on it from the middle one up. ``truth_abs_ticks`` sums the
+    magnitude of the truth; ``seasonal_abs_ticks`` the error of seasonal naive, of naive where the season is not known.
+    ``pinball`` sums pinball loss * 1000 in ticks, by level.
     """
 
     model_id: int
@@ -114,9 +119,12 @@ class ScoreRow:
     lead_steps: int
     bucket: int
     n: int
+    flat: int
     abs_ticks: int
     square_ticks: int
+    truth_abs_ticks: int
     naive_abs_ticks: int
+    seasonal_abs_ticks: int
     below: tuple[int, ...]
     pinball: tuple[int, ...]
 
@@ -196,13 +204,17 @@ class LaneSnapshot:
 
 @dataclass(slots=True)
 class PendingForecasts:
-    """Stored forecasts whose truth is still to come, of one (lane, model): arrays of n rows like ``ForecastRows``."""
+    """Stored forecasts whose truth is still to come, of one (lane, model): arrays of n rows like ``ForecastRows``.
+
+    ``seasonal`` is MISSING_TICKS throughout where none was stored.
+    """
 
     slot: IntArray
     series_id: IntArray
     sources: npt.NDArray[np.uint8]
     ticks: Int32Array
     observed: Int32Array
+    seasonal: Int32Array
 
 
 class Store(Protocol):

@@ -26,11 +26,12 @@ _QUERIES = {
     "series_state": f"SELECT {_LANE}, s.key, s.first_slot, x.slot, x.layout_id, x.checksum, x.state"
     f" FROM series_state AS x{_OF_SERIES}",
     "forecast": f"SELECT {_LANE}, x.slot_time_us, s.key, s.first_slot, m.predictor, m.version, x.layout_id,"
-    f" x.sources, x.quality, x.ticks, x.observed FROM forecast AS x{_OF_SERIES}{_OF_MODEL}",
+    f" x.sources, x.quality, x.ticks, x.observed, x.seasonal FROM forecast AS x{_OF_SERIES}{_OF_MODEL}",
     "observation": f"SELECT {_LANE}, x.slot_time_us, s.key, s.first_slot, x.layout_id, x.event_time_us,"
     f" x.flags, x.ticks FROM observation AS x{_OF_SERIES}",
-    "score": f"SELECT {_LANE}, m.predictor, m.version, x.source, x.kpi, x.lead_steps, x.bucket, x.n, x.abs_ticks,"
-    f" x.square_ticks, x.naive_abs_ticks, x.below, x.pinball FROM score AS x{_OF_LANE}{_OF_MODEL}",
+    "score": f"SELECT {_LANE}, m.predictor, m.version, x.source, x.kpi, x.lead_steps, x.bucket, x.n, x.flat,"
+    " x.abs_ticks, x.square_ticks, x.truth_abs_ticks, x.naive_abs_ticks, x.seasonal_abs_ticks, x.below, x.pinball"
+    f" FROM score AS x{_OF_LANE}{_OF_MODEL}",
     "control_journal": f"SELECT {_LANE}, x.effective_offset, x.number, x.kind, x.payload"
     f" FROM control_journal AS x{_OF_LANE}",
     "firing": f"SELECT {_LANE}, x.firing_id, x.hook, x.object_id, x.attribute, x.value, x.why, x.mode, x.slot_time_us,"

@@ -131,7 +131,8 @@ class History:
         """Score buckets as stored, newest first: sums in ticks."""
         rows = self._rows(
             "SELECT p.stream, p.topic, p.partition, m.predictor, m.version, c.source, c.kpi, c.lead_steps, c.bucket,"
-            " c.n, c.abs_ticks, c.square_ticks, c.naive_abs_ticks, c.below, c.pinball FROM score AS c"
+            " c.n, c.flat, c.abs_ticks, c.square_ticks, c.truth_abs_ticks, c.naive_abs_ticks, c.seasonal_abs_ticks,"
+            " c.below, c.pinball FROM score AS c"
             " JOIN topic_progress AS p ON p.lane_id = c.lane_id JOIN model_version AS m ON m.model_id = c.model_id"
             " WHERE (:stream IS NULL OR p.stream = :stream) AND (:predictor IS NULL OR m.predictor = :predictor)"
             " AND (:kpi IS NULL OR c.kpi = :kpi)"
@@ -258,12 +259,16 @@ class History:
     def skill(self, stream: str | None = None, from_bucket: int | None = None) -> list[Row]:
         """Accuracy by stream, predictor, source, KPI and lead time over topic partitions and buckets, in KPI units.
 
-        ``skill`` = 1 - mae / naive_mae (None when naive never errs); ``coverage`` maps "0.1..0.9" to the share of
-        truths between these levels; ``pinball`` is the mean over the levels.
+        ``skill`` = 1 - mae / naive_mae, ``skill_best`` against the better of naive and seasonal naive (None when that
+        never errs); ``wape`` = sum of errors / sum of |truth|; ``mase`` = mae / the mean error of seasonal naive on the
+        history that the version was trained on (None when it was not trained); ``coverage`` maps "0.1..0.9" to the
+        share of truths in the closed interval, ``flat`` pairs (interval and truth all one value) left out; ``pinball``
+        is the mean over the levels. Formulas: Hyndman and Koehler 2006 (MASE), Gneiting and Raftery 2007 (pinball).
         """
         rows = self._rows(
             "SELECT p.stream, m.predictor, c.source, c.kpi, c.lead_steps, c.n, c.abs_ticks, c.square_ticks,"
-            " c.naive_abs_ticks, c.below, c.pinball FROM score AS c"
+            " c.naive_abs_ticks, c.seasonal_abs_ticks, c.truth_abs_ticks, c.flat, c.below, c.pinball,"
+            " m.scores FROM score AS c"
             " JOIN topic_progress AS p ON p.lane_id = c.lane_id JOIN model_version AS m ON m.model_id = c.model_id"
             " WHERE (:stream IS NULL OR p.stream = :stream) AND (:from_bucket IS NULL OR c.bucket >= :from_bucket)",
             stream=stream,
@@ -395,24 +400,30 @@ WITH RECURSIVE slots(slot_time_us, number) AS (
 class _Sums:
     below: list[int]
     n: int = 0
+    flat: int = 0
     abs_ticks: int = 0
     square_ticks: int = 0
+    truth_abs_ticks: int = 0
     naive_abs_ticks: int = 0
+    seasonal_abs_ticks: int = 0
     pinball: list[int] = field(default_factory=list)
+    mase_weight: float = 0.0
+    mase_sum: float = 0.0
 
     def add(self, row: Mapping[str, Any], below: Sequence[int]) -> None:
         pinball = msgspec.json.decode(row["pinball"])
-        self.n += row["n"]
-        self.abs_ticks += row["abs_ticks"]
-        self.square_ticks += int(row["square_ticks"])
-        self.naive_abs_ticks += row["naive_abs_ticks"]
+        for name in _SUMMED:
+            setattr(self, name, getattr(self, name) + int(row[name]))
+        if scale := msgspec.json.decode(row["scores"]).get(f"mase_scale.{row['kpi']}"):
+            self.mase_weight += row["n"]
+            self.mase_sum += row["abs_ticks"] / scale
         self.below = [a + b for a, b in zip(self.below, below, strict=True)]
         self.pinball = [a + b for a, b in zip(self.pinball or [0] * len(pinball), pinball, strict=True)]
 
     def row(self, group: tuple[str, str, int, str, int, int], levels: Sequence[float], scale: float) -> Row:
         stream, predictor, source, kpi, lead_steps, _ = group
-        n = max(self.n, 1)
-        pairs = [(low, len(levels) - 1 - low) for low in range(len(levels) // 2)]
+        n, spread = max(self.n, 1), self.n - self.flat
+        best = min(self.naive_abs_ticks, self.seasonal_abs_ticks)
         return {
             "stream": stream,
             "predictor": predictor,
@@ -423,12 +434,28 @@ class _Sums:
             "mae": self.abs_ticks / n / scale,
             "rmse": math.sqrt(self.square_ticks / n) / scale,
             "naive_mae": self.naive_abs_ticks / n / scale,
+            "seasonal_mae": self.seasonal_abs_ticks / n / scale,
             "skill": 1 - self.abs_ticks / self.naive_abs_ticks if self.naive_abs_ticks else None,
+            "skill_best": 1 - self.abs_ticks / best if best else None,
+            "wape": self.abs_ticks / self.truth_abs_ticks if self.truth_abs_ticks else None,
+            "mase": self.mase_sum / self.mase_weight / scale if self.mase_weight else None,
+            "flat": self.flat,
             "coverage": {
-                f"{levels[low]:g}..{levels[high]:g}": (self.below[high] - self.below[low]) / n for low, high in pairs
+                f"{levels[low]:g}..{levels[high]:g}": (self.below[high] - self.below[low]) / spread
+                for low, high in _intervals(levels)
+                if spread
             },
             "pinball": sum(self.pinball) / 1000 / n / max(len(self.pinball), 1) / scale,
         }
+
+
+_SUMMED = ("n", "flat", "abs_ticks", "square_ticks", "truth_abs_ticks", "naive_abs_ticks", "seasonal_abs_ticks")
+
+
+def _intervals(levels: Sequence[float]) -> list[tuple[int, int]]:
+    """Places of the two levels of each central interval."""
+    place = {round(level, 9): index for index, level in enumerate(levels)}
+    return [(index, place[round(1 - p, 9)]) for p, index in place.items() if p < 0.5 and round(1 - p, 9) in place]
 
 
 def _scale(layouts: Sequence[Row], group: tuple[str, str, int, str, int, int]) -> tuple[list[float], float]:

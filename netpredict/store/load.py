@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -55,13 +57,15 @@ def pending_forecasts(
     }
     parameters["phase_us"] = _phase_us(connection, parameters)
     rows = connection.execute(_PENDING, parameters).fetchall()
-    slots, series, sources, ticks, observed = columns_of(rows) if rows else ((),) * 5
+    slots, series, sources, ticks, observed, seasonal = columns_of(rows) if rows else ((),) * 6
+    unknown = "[" + ",".join(["null"] * (kpis * layout.horizon_steps)) + "]"
     pending = PendingForecasts(
         np.array(slots, dtype=np.int64),
         np.array(series, dtype=np.int64),
         sources_rows(sources, kpis),
         ticks_rows(ticks, width),
         ticks_rows(observed, kpis),
+        ticks_rows([known or unknown for known in seasonal], kpis * layout.horizon_steps),
     )
     order = np.lexsort((pending.series_id, pending.slot))
     return PendingForecasts(
@@ -70,6 +74,7 @@ def pending_forecasts(
         pending.sources[order],
         pending.ticks[order],
         pending.observed[order],
+        pending.seasonal[order],
     )
 
 
@@ -87,24 +92,25 @@ def scores_in_progress(connection: sqlite3.Connection, lane_id: int, state: str)
     """Sums of the bucket that the lane's state names; under another ``bucket_s`` it need not be the highest."""
     bucket = msgspec.json.decode(state).get("bucket") if state else None
     rows = connection.execute(
-        "SELECT model_id, source, kpi, lead_steps, bucket, n, abs_ticks, square_ticks, naive_abs_ticks, below, pinball"
-        " FROM score WHERE lane_id = ?1 AND bucket = coalesce(?2, (SELECT max(bucket) FROM score WHERE lane_id = ?1))"
+        f"SELECT {', '.join(_SCORE_COLUMNS)} FROM score"
+        " WHERE lane_id = ?1 AND bucket = coalesce(?2, (SELECT max(bucket) FROM score WHERE lane_id = ?1))"
         " ORDER BY model_id, source, kpi, lead_steps",
         (lane_id, bucket),
     )
-    return [
-        ScoreRow(*(*plain, int(squares), naive, _whole_numbers(below), _whole_numbers(pinball)))
-        for *plain, squares, naive, below, pinball in rows
-    ]
+    return [_score_row(dict(zip(_SCORE_COLUMNS, row, strict=True))) for row in rows]
 
 
-def _whole_numbers(values: str) -> tuple[int, ...]:
-    return msgspec.json.decode(values, type=tuple[int, ...])
+_SCORE_COLUMNS = tuple(field.name for field in dataclasses.fields(ScoreRow))
+
+
+def _score_row(row: dict[str, Any]) -> ScoreRow:
+    lists = {name: msgspec.json.decode(row[name], type=tuple[int, ...]) for name in ("below", "pinball")}
+    return ScoreRow(**row | lists | {"square_ticks": int(row["square_ticks"])})
 
 
 _PENDING = """
 WITH RECURSIVE lead(steps) AS (SELECT 0 UNION ALL SELECT steps + 1 FROM lead WHERE steps + 1 < :horizon)
-SELECT t.slot - lead.steps, s.series_id, f.sources, f.ticks, f.observed
+SELECT t.slot - lead.steps, s.series_id, f.sources, f.ticks, f.observed, f.seasonal
 FROM lead CROSS JOIN series AS s CROSS JOIN series_state AS t CROSS JOIN forecast AS f
 WHERE s.series_id >= :from_id AND s.series_id < :to_id AND s.scored AND s.retired_us IS NULL
   AND t.series_id = s.series_id

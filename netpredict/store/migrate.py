@@ -24,7 +24,7 @@ def scripts_folder() -> Path:
     raise StoreError(f"the migrations are missing beside {package}: install netpredict again")
 
 
-def upgrade(url: str) -> None:
+def upgrade(url: str, revision: str = "head") -> None:
     """Create or upgrade the schema in one transaction. AlreadyRunning while a daemon writes the store."""
     path = sqlite.path_of(url)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def upgrade(url: str) -> None:
         with engine.begin() as connection:
             config = _config()
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
     except CommandError as error:
         raise StoreError(f"{path}: {error}: this release knows schema {head()}; install a newer one") from error
     except sa.exc.OperationalError as error:

@@ -135,6 +135,7 @@ forecast = sa.Table(
     _whole("quality"),
     _text("ticks"),  # JSON, flat; null = missing
     _text("observed"),  # JSON, one number a KPI
+    sa.Column("seasonal", sa.Text),  # JSON, flat, one number a KPI and lead; NULL: the stream has no season
     sqlite_with_rowid=False,
 )
 
@@ -165,6 +166,9 @@ score = sa.Table(
     _whole("naive_abs_ticks"),
     _text("below"),
     _text("pinball"),
+    _whole("flat", default="0"),
+    _whole("truth_abs_ticks", default="0"),
+    _whole("seasonal_abs_ticks", default="0"),
     sa.ForeignKeyConstraint(["lane_id"], ["topic_progress.lane_id"]),
     sqlite_with_rowid=False,
 )

@@ -127,9 +127,13 @@ class SqlStore:
                 sources_texts(rows.sources),
                 rows.quality.tolist(),
                 ticks_texts(rows.observed),
+                [None] * count if rows.seasonal is None else ticks_texts(rows.seasonal),
             )
             groups.append([*ordered(short, order), ticks_texts(rows.ticks if order is None else rows.ticks[order])])
-        into = "INSERT INTO forecast(slot_time_us, series_id, model_id, layout_id, sources, quality, observed, ticks)"
+        into = (
+            "INSERT INTO forecast(slot_time_us, series_id, model_id, layout_id, sources, quality, observed, seasonal,"
+            " ticks)"
+        )
         insert_rows(connection, into, merged(groups))
 
     def _insert_observations(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
@@ -151,9 +155,12 @@ class SqlStore:
         rows = {
             (lane.lane_id, row.bucket, row.model_id, row.source, row.kpi, row.lead_steps): (
                 row.n,
+                row.flat,
                 row.abs_ticks,
                 str(row.square_ticks),
+                row.truth_abs_ticks,
                 row.naive_abs_ticks,
+                row.seasonal_abs_ticks,
                 text(row.below),
                 text(row.pinball),
             )
@@ -163,7 +170,8 @@ class SqlStore:
         if rows:
             into = (
                 "INSERT OR REPLACE INTO score(lane_id, bucket, model_id, source, kpi, lead_steps,"
-                " n, abs_ticks, square_ticks, naive_abs_ticks, below, pinball)"
+                " n, flat, abs_ticks, square_ticks, truth_abs_ticks, naive_abs_ticks, seasonal_abs_ticks,"
+                " below, pinball)"
             )
             insert_rows(connection, into, columns_of(key + rest for key, rest in sorted(rows.items())))
 

@@ -78,9 +78,9 @@ def test_no_hook_crowds_the_others_out() -> None:
 def test_only_forecasts_of_networks_count_and_leads_are_weighed_by_their_truths() -> None:
     row = {"stream": "s", "predictor": "p", "kpi": "k", "source": "model", "coverage": {"0.1..0.9": 0.8}}
     rows = [
-        row | {"lead_steps": 1, "n": 3, "mae": 1.0, "naive_mae": 2.0, "skill": 0.5},
-        row | {"lead_steps": 2, "n": 1, "mae": 5.0, "naive_mae": 2.0, "skill": -1.5},
-        row | {"lead_steps": 1, "n": 9, "mae": 9.0, "naive_mae": 9.0, "skill": 0.0, "source": "naive"},
+        row | {"lead_steps": 1, "n": 3, "flat": 0, "mae": 1.0, "naive_mae": 2.0, "skill": 0.5},
+        row | {"lead_steps": 2, "n": 1, "flat": 0, "mae": 5.0, "naive_mae": 2.0, "skill": -1.5},
+        row | {"lead_steps": 1, "n": 9, "flat": 0, "mae": 9.0, "naive_mae": 9.0, "skill": 0.0, "source": "naive"},
     ]
     (found,) = skill_rows(rows)
     assert (found.n, found.mae, found.naive_mae, found.skill) == (4, 2.0, 2.0, 0.0)

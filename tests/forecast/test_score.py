@@ -18,7 +18,7 @@ walks = st.lists(st.lists(st.sampled_from([1, 1, 1, 2, 3, 4, 9]), min_size=1, ma
 
 
 def play(walks, seed, first=-7):
-    """Rounds of (rows, slot, truth, forecast, source): each series takes its next step, all side by side."""
+    """Rounds of (rows, slot, truth, forecast, source, issue, season): each series takes its next step, side by side."""
     rng = np.random.default_rng(seed)
     slot = [first + row for row in range(len(walks))]
     for number in range(max(map(len, walks))):
@@ -26,21 +26,23 @@ def play(walks, seed, first=-7):
         for row in rows.tolist():
             slot[row] += walks[row][number]
         n = len(rows)
-        truth = rng.integers(-50, 50, (n, KPIS)).astype(np.int32)
+        truth = rng.integers(-50, 50, (n, KPIS)).astype(np.int32) * rng.choice([1, 10**7], (n, KPIS), p=[0.9, 0.1])
         truth[rng.random((n, KPIS)) < 0.2] = MISSING_TICKS
-        ticks = np.sort(rng.integers(-60, 60, (n, *SHAPE)), axis=-1).astype(np.int32)
+        ticks = np.sort(rng.integers(-60, 60, (n, *SHAPE)), axis=-1).astype(np.int32) // rng.choice([1, 50])
+        season = rng.integers(-60, 60, (n, KPIS, HORIZON)).astype(np.int32)
+        season[rng.random(season.shape) < 0.3] = MISSING_TICKS
         sources = rng.choice([0, 0, 1, 2, 3], (n, KPIS)).astype(np.uint8)
         issue = rng.random(n) < 0.9
-        yield rows, np.array([slot[row] for row in rows]), truth, ticks, sources, issue
+        yield rows, np.array([slot[row] for row in rows]), truth.astype(np.int32), ticks, sources, issue, season
 
 
 @settings(max_examples=150, deadline=None)
 @given(walks, st.integers(0, 99))
 def test_a_ring_holds_what_a_dictionary_holds(walks, seed):
-    ring, plain = PendingRing(*SHAPE), {}
+    ring, plain = PendingRing(*SHAPE, seasonal=True), {}
     ring.ensure(len(walks))
-    for rows, slot, truth, ticks, sources, issue in play(walks, seed):
-        found, naive, from_ = ring.due(rows, slot)
+    for rows, slot, truth, ticks, sources, issue, season in play(walks, seed):
+        found, naive, seasonal, from_ = ring.due(rows, slot)
         for place, (row, at) in enumerate(zip(rows.tolist(), slot.tolist(), strict=True)):
             for lead in range(1, HORIZON + 1):
                 known = plain.get((row, at - lead))
@@ -50,45 +52,55 @@ def test_a_ring_holds_what_a_dictionary_holds(walks, seed):
                     assert found[place, lead - 1].tolist() == known[0][:, lead - 1].tolist()
                     assert naive[place, lead - 1].tolist() == known[1].tolist()
                     assert from_[place, lead - 1].tolist() == known[2].tolist()
-        ring.add(rows[issue], slot[issue], ticks[issue], truth[issue], sources[issue])
+                    expected = np.where(known[3][:, lead - 1] == MISSING_TICKS, known[1], known[3][:, lead - 1])
+                    assert seasonal[place, lead - 1].tolist() == expected.tolist()
+        ring.add(rows[issue], slot[issue], ticks[issue], truth[issue], sources[issue], season[issue])
         for place in np.flatnonzero(issue).tolist():
-            plain[int(rows[place]), int(slot[place])] = ticks[place], truth[place], sources[place]
+            plain[int(rows[place]), int(slot[place])] = ticks[place], truth[place], sources[place], season[place]
 
 
 @settings(max_examples=150, deadline=None)
-@given(walks, st.integers(0, 99))
-def test_sums_are_exactly_those_of_a_plain_count(walks, seed):
-    board, plain, sums = Scoreboard(KPIS, HORIZON, LEVELS), {}, Counter()
+@given(walks, st.integers(0, 99), st.booleans())
+def test_sums_are_exactly_those_of_a_plain_count(walks, seed, has_season):
+    board, plain, sums = Scoreboard(KPIS, HORIZON, LEVELS, has_season), {}, Counter()
     board.ensure_lanes(2)
     board.pending.ensure(len(walks))
     lane_of = lambda row: int(row >= len(walks) / 2)  # noqa: E731
-    for rows, slot, truth, ticks, sources, issue in play(walks, seed):
+    for rows, slot, truth, ticks, sources, issue, season in play(walks, seed):
         board.score(rows, np.array([lane_of(row) for row in rows.tolist()]), slot, truth)
         for place, (row, at) in enumerate(zip(rows.tolist(), slot.tolist(), strict=True)):
             for lead in range(1, HORIZON + 1):
                 if (row, at - lead) in plain:
                     add_by_hand(sums, lane_of(row), lead, truth[place].tolist(), plain[row, at - lead])
-        board.pending.add(rows[issue], slot[issue], ticks[issue], truth[issue], sources[issue])
+        board.pending.add(rows[issue], slot[issue], ticks[issue], truth[issue], sources[issue], season[issue])
+        season = season if has_season else np.full_like(season, MISSING_TICKS)
         for place in np.flatnonzero(issue).tolist():
-            plain[int(rows[place]), int(slot[place])] = ticks[place].tolist(), truth[place].tolist(), sources[place]
+            said = (ticks[place].tolist(), truth[place].tolist(), sources[place], season[place].tolist())
+            plain[int(rows[place]), int(slot[place])] = said
     for lane in (0, 1):
         found = {}
         for row in board.sums(lane):
             place = (lane, row.source, row.kpi, row.lead_steps)
-            values = (row.n, row.abs_ticks, row.square_ticks, row.naive_abs_ticks, *row.below, *row.pinball)
+            errors = (row.abs_ticks, row.square_ticks, row.truth_abs_ticks, row.naive_abs_ticks, row.seasonal_abs_ticks)
+            values = (row.n, row.flat, *errors, *row.below, *row.pinball)
             found |= {(*place, index): value for index, value in enumerate(values)}
         assert +Counter(found) == +Counter({key: n for key, n in sums.items() if key[0] == lane})
 
 
 def add_by_hand(sums, lane, lead, truth, forecast):
-    ticks, observed, sources = forecast
+    ticks, observed, sources, season = forecast
     for kpi, y in enumerate(truth):
         if MISSING_TICKS in (y, observed[kpi]) or sources[kpi] == Source.NONE:
             continue
         quantiles, place = ticks[kpi][lead - 1], (lane, int(sources[kpi]), kpi, lead)
         error = y - quantiles[1]
-        values = [1, abs(error), error * error, abs(y - observed[kpi])]
-        values += [int(y <= q) for q in quantiles]
+        flat = quantiles == [y] * len(quantiles)
+        known = season[kpi][lead - 1]
+        seasonal = observed[kpi] if known == MISSING_TICKS else known
+        values = [1, int(flat), abs(error), error * error, abs(y), abs(y - observed[kpi]), abs(y - seasonal)]
+        values += [
+            int((y < q or (y == q and level >= 0.5)) and not flat) for level, q in zip(LEVELS, quantiles, strict=True)
+        ]
         milli = [round(1000 * level) for level in LEVELS]
         values += [m * (y - q) if y > q else (1000 - m) * (q - y) for m, q in zip(milli, quantiles, strict=True)]
         for index, value in enumerate(values):

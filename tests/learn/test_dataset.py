@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from netpredict.errors import DataError
-from netpredict.learn.dataset import align, build, read_arrays, write_arrays
-from netpredict.types import FeatureSpec
+from netpredict.learn.dataset import align, build, mase_scales, read_arrays, write_arrays
+from netpredict.types import FeatureSpec, OutputSpec, TrainingSet
 from tests.learn.noisy import FEATURES, OUTPUT, noisy_sines
 
 
@@ -79,3 +79,12 @@ def test_a_file_that_is_no_data_set_is_refused(tmp_path):
     path.unlink()
     with pytest.raises(DataError):
         read_arrays(path, FEATURES, OUTPUT, 4)
+
+
+def test_the_scale_of_mase_is_the_error_of_seasonal_naive_on_the_training_part():
+    features = FeatureSpec(("load", "flat"), 3_600_000_000, 24, 4 * 3_600_000_000)
+    output = OutputSpec(("load", "flat"), 2, (0.5,))
+    load = np.array([1, 2, 3, 4, 2, 4, 6, np.nan, 100, 100, 100, 100], np.float32)
+    values = np.stack([load, np.ones(12, np.float32)], axis=1)[None]
+    dataset = TrainingSet(features, output, values, np.zeros(1, np.int64), 8)
+    assert mase_scales(dataset) == {"mase_scale.load": pytest.approx(2.0)}

@@ -92,9 +92,12 @@ def score(model_id: int, bucket: int = 0, **changes: Any) -> ScoreRow:
         "lead_steps": 1,
         "bucket": bucket,
         "n": 4,
+        "flat": 0,
         "abs_ticks": 20,
         "square_ticks": 2**70,
+        "truth_abs_ticks": 400,
         "naive_abs_ticks": 40,
+        "seasonal_abs_ticks": 30,
         "below": (0, 2, 4),
         "pinball": (1000, 2000, 3000),
     }

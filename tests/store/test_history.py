@@ -137,6 +137,10 @@ def test_skill_sums_topic_partitions_and_buckets_in_units(store: SqlStore, histo
     assert row["rmse"] == pytest.approx(math.sqrt((2**70 + 50) / 10) / 10)
     assert row["naive_mae"] == pytest.approx(0.8)
     assert row["skill"] == pytest.approx(1 - 30 / 80)
+    assert row["seasonal_mae"] == pytest.approx(0.6)
+    assert row["skill_best"] == pytest.approx(1 - 30 / 60)
+    assert row["wape"] == pytest.approx(30 / 800)
+    assert row["mase"] is None
     assert row["coverage"] == {"0.1..0.9": pytest.approx(0.8)}
     assert row["pinball"] == pytest.approx((4 + 6 + 8) / 3 / 10 / 10)
     (newest,) = history.skill(STREAM, from_bucket=2)

@@ -43,8 +43,23 @@ def test_alembic_is_a_folder_and_no_package() -> None:
 
 def test_upgrade_twice_changes_nothing(url: str) -> None:
     migrate.upgrade(url)
-    assert migrate.current(url) == migrate.head() == "0001"
+    assert migrate.current(url) == migrate.head()
     migrate.check(url)
+
+
+def test_a_store_of_the_first_schema_keeps_its_rows(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/old.db"
+    migrate.upgrade(url, "0001")
+    with sqlite3.connect(sqlite.path_of(url)) as connection:
+        names = "slot_time_us, series_id, model_id, layout_id, sources, quality, ticks, observed"
+        connection.execute(f"INSERT INTO forecast({names}) VALUES (1, 2, 3, 4, 'm', 0, '[5]', '[6]')")
+    connection.close()
+    with pytest.raises(StoreError, match="netpredict db upgrade"):
+        migrate.check(url)
+    migrate.upgrade(url)
+    migrate.check(url)
+    with sqlite.reader(sqlite.path_of(url)) as connection:
+        assert connection.execute("SELECT ticks, seasonal FROM forecast").fetchall() == [("[5]", None)]
 
 
 def test_a_store_without_schema_is_refused(tmp_path: Path) -> None:
