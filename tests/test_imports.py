@@ -47,9 +47,7 @@ PUBLIC_TO_PLUGINS = (
 )
 
 KERAS_HOMES = (
-    "netpredict/forecast/recurrent.py",
-    "netpredict/forecast/network.py",
-    "netpredict/forecast/bptt.py",
+    "netpredict/forecast/backend.py",
     "netpredict/learn/train.py",
     "plugins/predictors/",
 )

@@ -9,24 +9,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from netpredict.errors import DataError, NetpredictError
-from netpredict.forecast.network import ABSURD, SCALER_ROWS, Network, keras, tf
+from netpredict.errors import NetpredictError
+from netpredict.forecast.backend import tf
+from netpredict.forecast.encode import ABSURD, COUNT_ROW
+from netpredict.forecast.heads import Reference, pinball
+from netpredict.forecast.network import Network
+from netpredict.forecast.optimisers import optimiser
 from netpredict.forecast.series import calendar
 from netpredict.types import AnyArray, FeatureSpec, FloatArray, IntArray, Progress, TrainingReport, TrainingSet
 
 WARM_STEPS = 8.0  # values a column has seen before its scale is trusted in a loss
-_TARGET_CLIP = 20.0  # in units of the scale; a series that wakes from a standstill would drown all others
 _VALIDATION_WARM_CHUNKS = 2
-_OPTIMISERS = {
-    "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
-    "rmsprop": keras.optimizers.RMSprop,
-    "sgd": keras.optimizers.SGD,
-}
 
 
 def fit(network: Network, options: Any, dataset: TrainingSet, progress: Progress | None) -> TrainingReport:
@@ -56,6 +53,16 @@ def fit(network: Network, options: Any, dataset: TrainingSet, progress: Progress
     return TrainingReport(len(losses), time.monotonic() - started_s, losses, validation_losses, scores)
 
 
+class _Forward(NamedTuple):
+    """A chunk's raw answers, what they refer to, scaled targets, 1 where they count (steps * n, …), and last hidden."""
+
+    raw: Any
+    reference: Reference
+    target: Any
+    valid: Any
+    rnn: Any
+
+
 class _Run:
     """One training: the history with the time axis first, the compiled chunk functions, the optimiser."""
 
@@ -67,53 +74,30 @@ class _Run:
         slots = np.asarray(dataset.first_slot)[None, :] + np.arange(steps)[:, None]
         self.calendar = _calendar(slots, dataset.features)
         self.order = np.random.default_rng(options.seed)
-        self._learn_prior(self.values[: self.cut])
+        network.encoder.learn(self.values[: self.cut])
         self.scaler = self._scaler_history()
-        self.optimiser = _OPTIMISERS[options.optimiser](options.learning_rate, global_clipnorm=options.clip_norm)
+        self.optimiser = optimiser(options)
         self.optimiser.build(network.trainable)
         self.train_chunk = self._compiled(self._train_chunk)
         self.score_chunk = self._compiled(self._score_chunk)
 
-    def _learn_prior(self, values: FloatArray) -> None:
-        """What a series is assumed to vary by before it has shown it: medians over the series of the training part."""
-        seen = np.abs(values) < ABSURD
-        if not seen.any() or len(values) < 2:
-            raise DataError("the training part holds no value; move validation_from or widen the window")
-        count = np.maximum(seen.sum(axis=0), 1)
-        known = np.where(seen, values, 0).astype(np.float64)
-        mean, size = known.sum(axis=0) / count, np.abs(known).sum(axis=0) / count
-        deviation = (np.abs(known - mean) * seen).sum(axis=0) / count
-        for column in range(values.shape[2]):
-            usable = (seen.sum(axis=0)[:, column] > 1) & (size[:, column] > 0)
-            if usable.any():
-                ratio = np.median(deviation[usable, column] / size[usable, column])
-                self._set(self.network.prior_ratio, column, np.clip(ratio, 1e-4, 10.0))
-                self._set(self.network.prior_deviation, column, max(np.median(deviation[usable, column]), 1e-12))
-
-    @staticmethod
-    def _set(variable: Any, column: int, value: float) -> None:
-        changed = variable.numpy()
-        changed[column] = value
-        variable.assign(changed)
-
     def _scaler_history(self) -> FloatArray:
-        """The scaler before every step, and after the last one: (T + 1, S, SCALER_ROWS, k)."""
-        steps, series, columns = self.values.shape
-        history = np.zeros((steps + 1, series, SCALER_ROWS, columns), dtype=np.float32)
-        scale = tf.function(self.network.scale, autograph=False)
+        """The scaler before every step, and after the last one: (T + 1, S, *state_shape)."""
+        steps, series, _ = self.values.shape
+        history = np.zeros((steps + 1, series, *self.network.encoder.state_shape), dtype=np.float32)
+        scale = tf.function(self.network.encoder.scale, autograph=False)
         for step in range(steps):
             history[step + 1] = scale(tf.constant(self.values[step]), tf.constant(history[step])).numpy()
         return history
 
     def _compiled(self, chunk: Any) -> Any:
         """One graph for minibatches of every size."""
-        k, length, units = self.values.shape[2], self.options.bptt_steps, self.options.units
-        rows = self.options.layers * self.network.states_per_cell
+        k, length = self.values.shape[2], self.options.bptt_steps
         shapes = [
             (length + self.output.horizon_steps, None, k),
             (length, None, self.calendar.shape[2]),
-            (length + 1, None, SCALER_ROWS, k),
-            (None, rows, units),
+            (length + 1, None, *self.network.encoder.state_shape),
+            (None, *self.network.rnn_shape),
         ]
         signature = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
         return tf.function(chunk, input_signature=signature, autograph=False).get_concrete_function()
@@ -140,83 +124,43 @@ class _Run:
         return total / weight if weight else math.nan
 
     def _cold(self, rows: int) -> Any:
-        return tf.zeros((rows, self.options.layers * self.network.states_per_cell, self.options.units))
+        return tf.zeros((rows, *self.network.rnn_shape))
 
     def _train_chunk(self, values: Any, calendar: Any, scaler: Any, rnn: Any) -> tuple[Any, Any, Any]:
         with tf.GradientTape() as tape:
-            levels, target, valid, rnn = self._forward(values, calendar, scaler, rnn, training=True)
-            count = tf.reduce_sum(valid)
-            total = tf.reduce_sum(self._pinball(levels, target) * valid)
+            forward = self._forward(values, calendar, scaler, rnn, training=True)
+            count = tf.reduce_sum(forward.valid)
+            losses = self.network.head.loss(forward.raw, forward.target, forward.reference)
+            total = tf.reduce_sum(losses * forward.valid)
             penalties = [tf.reduce_sum(tf.square(w)) for w in self.network.trainable if "kernel" in w.name]
             loss = total / tf.maximum(count, 1.0) + self.options.l2 * tf.add_n(penalties)
         self.optimiser.apply(tape.gradient(loss, self.network.trainable), self.network.trainable)
-        return total, count, rnn
+        return total, count, forward.rnn
 
-    def _forward(self, values: Any, calendar: Any, scaler: Any, rnn: Any, training: bool) -> tuple[Any, Any, Any, Any]:
-        """A chunk: per level (steps * n, kpis, horizon), scaled targets and whether they count, last hidden."""
+    def _forward(self, values: Any, calendar: Any, scaler: Any, rnn: Any, training: bool) -> _Forward:
         network, length, columns = self.network, self.options.bptt_steps, self.values.shape[2]
-        flat = [tf.reshape(part, (-1, SCALER_ROWS, columns)) for part in (scaler[:-1], scaler[1:])]
+        before, after = (tf.reshape(part, (-1, *scaler.shape[2:])) for part in (scaler[:-1], scaler[1:]))
         now = tf.reshape(values[:length], (-1, columns))
-        inputs, last, scale, _ = network.encode(now, tf.reshape(calendar, (-1, calendar.shape[2])), *flat)
-        sequence = tf.reshape(inputs, (length, -1, network.input_width))
-        outputs, rows = self._along(sequence, tf.unstack(rnn, axis=1), training)
-        levels = network.quantiles(outputs)
+        encoded = network.encoder.encode(now, tf.reshape(calendar, (-1, calendar.shape[2])), before, after)
+        sequence = tf.reshape(encoded.inputs, (length, -1, network.encoder.width))
+        outputs, rows = network.stack.along(sequence, tf.unstack(rnn, axis=1), training)
         ahead = [values[lead : lead + length] for lead in range(1, self.output.horizon_steps + 1)]
         truth = tf.stack([network.of_kpis(tf.reshape(part, (-1, columns))) for part in ahead], axis=2)
-        target = (truth - network.of_kpis(last)[:, :, None]) / network.of_kpis(scale)[:, :, None]
-        trusted = network.of_kpis(flat[1][:, 3]) >= WARM_STEPS
+        reference = network.reference(encoded)
+        trusted = network.of_kpis(after[:, COUNT_ROW]) >= WARM_STEPS
         valid = (tf.abs(truth) < ABSURD) & trusted[:, :, None]
-        target = tf.where(valid, tf.clip_by_value(target, -_TARGET_CLIP, _TARGET_CLIP), 0.0)
-        return levels, target, tf.cast(valid, tf.float32), tf.stack(rows, axis=1)
-
-    def _along(self, sequence: Any, rows: list[Any], training: bool) -> tuple[Any, list[Any]]:
-        """The rnn_cells along a chunk (length, n, input_width) -> outputs (length * n, units), last state rows."""
-        self._forget_dropout()
-        if training:
-            self._draw_dropout(tf.shape(sequence)[1])
-        length, units = self.options.bptt_steps, self.options.units
-        outputs = tf.TensorArray(tf.float32, size=length, element_shape=(None, units))
-
-        def body(index: Any, outputs: Any, *rows: Any) -> Any:
-            output, new = self.network.recur(sequence[index], list(rows), training)
-            return index + 1, outputs.write(index, output), *new
-
-        _, outputs, *rows = tf.while_loop(
-            lambda index, *_: index < length, body, (tf.constant(0), outputs, *rows), maximum_iterations=length
-        )
-        self._forget_dropout()
-        return tf.reshape(outputs.stack(), (-1, units)), rows
-
-    def _draw_dropout(self, n: Any) -> None:
-        """One mask for all steps of the chunk, drawn outside the loop."""
-        width = self.network.input_width
-        for cell in self.network.cells:
-            cell.get_dropout_mask(tf.zeros((n, width)))
-            cell.get_recurrent_dropout_mask(tf.zeros((n, self.options.units)))
-            width = self.options.units
-
-    def _forget_dropout(self) -> None:
-        """A cell keeps its dropout masks for the steps of one sequence; they must not outlive the chunk."""
-        for cell in self.network.cells:
-            cell.reset_dropout_mask()
-            cell.reset_recurrent_dropout_mask()
-
-    def _pinball(self, levels: list[Any], target: Any) -> Any:
-        losses = []
-        for probability, level in zip(self.output.levels, levels, strict=True):
-            error = target - level
-            losses.append(tf.maximum(probability * error, (probability - 1.0) * error))
-        return tf.add_n(losses) / len(losses)
+        target = tf.where(valid, network.head.target(truth, reference), 0.0)
+        raw = network.head.raw(outputs)
+        return _Forward(raw, reference, target, tf.cast(valid, tf.float32), tf.stack(rows, axis=1))
 
     def _score_chunk(self, values: Any, calendar: Any, scaler: Any, rnn: Any) -> tuple[Any, Any]:
         """Per step and KPI, summed over series and leads: count, pinball, error, naive's error, covered per level."""
-        levels, target, valid, rnn = self._forward(values, calendar, scaler, rnn, training=False)
-        error = tf.abs(target - levels[self.network.middle])
+        raw, reference, target, valid, rnn = self._forward(values, calendar, scaler, rnn, training=False)
+        levels = self.network.head.levels(raw, reference)
+        error = tf.abs(target - levels[self.network.head.middle])
         covered = [tf.cast(target <= level, tf.float32) for level in levels]
-        sums = [
-            tf.reduce_sum(part * valid, axis=2) for part in (1.0, self._pinball(levels, target), error, tf.abs(target))
-        ]
-        sums += [tf.reduce_sum(part * valid, axis=2) for part in covered]
+        parts = [1.0, pinball(self.output.levels, levels, target), error, tf.abs(target), *covered]
+        sums = [tf.reduce_sum(part * valid, axis=2) for part in parts]
         by_step = tf.reshape(tf.stack(sums, axis=2), (self.options.bptt_steps, -1, valid.shape[1], len(sums)))
         return tf.reduce_sum(by_step, axis=1), rnn
 

@@ -6,14 +6,15 @@ Imported by the recurrent plugins only, because it brings TensorFlow with it (se
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import msgspec
 import numpy as np
 
 from netpredict.errors import ConfigError
 from netpredict.forecast import bptt
-from netpredict.forecast.network import SCALER_ROWS, Network, tf
+from netpredict.forecast.backend import tf
+from netpredict.forecast.network import Network
+from netpredict.forecast.options import RecurrentOptions
 from netpredict.types import (
     FeatureSpec,
     FloatArray,
@@ -26,31 +27,7 @@ from netpredict.types import (
     TrainingSet,
 )
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Rate = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
-Positive = Annotated[float, msgspec.Meta(gt=0.0)]
-
-
-class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every recurrent predictor can be told; a plugin adds what is its layer's own."""
-
-    units: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
-    layers: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
-    activation: Literal["tanh", "relu", "sigmoid", "elu", "selu", "softsign", "linear"] = "tanh"
-    dropout: Rate = 0.0
-    recurrent_dropout: Rate = 0.0
-    l2: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
-    layer_normalisation: bool = False
-    scaler_steps: Count = 200
-    optimiser: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
-    learning_rate: Positive = 0.003
-    clip_norm: Positive = 1.0
-    loss: Literal["pinball"] = "pinball"
-    train_epochs: Count = 20
-    patience: Count = 4
-    minibatch_size: Count = 64
-    bptt_steps: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 32
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 1
+__all__ = ["RecurrentOptions", "RecurrentPredictor", "check_specs"]
 
 
 class RecurrentPredictor:
@@ -67,8 +44,7 @@ class RecurrentPredictor:
         check_specs(features, output)
         self.layer, self.options, self._features, self._output = layer, options, features, output
         self._network = Network(layer, options, features, output)
-        self._rnn_shape = (options.layers * self._network.states_per_cell, options.units)
-        self._scaler_shape = (SCALER_ROWS, len(features.observed))
+        self._rnn_shape, self._scaler_shape = self._network.rnn_shape, self._network.encoder.state_shape
         self._step = self._compiled()
 
     def _compiled(self) -> Any:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from netpredict.errors import ArtefactError, ConfigError
-from netpredict.forecast.network import keras, tf
+from netpredict.forecast.backend import keras, tf
 from netpredict.forecast.recurrent import RecurrentOptions, RecurrentPredictor
 from netpredict.types import FeatureSpec, OutputSpec
 
@@ -59,16 +59,16 @@ def walked(predictor, features):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_the_step_applied_over_and_over_is_the_keras_layer_over_the_whole_sequence(layer, reset_after, layers):
     network = predictor_of(layer, layers=layers, units=24, reset_after=reset_after)._network
-    sequence = tf.constant(np.random.default_rng(1).normal(size=(8, 40, network.input_width)), tf.float32)
+    sequence = tf.constant(np.random.default_rng(1).normal(size=(8, 40, network.encoder.width)), tf.float32)
 
-    rows, stepped = [tf.zeros((8, 24))] * (layers * network.states_per_cell), []
+    rows, stepped = [tf.zeros((8, 24))] * (layers * network.stack.states_per_cell), []
     for step in tf.unstack(sequence, axis=1):
-        output, rows = network.recur(step, rows)
+        output, rows = network.stack.step(step, rows)
         stepped.append(output)
 
     kind = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "simple_rnn": keras.layers.SimpleRNN}[layer]
     whole = sequence
-    for cell in network.cells:
+    for cell in network.stack.cells:
         own = {"reset_after": reset_after} if layer == "gru" else {}
         reference = kind(24, return_sequences=True, return_state=True, **own)
         reference.build(whole.shape)

@@ -1,0 +1,112 @@
+"""What a network sees of a series: the causal scaler, and the inputs made of scaled values and the calendar.
+
+Contract of an encoder. It is built from the ``FeatureSpec`` and owns every assumption about natural units:
+
+- ``state_shape``: shape of the scaler state of ONE series, float32, zero at a cold start;
+- ``scale(values, scaler)``: one causal step, (n, k) natural values -> the scaler after them, (n, *state_shape);
+- ``encode(values, calendar, before, after)``: the same values, the calendar columns, the scaler before and after
+  ``scale`` -> ``Encoded``: inputs (n, ``width``), and what a head needs to answer in natural units, each (n, k);
+- ``learn(values)``: takes from the training part (T, S, k) what no gradient teaches, before the first train_epoch;
+- ``named()``: its tensors by name, saved with the weights.
+
+Nothing in it is trainable, no row sees another, and everything but ``learn`` runs inside a graph: in the step of the
+daemon with n rows, in training with all steps of a chunk as rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from netpredict.errors import DataError
+from netpredict.forecast.backend import tf
+from netpredict.types import FeatureSpec, FloatArray
+
+ABSURD = 1e30  # larger magnitudes are taken as missing: their squares and differences would overflow
+SCALER_ROWS = 4  # last value, running mean, running mean absolute deviation, number of values seen
+COUNT_ROW = 3
+CLIP = 8.0
+_PRIOR_STEPS = 4.0  # weight of the prior deviation, in observations
+_COUNT_MAX = 1e6  # below 2**24, where float32 stops counting
+_LEAST_RATIO = 0.02  # of the prior deviation, for a series that stands still
+_FLOOR_RATIO = 1e-4  # of the fleet's deviation, for a series that stands at zero
+
+
+class Encoded(NamedTuple):
+    """Network inputs (n, width); by column (n, k): last value, scale in natural units, whether it was ever seen."""
+
+    inputs: Any
+    last: Any
+    scale: Any
+    ever: Any
+
+
+class Encoder:
+    """Level and move of every column in units of its running deviation, missing marks, calendar as sine and cosine."""
+
+    def __init__(self, features: FeatureSpec, scaler_steps: int) -> None:
+        self.columns = len(features.observed)
+        self.width = 3 * self.columns + 2 * len(features.CALENDAR)
+        self.state_shape = (SCALER_ROWS, self.columns)
+        turns = [2 * np.pi / 24, 2 * np.pi / 7, 2 * np.pi / max(1, features.season_buckets)]
+        self._turn = tf.constant(turns, dtype=tf.float32)
+        self._forget = 1.0 / scaler_steps
+        ones = np.ones(self.columns, dtype=np.float32)
+        self._prior_ratio = tf.Variable(0.1 * ones, trainable=False)
+        self._prior_deviation = tf.Variable(ones, trainable=False)
+
+    def named(self) -> dict[str, Any]:
+        """The prior of the scaler."""
+        return {"scaler.ratio": self._prior_ratio, "scaler.deviation": self._prior_deviation}
+
+    def scale(self, values: Any, scaler: Any) -> Any:
+        """One causal step of the scaler: (n, k) natural values, NaN = missing -> new (n, SCALER_ROWS, k)."""
+        last, mean, deviation, count = tf.unstack(scaler, axis=1)
+        is_seen = tf.abs(values) < ABSURD  # false for NaN
+        seen = tf.cast(is_seen, tf.float32)
+        value = tf.where(is_seen, values, last)
+        is_first = count < 0.5
+        prior = self._prior(value)
+        before = tf.where(is_first, prior, deviation)
+        surprise = tf.where(is_first, prior, tf.abs(value - mean))
+        mean += seen * tf.maximum(1.0 / (count + 1.0), self._forget) * (value - mean)
+        deviation = before + seen * tf.maximum(1.0 / (count + _PRIOR_STEPS), self._forget) * (surprise - before)
+        return tf.stack([value, mean, deviation, tf.minimum(count + seen, _COUNT_MAX)], axis=1)
+
+    def _prior(self, value: Any) -> Any:
+        return self._prior_ratio * tf.abs(value) + _FLOOR_RATIO * self._prior_deviation
+
+    def encode(self, values: Any, calendar: Any, before: Any, after: Any) -> Encoded:
+        """See the contract; a missing value stands as the last one, with its mark."""
+        last, mean, deviation, count = tf.unstack(after, axis=1)
+        scale = tf.maximum(deviation, _LEAST_RATIO * self._prior(mean))
+        moved = tf.where(before[:, COUNT_ROW] > 0.5, last - before[:, 0], 0.0)
+        level, move = (last - mean) / scale, moved / scale
+        missing = tf.cast(~(tf.abs(values) < ABSURD), tf.float32)
+        angle = calendar * self._turn
+        columns = [tf.clip_by_value(level, -CLIP, CLIP), tf.clip_by_value(move, -CLIP, CLIP), missing]
+        inputs = tf.concat([*columns, tf.sin(angle), tf.cos(angle)], axis=1)
+        return Encoded(inputs, last, scale, count > 0.5)
+
+    def learn(self, values: FloatArray) -> None:
+        """What a series is assumed to vary by before it has shown it: medians over the series; DataError if empty."""
+        seen = np.abs(values) < ABSURD
+        if not seen.any() or len(values) < 2:
+            raise DataError("the training part holds no value; move validation_from or widen the window")
+        count = np.maximum(seen.sum(axis=0), 1)
+        known = np.where(seen, values, 0).astype(np.float64)
+        mean, size = known.sum(axis=0) / count, np.abs(known).sum(axis=0) / count
+        deviation = (np.abs(known - mean) * seen).sum(axis=0) / count
+        for column in range(values.shape[2]):
+            usable = (seen.sum(axis=0)[:, column] > 1) & (size[:, column] > 0)
+            if usable.any():
+                ratio = np.median(deviation[usable, column] / size[usable, column])
+                _set(self._prior_ratio, column, np.clip(ratio, 1e-4, 10.0))
+                _set(self._prior_deviation, column, max(np.median(deviation[usable, column]), 1e-12))
+
+
+def _set(variable: Any, column: int, value: float) -> None:
+    changed = variable.numpy()
+    changed[column] = value
+    variable.assign(changed)
