@@ -146,6 +146,10 @@ class StreamConfig(Section, frozen=True, kw_only=True):
     series_ttl_s: Annotated[float, Meta(gt=0, description="A silent series is retired after this, s.")] = 604_800.0
     routes: Annotated[list[RouteConfig], Meta(min_length=1, description="First match wins.")]
 
+    def predictor_names(self) -> list[str]:
+        """Predictors that the routes use, sorted."""
+        return sorted({name for route in self.routes for name in (route.active, *route.shadows)})
+
 
 class PredictorConfig(Section, frozen=True, kw_only=True):
     """A named predictor: its weights are shared by all series routed to it (a weight group)."""

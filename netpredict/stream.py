@@ -117,7 +117,7 @@ class Stream:
 
     def predictor_names(self) -> list[str]:
         """Predictors that the routes use, sorted."""
-        return sorted({name for route in self.config.routes for name in (route.active, *route.shadows)})
+        return self.config.predictor_names()
 
     def version(self, name: str, version: str, model_id: int, predictor: Predictor) -> Version:
         """The version of a predictor on this stream, made when it is new. PluginError when its output does not fit."""

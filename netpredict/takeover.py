@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +25,10 @@ class ModelShelf(Protocol):
 
     def active(self, stream: str, predictor: str) -> str | None:
         """The version that is active now, None when there is none yet."""
+        ...
+
+    def earlier(self, stream: str, predictor: str) -> Sequence[str]:
+        """Versions that served before and are retired, newest first: what there is to fall back on."""
         ...
 
     def placeholder(self, stream: str, predictor: str) -> int:
@@ -80,8 +85,13 @@ def _load_versions(stream: Stream, lane: Lane, shelf: ModelShelf) -> None:
             lane.state.versions[name] = loaded
         stream.rank_versions(lane, name)
         active = shelf.active(stream.name, name)
-        if active is not None:
-            activate(stream, lane, shelf, name, active)
+        if active is None:
+            continue
+        activate(stream, lane, shelf, name, active)
+        for version in shelf.earlier(stream.name, name):
+            if lane.state.versions.get(name):
+                break
+            activate(stream, lane, shelf, name, version)
 
 
 def _load_version(stream: Stream, lane: Lane, shelf: ModelShelf, name: str, version: str) -> Version | None:

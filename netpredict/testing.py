@@ -102,6 +102,10 @@ class StaticShelf:
         """See ``ModelShelf``."""
         return self._active.get((stream, predictor))
 
+    def earlier(self, stream: str, predictor: str) -> list[str]:
+        """See ``ModelShelf``."""
+        return []
+
     def placeholder(self, stream: str, predictor: str) -> int:
         """See ``ModelShelf``."""
         return self._placeholders.setdefault((stream, predictor), 1000 + len(self._placeholders))

@@ -14,7 +14,7 @@ from netpredict.cli.options import AsJson, ConfigPath, read_config_of_streams
 from netpredict.cli.scores import print_skill
 from netpredict.cli.telemetry import Telemetry, of_dataset, recorded, topics_of
 from netpredict.cli.terminal import progress, say
-from netpredict.errors import DataError, StoreError
+from netpredict.errors import ArtefactError, DataError, StoreError
 
 if TYPE_CHECKING:
     from netpredict.config import Config
@@ -40,6 +40,7 @@ def backtest(
 
     It takes the daemon's own way, and prints the skill against naive by stream, predictor, KPI and lead time.
     The model versions are those that serve in the store of the config; where there is none, the ladder answers.
+    A version that cannot be loaded is named with the reason, and the command fails.
     """
     if (file is None) == (dataset is None):
         raise typer.BadParameter("give one of --file and --dataset", param_hint="--file")
@@ -49,6 +50,7 @@ def backtest(
         log = memory_log(telemetry, read)
         run(read, log, url)
         _print(url, as_json)
+        _tell_refused(url)
 
 
 @contextmanager
@@ -116,14 +118,14 @@ def _commit(pipeline: Pipeline, store: SqlStore) -> None:
 
 
 def _lend_models(config: Config, store: SqlStore) -> None:
-    """Register the versions that serve in the config's store, so that this store can name them."""
+    """Register the versions that serve, or served, in the config's store, so that this store can name them."""
     from netpredict.store.history import History
     from netpredict.store.sqlite import path_of
 
     if not path_of(config.store.url).exists():
         return
     for row in reversed(History(config.store.url).models()):
-        if row["stage"] == "active" and row["folder"]:
+        if row["stage"] in ("active", "retired") and row["folder"]:
             store.register_model(
                 row["stream"],
                 row["predictor"],
@@ -142,3 +144,15 @@ def _print(url: str, as_json: bool) -> None:
     if not rows:
         say("nothing was scored: no version serves yet (netpredict train ... --promote), or there is too little")
     print_skill(rows, as_json)
+
+
+def _tell_refused(url: str) -> None:
+    """ArtefactError when a version was refused: what was printed is not what that version is worth."""
+    from netpredict.store.history import History
+
+    refused = {
+        f"{row['payload']['predictor']}@{row['payload']['version']} on stream {row['stream']}: {row['payload']['why']}"
+        for row in History(url).journal(kind="refused")
+    }
+    if refused:
+        raise ArtefactError("refused " + "; ".join(sorted(refused)))

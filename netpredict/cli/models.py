@@ -1,24 +1,26 @@
-"""``netpredict models``: versions of predictors, and which of them serves."""
+"""``netpredict models``: versions of predictors, which of them serves, and whether what is stored can be trusted."""
 
 from __future__ import annotations
 
 import getpass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netpredict.cli.options import AsJson, ConfigPath, OfPredictor, OfStream, StoreUrl, history, store_url
-from netpredict.cli.terminal import print_fields, print_json, print_table, utc
-from netpredict.errors import DataError
+from netpredict.cli.options import AsJson, ConfigPath, OfPredictor, OfStream, StoreUrl, history, read_config, store_url
+from netpredict.cli.terminal import print_fields, print_json, print_table, say, utc
+from netpredict.errors import ArtefactError, DataError
 
 if TYPE_CHECKING:
-    from netpredict.store.sql import SqlStore
+    from netpredict.store.commit import ModelRegistry
 
 PROMOTED, ROLLED_BACK = "model_promoted", "model_rolled_back"
 
-app = typer.Typer(help="Model versions: list them, choose the one that serves.", no_args_is_help=True)
+app = typer.Typer(help="Model versions: list and check them, choose the one that serves.", no_args_is_help=True)
 
 Row = dict[str, Any]
+Why = Annotated[str, typer.Option("--why", help="Reason that is recorded with it.")]
 
 
 @app.command("list")
@@ -29,14 +31,24 @@ def list_models(
     url: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """List model versions, newest first. Version "-" stands for a predictor without weights."""
-    rows = history(config, url).models(stream, predictor)
+    """List model versions, newest first, and whether their artefacts are whole.
+
+    Version "-" stands for a predictor without weights. ``decided`` is what was last decided about a version.
+    """
+    store = history(config, url)
+    decided = {run["model_id"]: run for run in reversed(store.retrain_runs(stream, predictor, limit=1000))}
+    rows = [
+        row | {"artefact": _artefact(row), "decided": _decision(decided.get(row["model_id"]))}
+        for row in store.models(stream, predictor)
+    ]
     if as_json:
         print_json({"models": rows})
         return
-    names = ("stream", "predictor", "version", "stage", "plugin")
-    shown = [[*(row[name] for name in names), utc(row["created_us"]), row["scores"].get("skill")] for row in rows]
-    print_table("", (*names, "created", "skill"), shown)
+    names = ("stream", "predictor", "version", "stage", "plugin", "created", "skill", "artefact", "decided")
+    for row in rows:
+        row |= {"created": utc(row["created_us"]), "skill": row["scores"].get("skill")}
+        row["artefact"] = row["artefact"].partition(":")[0]
+    print_table("", names, [[row[name] for name in names] for row in rows])
 
 
 @app.command()
@@ -48,29 +60,103 @@ def show(
     url: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one model version; the beginning of its version is enough."""
-    row = _the(history(config, url).models(stream, predictor), stream, predictor, version)
+    """Show one model version and every decision about it; the beginning of its version is enough."""
+    store = history(config, url)
+    row = _the(store.models(stream, predictor), stream, predictor, version)
+    runs = store.retrain_runs(model_id=row["model_id"])
+    changes = [entry for entry in store.audit(limit=1000) if entry["detail"].get("model_id") == row["model_id"]]
     if as_json:
-        print_json(row)
+        print_json(row | {"artefact": _artefact(row), "decisions": runs, "changes": changes})
         return
     names = ("stream", "predictor", "version", "stage", "plugin", "folder")
-    print_fields([*((name, row[name]) for name in names), ("created", utc(row["created_us"]))])
+    print_fields(
+        [
+            *((name, row[name]) for name in names),
+            ("created", utc(row["created_us"])),
+            ("artefact", _artefact(row)),
+            *((f"{run['result']} {utc(run['ended_us'])}", run["detail"].get("why", "")) for run in runs),
+            *(
+                (f"{each['what']} {utc(each['at_us'])} by {each['who']}", each["detail"].get("why", ""))
+                for each in changes
+            ),
+        ]
+    )
     print_table("scores", ("score", "value"), sorted(row["scores"].items()))
 
 
 @app.command()
+def check(
+    what: Annotated[str, typer.Argument(help="A version (its beginning is enough), or the folder of an artefact.")],
+    config: ConfigPath = None,
+    url: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether an artefact loads under this release; exit 1 with the reason when not.
+
+    Manifest, hashes, tensors, plugin, options, weights, one answer, and for a version whether it fits its stream.
+    """
+    from netpredict.learn.check import check_artefact
+
+    folder, row = (Path(what), None) if Path(what).is_dir() else _stored(what, config, url)
+    artefact, warnings = check_artefact(folder, row["version"] if row else None)
+    if row is not None:
+        _check_fit(row, config, artefact.manifest.identity)
+    if as_json:
+        print_json({"version": artefact.version, "folder": str(folder), "loads": True, "warnings": warnings})
+        return
+    for warning in warnings:
+        say(f"warning: {warning}")
+    print(f"{artefact.version} in {folder} loads")
+
+
+def _stored(version: str, config: ConfigPath, url: str | None) -> tuple[Path, Row]:
+    rows = [row for row in history(config, url).models() if row["folder"] and row["version"].startswith(version)]
+    if len({row["version"] for row in rows}) != 1:
+        raise DataError(
+            f"{len(rows) or 'no'} versions with an artefact begin with {version}, and no folder is so named"
+        )
+    return Path(rows[0]["folder"]), rows[0]
+
+
+def _check_fit(row: Row, config: ConfigPath, identity: Any) -> None:
+    """ArtefactError when the version answers for other columns, levels or horizon than its stream has now."""
+    from netpredict.build import build_stream
+
+    read = read_config(config)
+    if row["stream"] not in read.streams:
+        return
+    stream = build_stream(row["stream"], read)
+    if (identity.features, identity.output) != (stream.features, stream.output):
+        raise ArtefactError(
+            f"{row['predictor']}@{row['version']} loads, but was trained for other columns, levels or horizon than"
+            f" stream {stream.name} has; train it again"
+        )
+
+
+@app.command()
 def promote(
-    stream: str, predictor: str, version: str, config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = False
+    stream: str,
+    predictor: str,
+    version: str,
+    why: Why = "promoted by hand",
+    config: ConfigPath = None,
+    url: StoreUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Let a version serve. The one before is retired and its artefact kept. The daemon must be stopped."""
     where = store_url(config, url)
     row = _the(history(config, where).models(stream, predictor), stream, predictor, version)
-    _activate(where, row, PROMOTED, as_json)
+    _move(where, row, PROMOTED, why, as_json)
 
 
 @app.command()
 def rollback(
-    stream: str, predictor: str, config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = False
+    stream: str,
+    predictor: str,
+    why: Why = "rolled back by hand",
+    config: ConfigPath = None,
+    url: StoreUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Let the version serve that did so before the active one. The daemon must be stopped."""
     where = store_url(config, url)
@@ -81,7 +167,21 @@ def rollback(
         raise DataError(f"{predictor} on stream {stream} has no earlier version to go back to")
     before = _previous(config, where, active)
     row = next((row for row in retired if row["version"] == before), None) or _older(retired, active)
-    _activate(where, row, ROLLED_BACK, as_json)
+    _move(where, row, ROLLED_BACK, why, as_json)
+
+
+def _artefact(row: Row) -> str:
+    """whole, damaged with the reason, or nothing for a predictor without weights."""
+    from netpredict.learn.check import damage
+
+    if not row["folder"]:
+        return ""
+    wrong = damage(Path(row["folder"]), row["version"])
+    return f"damaged: {wrong}" if wrong else "whole"
+
+
+def _decision(run: Row | None) -> str:
+    return "" if run is None else f"{run['result']}: {run['detail'].get('why', '')}"
 
 
 def _the(rows: list[Row], stream: str, predictor: str, version: str) -> Row:
@@ -93,7 +193,7 @@ def _the(rows: list[Row], stream: str, predictor: str, version: str) -> Row:
 
 
 def _previous(config: ConfigPath, url: str, active: Row) -> str | None:
-    """The version that served before the active one was promoted by hand, as the audit tells."""
+    """The version that served before the active one was promoted, as the audit tells."""
     for entry in history(config, url).audit(limit=1000):
         detail = entry["detail"]
         if entry["what"] == PROMOTED and detail.get("model_id") == active["model_id"]:
@@ -108,30 +208,25 @@ def _older(retired: list[Row], active: Row) -> Row:
     return max(older or retired, key=lambda row: int(row["model_id"]))
 
 
-def _activate(url: str, row: Row, what: str, as_json: bool) -> None:
+def _move(url: str, row: Row, what: str, why: str, as_json: bool) -> None:
+    from netpredict.learn.check import damage
     from netpredict.store.sql import SqlStore
 
     if not row["folder"]:
         raise DataError(f"{row['predictor']} has no weights: it always serves as it is")
+    if wrong := damage(Path(row["folder"]), row["version"]):
+        raise ArtefactError(f"{row['predictor']}@{row['version']} is damaged, nothing was changed: {wrong}")
     with SqlStore(url) as store:
-        previous = activate(store, row["stream"], row["predictor"], row["model_id"], row["version"], what)
+        previous = move(store, row["model_id"], what, why)
     if as_json:
         print_json({"stream": row["stream"], "predictor": row["predictor"], "active": row["version"], "was": previous})
     else:
         print(f"{row['predictor']} on stream {row['stream']}: {row['version']} serves, before: {previous or 'none'}")
 
 
-def activate(store: SqlStore, stream: str, predictor: str, model_id: int, version: str, what: str) -> str | None:
-    """Make a version the active one and note who did it; gives the version that was active before."""
-    from netpredict.learn.retrain import incumbent
-    from netpredict.learn.retrain import promote as make_active
-
-    old = incumbent(store, stream, predictor)
-    previous = old.version if old and old.model_id != model_id else None
-    make_active(store, stream, predictor, model_id)
-    detail = {"stream": stream, "predictor": predictor, "version": version, "model_id": model_id, "previous": previous}
-    store.record_audit(_who(), what, detail)
-    return previous
+def move(store: ModelRegistry, model_id: int, what: str, why: str) -> str | None:
+    """Make a version the active one and note who did it and why; gives the version that was active before."""
+    return store.move_model(model_id, "active", _who(), what, {"why": why})
 
 
 def _who() -> str:

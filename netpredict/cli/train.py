@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netpredict.cli.models import PROMOTED, activate
+from netpredict.cli.models import PROMOTED, move
 from netpredict.cli.options import AsJson, ConfigPath, read_config_of_streams
 from netpredict.cli.telemetry import recorded
 from netpredict.cli.terminal import print_fields, print_json, progress, say
@@ -216,7 +216,9 @@ def _register(
             return next(row.stage for row in store.models(stream) if row.model_id == model_id)
         if why := refusal(scores, None):
             say(f"promoted as you wish, although its {why}")
-        activate(store, stream, predictor, model_id, artefact.version, PROMOTED)
+        move(store, model_id, PROMOTED, "trained and promoted by hand")
+    if predictor not in config.streams[stream].predictor_names():
+        say(f"promoted, but no route of stream {stream} uses {predictor}: it will not serve")
     return "active"
 
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -16,44 +16,13 @@ from netpredict.errors import DataError, NetpredictError
 from netpredict.learn.child import run_child, write_job
 from netpredict.learn.dataset import build
 from netpredict.plugins import load
-from netpredict.store.commit import ModelRow
+from netpredict.store.commit import ModelRegistry, ModelRow, RetrainRow
 from netpredict.store.history import History
 from netpredict.stream import Stream
 from netpredict.types import TrainingSet
 
 LOG = structlog.get_logger(__name__)
 SKILL_KEY = "skill"
-
-
-class Registry(Protocol):
-    """The part of a store that a retraining writes to."""
-
-    def register_model(
-        self,
-        stream: str,
-        predictor: str,
-        version: str,
-        plugin: str,
-        folder: str,
-        scores: Mapping[str, float],
-        stage: str,
-    ) -> int:
-        """Id of a version."""
-        ...
-
-    def models(self, stream: str | None = None) -> list[ModelRow]:
-        """All versions, oldest first."""
-        ...
-
-    def set_stage(self, model_id: int, stage: str) -> None:
-        """Move a version to another stage."""
-        ...
-
-    def record_retrain(
-        self, stream: str, predictor: str, started_us: int, result: str, model_id: int | None, detail: Mapping[str, Any]
-    ) -> int:
-        """Note a run that ended."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +36,7 @@ class Retrained:
     version: str = ""
 
 
-def retrain_all(config: Config, streams: Mapping[str, Stream], store: Registry, clock: Clock) -> list[Retrained]:
+def retrain_all(config: Config, streams: Mapping[str, Stream], store: ModelRegistry, clock: Clock) -> list[Retrained]:
     """Retrain every trainable predictor of every route, one after the other; a failure costs its own run only."""
     runs = []
     for name, stream_config in config.streams.items():
@@ -82,7 +51,7 @@ def trainable(config: Config, stream: StreamConfig) -> list[str]:
     return sorted(name for name in names if load("predictors", config.predictors[name].plugin).trainable)
 
 
-def retrain(config: Config, stream: Stream, predictor: str, store: Registry, clock: Clock) -> Retrained:
+def retrain(config: Config, stream: Stream, predictor: str, store: ModelRegistry, clock: Clock) -> Retrained:
     """One run, recorded in the store whatever comes of it."""
     started_us = clock.now_us()
     model_id: int | None = None
@@ -95,12 +64,12 @@ def retrain(config: Config, stream: Stream, predictor: str, store: Registry, clo
         why = refusal(scores, incumbent(store, stream.name, predictor))
         run = Retrained(stream.name, predictor, "refused" if why else "promoted", why or "better", version)
         if not why:
-            promote(store, stream.name, predictor, model_id)
+            store.move_model(model_id, "active", "netpredict", "model_promoted", {"why": run.why})
         detail = {"version": version, "scores": scores, "why": run.why}
     except NetpredictError as error:
         run = Retrained(stream.name, predictor, "failed", str(error))
         detail = {"why": str(error)}
-    store.record_retrain(stream.name, predictor, started_us, run.result, model_id, detail)
+    store.record_retrain(RetrainRow(stream.name, predictor, started_us, run.result, model_id, detail))
     LOG.info("retrained", stream=run.stream, predictor=predictor, result=run.result, why=run.why, version=run.version)
     return run
 
@@ -153,7 +122,7 @@ def _train(
         shutil.rmtree(job, ignore_errors=True)
 
 
-def incumbent(store: Registry, stream: str, predictor: str) -> ModelRow | None:
+def incumbent(store: ModelRegistry, stream: str, predictor: str) -> ModelRow | None:
     """The version that is active now."""
     rows = [row for row in store.models(stream) if row.predictor == predictor and row.stage == "active"]
     return rows[-1] if rows else None
@@ -167,11 +136,3 @@ def refusal(scores: Mapping[str, float], old: ModelRow | None) -> str:
     if old is not None and skill < old.scores.get(SKILL_KEY, 0.0) - 0.02:
         return f"skill {skill:.3f} is below the {old.scores[SKILL_KEY]:.3f} of {old.version}"
     return ""
-
-
-def promote(store: Registry, stream: str, predictor: str, model_id: int) -> None:
-    """Make a version the active one; the one before is retired, its artefact stays."""
-    for row in store.models(stream):
-        if row.predictor == predictor and row.stage == "active" and row.model_id != model_id:
-            store.set_stage(row.model_id, "retired")
-    store.set_stage(model_id, "active")

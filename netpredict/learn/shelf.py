@@ -2,48 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from netpredict.build import build_predictor
 from netpredict.config import Config
-from netpredict.errors import ArtefactError, PluginError
+from netpredict.errors import ArtefactError, NetpredictError, PluginError
 from netpredict.forecast.predictor import Predictor, Trainable
-from netpredict.learn.registry import load_artefact
+from netpredict.learn.registry import Artefact, load_artefact
 from netpredict.plugins import load, options_of
-from netpredict.store.commit import ModelRow
+from netpredict.store.commit import ModelRegistry, ModelRow
 from netpredict.stream import Stream
 
 UNTRAINED = "-"
 """Version of a predictor without weights, and of the ladder's rows while no version serves."""
 
 
-class ModelTable(Protocol):
-    """The part of a store that knows model versions."""
-
-    def register_model(
-        self,
-        stream: str,
-        predictor: str,
-        version: str,
-        plugin: str,
-        folder: str,
-        scores: Mapping[str, float],
-        stage: str,
-    ) -> int:
-        """Id of a version; the same natural key again gives the same id."""
-        ...
-
-    def models(self, stream: str | None = None) -> list[ModelRow]:
-        """All versions, oldest first."""
-        ...
+def predictor_of(artefact: Artefact) -> Trainable:
+    """The predictor that an artefact describes, with its weights; an error of ours says why not."""
+    identity = artefact.manifest.identity
+    plugin = load("predictors", identity.predictor)
+    options = options_of(plugin, identity.options, f"artefact {artefact.folder}")
+    try:
+        predictor = plugin.build(options, identity.features, identity.output)
+        if not isinstance(predictor, Trainable):
+            raise PluginError(f"predictor {identity.predictor!r} takes no weights")
+        predictor.load_weights(artefact.weights)
+    except NetpredictError:
+        raise
+    except Exception as error:  # a plugin may raise anything: its artefact is refused, the pipeline goes on
+        raise ArtefactError(f"{artefact.folder}: {identity.predictor} cannot take it: {error}") from error
+    return predictor
 
 
 class StoreShelf:
     """Loads versions once and keeps them. ``streams`` are those of the pipeline that asks."""
 
-    def __init__(self, config: Config, store: ModelTable, streams: Sequence[Stream]) -> None:
+    def __init__(self, config: Config, store: ModelRegistry, streams: Sequence[Stream]) -> None:
         self._config = config
         self._store = store
         self._streams = {stream.name: stream for stream in streams}
@@ -66,16 +61,7 @@ class StoreShelf:
         identity = artefact.manifest.identity
         if (identity.features, identity.output) != (stream.features, stream.output):
             raise ArtefactError(f"{name}@{version} was trained for other columns, levels or horizon; train it again")
-        predictor: Predictor = load("predictors", identity.predictor).build(
-            self._options(identity.predictor, identity.options), stream.features, stream.output
-        )
-        if not isinstance(predictor, Trainable):
-            raise PluginError(f"predictor {identity.predictor!r} takes no weights")
-        predictor.load_weights(artefact.weights)
-        return row.model_id, predictor
-
-    def _options(self, plugin: str, raw: dict[str, object]) -> object:
-        return options_of(load("predictors", plugin), raw, f"artefact of {plugin}")
+        return row.model_id, predictor_of(artefact)
 
     def _row(self, stream: str, name: str, version: str) -> ModelRow:
         for row in self._store.models(stream):
@@ -87,9 +73,16 @@ class StoreShelf:
         """See ``netpredict.pipeline.ModelShelf``. The newest one, when several are active."""
         if not load("predictors", self._config.predictors[predictor].plugin).trainable:
             return UNTRAINED
-        stages = {row.version: row for row in self._store.models(stream) if row.predictor == predictor}
-        active = [version for version, row in stages.items() if row.stage == "active"]
+        active = self._versions(stream, predictor, "active")
         return active[-1] if active else None
+
+    def earlier(self, stream: str, predictor: str) -> list[str]:
+        """See ``netpredict.pipeline.ModelShelf``."""
+        return [version for version in reversed(self._versions(stream, predictor, "retired")) if version != UNTRAINED]
+
+    def _versions(self, stream: str, predictor: str, stage: str) -> list[str]:
+        rows = self._store.models(stream)
+        return [row.version for row in rows if (row.predictor, row.stage) == (predictor, stage)]
 
     def placeholder(self, stream: str, predictor: str) -> int:
         """See ``netpredict.pipeline.ModelShelf``."""

@@ -366,7 +366,7 @@ class Daemon:
     def _follow_models(self) -> None:
         """A version that became active serves from the next record on."""
         for stream in self.streams.values():
-            for name in sorted({name for route in stream.config.routes for name in (route.active, *route.shadows)}):
+            for name in stream.predictor_names():
                 version = self.shelf.active(stream.name, name)
                 if version is not None:
                     self.pipeline.activate(stream.name, name, version)

@@ -57,9 +57,21 @@ class ModelRow:
     version: str
     plugin: str
     folder: str  # of the artefact; empty without weights
-    stage: str  # candidate, active, retired
+    stage: str  # candidate, challenger, active, retired, refused
     created_us: int
     scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainRow:
+    """One training, or one verdict on a challenger: what came of it, and in ``detail`` why."""
+
+    stream: str
+    predictor: str
+    started_us: int
+    result: str  # promoted, challenging, refused, failed, cancelled
+    model_id: int | None
+    detail: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -232,4 +244,39 @@ class Store(Protocol):
 
     def commit(self, commit: Commit) -> set[TopicPartition]:
         """One transaction, in the numbered order of DESIGN §2; gives the topic partitions that were fenced."""
+        ...
+
+
+class ModelRegistry(Protocol):
+    """Versions of predictors, and what was decided about them."""
+
+    def register_model(
+        self,
+        stream: str,
+        predictor: str,
+        version: str,
+        plugin: str,
+        folder: str,
+        scores: Mapping[str, float],
+        stage: str,
+    ) -> int:
+        """Id of a version; the same natural key again changes nothing and gives the same id."""
+        ...
+
+    def models(self, stream: str | None = None) -> list[ModelRow]:
+        """All versions, oldest first."""
+        ...
+
+    def move_model(
+        self, model_id: int, stage: str, who: str, what: str, detail: Mapping[str, Any], run: RetrainRow | None = None
+    ) -> str | None:
+        """Move a version to another stage, with its audit and its run, in one transaction.
+
+        One version of a predictor at most is active, and one a challenger: the one before becomes retired, or refused.
+        Gives the version that was active before, unless it is this one.
+        """
+        ...
+
+    def record_retrain(self, run: RetrainRow) -> int:
+        """Note a run that ended now; gives its id."""
         ...

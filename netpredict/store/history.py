@@ -244,9 +244,32 @@ class History:
             limit=limit,
         )
 
-    def retrain_runs(self, limit: int = 100) -> list[Row]:
-        """Training runs, newest first."""
-        rows = self._rows("SELECT * FROM retrain_run ORDER BY run_id DESC LIMIT :limit", limit=limit)
+    def journal(self, stream: str | None = None, kind: str | None = None, limit: int = 100) -> list[Row]:
+        """What entered topic partitions from outside the log, newest first."""
+        rows = self._rows(
+            "SELECT p.stream, p.topic, p.partition, j.effective_offset, j.number, j.kind, j.payload"
+            " FROM control_journal AS j JOIN topic_progress AS p ON p.lane_id = j.lane_id"
+            " WHERE (:stream IS NULL OR p.stream = :stream) AND (:kind IS NULL OR j.kind = :kind)"
+            " ORDER BY j.effective_offset DESC, j.number DESC, p.topic, p.partition LIMIT :limit",
+            stream=stream,
+            kind=kind,
+            limit=limit,
+        )
+        return [row | {"payload": msgspec.json.decode(row["payload"])} for row in rows]
+
+    def retrain_runs(
+        self, stream: str | None = None, predictor: str | None = None, model_id: int | None = None, limit: int = 100
+    ) -> list[Row]:
+        """Training runs and verdicts on challengers, newest first."""
+        rows = self._rows(
+            "SELECT * FROM retrain_run WHERE (:stream IS NULL OR stream = :stream)"
+            " AND (:predictor IS NULL OR predictor = :predictor) AND (:model_id IS NULL OR model_id = :model_id)"
+            " ORDER BY run_id DESC LIMIT :limit",
+            stream=stream,
+            predictor=predictor,
+            model_id=model_id,
+            limit=limit,
+        )
         return [row | {"detail": msgspec.json.decode(row["detail"])} for row in rows]
 
     def audit(self, limit: int = 100) -> list[Row]:

@@ -22,6 +22,7 @@ from netpredict.store.commit import (
     LaneSnapshot,
     ModelRow,
     PendingForecasts,
+    RetrainRow,
 )
 from netpredict.store.encode import (
     blob_rows,
@@ -44,6 +45,9 @@ VALUE_BYTES_MAX = 65_536
 
 RECREATED = "topic_recreated"
 """Reason of the gap that ``assign`` writes when Kafka's topic id is not the stored one."""
+
+_AFTER = {"active": "retired", "challenger": "refused"}
+"""What becomes of the version that held a stage which only one may hold."""
 
 _log = structlog.get_logger(__name__)
 
@@ -401,32 +405,38 @@ class SqlStore:
             ).fetchall()
         return [ModelRow(*(*row, msgspec.json.decode(scores))) for *row, scores in rows]
 
-    def set_stage(self, model_id: int, stage: str) -> None:
-        """Move a version to another stage."""
+    def move_model(
+        self, model_id: int, stage: str, who: str, what: str, detail: Mapping[str, Any], run: RetrainRow | None = None
+    ) -> str | None:
+        """See ``ModelRegistry``."""
         with self.writer.transaction() as connection:
-            done = connection.execute("UPDATE model_version SET stage = ? WHERE model_id = ?", (stage, model_id))
-            if not done.rowcount:
+            found = connection.execute(
+                "SELECT stream, predictor, version FROM model_version WHERE model_id = ?", (model_id,)
+            ).fetchone()
+            if found is None:
                 raise StoreError(f"no model version has the id {model_id}")
+            stream, predictor, version = found
+            previous = _active_version(connection, stream, predictor, model_id)
+            connection.execute(
+                "UPDATE model_version SET stage = ? WHERE stream = ? AND predictor = ? AND stage = ? AND model_id <> ?",
+                (_AFTER.get(stage, stage), stream, predictor, stage, model_id),
+            )
+            connection.execute("UPDATE model_version SET stage = ? WHERE model_id = ?", (stage, model_id))
+            known = {"stream": stream, "predictor": predictor, "version": version, "model_id": model_id}
+            _insert_audit(connection, self._clock.now_us(), who, what, {**known, "previous": previous, **detail})
+            if run is not None:
+                _insert_run(connection, self._clock.now_us(), run)
+        return previous
 
     def record_audit(self, who: str, what: str, detail: Mapping[str, Any]) -> None:
         """Note that a person or a job changed something."""
         with self.writer.transaction() as connection:
-            connection.execute(
-                "INSERT INTO audit(at_us, who, what, detail) VALUES (?, ?, ?, ?)",
-                (self._clock.now_us(), who, what, text(detail)),
-            )
+            _insert_audit(connection, self._clock.now_us(), who, what, detail)
 
-    def record_retrain(
-        self, stream: str, predictor: str, started_us: int, result: str, model_id: int | None, detail: Mapping[str, Any]
-    ) -> int:
+    def record_retrain(self, run: RetrainRow) -> int:
         """Note a training run that ended now; gives its id."""
         with self.writer.transaction() as connection:
-            done = connection.execute(
-                "INSERT INTO retrain_run(stream, predictor, started_us, ended_us, result, model_id, detail)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (stream, predictor, started_us, self._clock.now_us(), result, model_id, text(detail)),
-            )
-        return int(done.lastrowid or 0)
+            return _insert_run(connection, self._clock.now_us(), run)
 
     def prune(self, before_us: int, rows: int) -> int:
         """Delete the oldest forecasts and observations before ``before_us``, at most ``rows``; gives how many."""
@@ -471,6 +481,30 @@ def _advance_offsets(
         if held != (lane.epoch, lane.new_offset):
             fenced.add(lane.topic_partition)
     return ours, fenced
+
+
+def _active_version(connection: sqlite3.Connection, stream: str, predictor: str, besides: int) -> str | None:
+    row = connection.execute(
+        "SELECT version FROM model_version WHERE stream = ? AND predictor = ? AND stage = 'active' AND model_id <> ?"
+        " ORDER BY model_id DESC LIMIT 1",
+        (stream, predictor, besides),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _insert_audit(connection: sqlite3.Connection, at_us: int, who: str, what: str, detail: Mapping[str, Any]) -> None:
+    connection.execute(
+        "INSERT INTO audit(at_us, who, what, detail) VALUES (?, ?, ?, ?)", (at_us, who, what, text(detail))
+    )
+
+
+def _insert_run(connection: sqlite3.Connection, ended_us: int, run: RetrainRow) -> int:
+    done = connection.execute(
+        "INSERT INTO retrain_run(stream, predictor, started_us, ended_us, result, model_id, detail)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (run.stream, run.predictor, run.started_us, ended_us, run.result, run.model_id, text(run.detail)),
+    )
+    return int(done.lastrowid or 0)
 
 
 def _register(connection: sqlite3.Connection, into: str, row: tuple[Any, ...]) -> None:

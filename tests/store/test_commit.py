@@ -14,7 +14,8 @@ import pytest
 import netpredict
 from netpredict.errors import StoreError, StoreUnavailable
 from netpredict.store import compare, migrate
-from netpredict.store.commit import Commit, GapRow, JournalRow
+from netpredict.store.commit import Commit, GapRow, JournalRow, RetrainRow
+from netpredict.store.history import History
 from netpredict.store.sql import RECREATED, VALUE_BYTES_MAX, SqlStore
 from netpredict.store.sqlite import ROWS_PER_STATEMENT, reader
 from netpredict.types import MISSING_TICKS, NO_SLOT, Mode, TopicPartition
@@ -323,14 +324,34 @@ def test_pending_forecasts_of_another_layout_or_model_are_none(store: SqlStore) 
 def test_a_model_version_has_one_id(store: SqlStore) -> None:
     first, second = register(store, "v1"), register(store, "v2")
     assert register(store, "v1") == first != second
-    store.set_stage(second, "retired")
+    assert store.move_model(second, "active", "me", "model_promoted", {"why": "better"}) == "v1"
     assert [(row.version, row.stage, row.scores) for row in store.models("traffic")] == [
-        ("v1", "active", {"mae": 1.5}),
-        ("v2", "retired", {"mae": 1.5}),
+        ("v1", "retired", {"mae": 1.5}),
+        ("v2", "active", {"mae": 1.5}),
     ]
     assert store.models("other") == []
+    assert History(store.url).audit()[0]["detail"]["why"] == "better"
     with pytest.raises(StoreError, match="999"):
-        store.set_stage(999, "active")
+        store.move_model(999, "active", "me", "model_promoted", {})
+
+
+def test_a_version_changes_its_stage_with_audit_and_run_or_not_at_all(store: SqlStore) -> None:
+    """No reader ever sees two active versions, or none: also when the process dies in between."""
+    first, second = register(store, "v1"), store.register_model("traffic", "gru", "v2", "gru", "x", {}, "challenger")
+    third = store.register_model("traffic", "gru", "v3", "gru", "x", {}, "candidate")
+    unencodable = RetrainRow("traffic", "gru", 1, "promoted", second, {"why": object()})
+    with pytest.raises(TypeError):
+        store.move_model(second, "active", "me", "model_promoted", {}, unencodable)
+    assert [row.stage for row in store.models()] == ["active", "challenger", "candidate"]
+    assert History(store.url).audit() == []
+    store.move_model(third, "challenger", "me", "model_challenges", {})
+    assert [row.stage for row in store.models()] == ["active", "refused", "challenger"]
+    run = RetrainRow("traffic", "gru", 1, "promoted", third, {"why": "won"})
+    assert store.move_model(third, "active", "me", "model_promoted", {}, run) == "v1"
+    assert store.move_model(third, "active", "me", "model_promoted", {}) is None
+    assert [row.stage for row in store.models()] == ["retired", "refused", "active"]
+    assert [row["detail"]["why"] for row in History(store.url).retrain_runs(model_id=third)] == ["won"]
+    assert first < second < third
 
 
 def test_pruning_is_bounded_and_takes_the_oldest(store: SqlStore) -> None:

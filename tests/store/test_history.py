@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from netpredict.errors import StoreError
-from netpredict.store.commit import Commit
+from netpredict.store.commit import Commit, RetrainRow
 from netpredict.store.history import History
 from netpredict.store.outbox import SqlOutbox
 from netpredict.store.sql import SqlStore
@@ -36,7 +36,7 @@ def history(store: SqlStore) -> History:
 def test_every_list_is_plain_json(store: SqlStore, history: History) -> None:
     run(store, slots=2)
     store.record_audit("root", "db upgrade", {"from": None})
-    store.record_retrain(STREAM, "gru", 1, "rejected", None, {"loss": 1.5})
+    store.record_retrain(RetrainRow(STREAM, "gru", 1, "refused", None, {"loss": 1.5}))
     lists = [
         history.progress(),
         history.streams(),
