@@ -27,7 +27,7 @@ def scores(
     """
     rows = [
         row
-        for row in history(config, url).skill(stream)
+        for row in history(config, url, stream).skill(stream)
         if predictor in (None, row["predictor"]) and kpi in (None, row["kpi"])
     ]
     print_skill(rows, as_json)

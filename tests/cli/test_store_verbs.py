@@ -74,6 +74,26 @@ def test_forecasts_of_one_series_and_of_a_pattern(cli, config: Path) -> None:
     assert all(word in shown for word in ("+60 s", "+240 s", "q0.1", "q0.9", "source model"))
 
 
+def test_forecasts_that_do_not_exist_are_told(cli, config: Path) -> None:
+    result = cli("forecasts", "--series", "none", "--config", config)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no forecast" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["forecasts", "scores", "streams"])
+def test_a_stream_that_the_store_does_not_know_is_refused_with_those_it_knows(cli, config: Path, verb: str) -> None:
+    result = cli(verb, "--stream", "nope", "--config", config)
+    assert result.exit_code == 1
+    assert "no stream 'nope'; it has channel-state, traffic" in result.stderr
+
+
+def test_a_mistyped_store_makes_no_folder(cli, tmp_path: Path) -> None:
+    result = cli("db", "upgrade", "--url", f"sqlite:///{tmp_path}/mistyped/netpredict.db")
+    assert result.exit_code == 1
+    assert f"no folder {tmp_path}/mistyped" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_scores_tell_the_skill_by_lead_time(cli, config: Path) -> None:
     rows = document(cli("scores", "--stream", "traffic", "--kpi", "prb_use_dl_percent", "--config", config, "--json"))
     by_model = [row for row in rows["scores"] if row["source"] == "model"]
