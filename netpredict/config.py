@@ -261,7 +261,7 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
 
 
 def _located(raw: Mapping[str, Any], error: msgspec.ValidationError) -> str:
-    """The key, then what is wrong with it. msgspec does not say which stream or plugin it was in: convert each alone."""
+    """The key, then what is wrong with it. msgspec does not say in which stream or plugin: each is converted alone."""
     for name, section, value in _parts(raw):
         try:
             msgspec.convert(value, section, strict=True)

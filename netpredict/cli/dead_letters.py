@@ -39,7 +39,7 @@ def list_dead_letters(
         return
     names = ("topic", "partition", "offset", "reason", "detail")
     shown = [[*(row[name] for name in names), _short(row["key"]), _short(row["value"])] for row in rows]
-    print_table("", (*names, "key", "value"), shown)
+    print_table("", (*names, "key", "value"), shown, by=2)
 
 
 @app.command()

@@ -36,7 +36,7 @@ def list_models(
         return
     names = ("stream", "predictor", "version", "stage", "plugin")
     shown = [[*(row[name] for name in names), utc(row["created_us"]), row["scores"].get("skill")] for row in rows]
-    print_table("", (*names, "created", "skill"), shown)
+    print_table("", (*names, "created", "skill"), shown, by=2)
 
 
 @app.command()

@@ -34,4 +34,4 @@ def streams(
         if partitions
         else ("stream", "topic", "topic_partitions", "series", *COUNTS)
     )
-    print_table("", names, [[row[name] for name in names] for row in rows])
+    print_table("", names, [[row[name] for name in names] for row in rows], by=2)

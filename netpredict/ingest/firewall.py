@@ -79,11 +79,13 @@ class Firewall:
 
     def _values_found(self, values: FloatArray) -> str:
         return "; ".join(
-            f"{self._columns[column]} is absent"
-            if np.isnan(values[column])
-            else f"{self._columns[column]} {values[column]:g} is not within {self._low[column]:g} to {self._high[column]:g}"
-            for column in self._kpis
+            f"{self._columns[column]} {self._value_found(column, values[column])}" for column in self._kpis
         )
+
+    def _value_found(self, column: int, value: np.float32) -> str:
+        if np.isnan(value):
+            return "is absent"
+        return f"{value:g} is not within {self._low[column]:g} to {self._high[column]:g}"
 
     def _stamp_found(self, reason: str, time_us: int, ingest_time_us: int) -> str:
         if reason == "future":

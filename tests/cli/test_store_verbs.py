@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from netpredict.cli import terminal
 from netpredict.store.sql import SqlStore
 from tests.cli.conftest import document
 
@@ -30,6 +31,14 @@ def test_a_list_is_one_document_and_a_table_without_control_characters(cli, conf
     assert printed.exit_code == 0
     assert printed.stderr == ""
     assert all(character.isprintable() or character == "\n" for character in printed.stdout)
+
+
+@pytest.mark.parametrize("verb", [*LISTS, "check-config"])
+def test_a_list_fits_on_a_screen_of_80_columns(cli, config: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "PIPE_WIDTH", 80)
+    result = cli(*verb.split(), "--config", config)
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("verb", LISTS)
