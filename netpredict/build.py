@@ -17,6 +17,8 @@ from netpredict.types import FeatureSpec, OutputSpec
 
 def build_streams(config: Config) -> list[Stream]:
     """All configured streams with their decoders and hooks; ConfigError or PluginError names what is wrong."""
+    if not config.streams:
+        raise ConfigError("streams: none is configured, so there is nothing to do; see netpredict sample-config")
     return [build_stream(name, config) for name in config.streams]
 
 

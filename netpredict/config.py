@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -212,7 +214,11 @@ class Config(Section, frozen=True, kw_only=True):
 
 
 def load_config(path: Path | None, environment: Mapping[str, str] | None = None) -> Config:
-    """Read, override from the environment and check. ConfigError names the key and what is allowed."""
+    """Read, override from the environment and check. ConfigError names the key and what is allowed.
+
+    It names the variable too when the value came from the environment.
+    """
+    environment = os.environ if environment is None else environment
     raw: dict[str, Any] = {}
     if path is not None:
         try:
@@ -221,7 +227,30 @@ def load_config(path: Path | None, environment: Mapping[str, str] | None = None)
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not TOML: {error}") from error
-    return parse_config(_overridden(raw, os.environ if environment is None else environment))
+    with naming_variables(environment):
+        return parse_config(_overridden(raw, environment))
+
+
+@contextmanager
+def naming_variables(environment: Mapping[str, str] | None = None) -> Iterator[None]:
+    """A ConfigError about a key that the environment set leaves with the name of the variable."""
+    try:
+        yield
+    except ConfigError as error:
+        text = str(error)
+        for name, path in _variables(os.environ if environment is None else environment):
+            if _is_about(text, path) and name not in text:
+                raise type(error)(f"{text} (set by {name})") from error
+        raise
+
+
+def _is_about(text: str, path: Sequence[str]) -> bool:
+    """Whether the text of a ConfigError is about the key, or names it as part of a table above it."""
+    key = ".".join(path)
+    return text.startswith((f"{key}:", f"{key}.", f"{key}[")) or any(
+        text.startswith(f"{'.'.join(path[:depth]) or 'config'}:") and re.search(rf"\b{re.escape(path[depth])}\b", text)
+        for depth in range(len(path))
+    )
 
 
 def parse_config(raw: Mapping[str, Any]) -> Config:
@@ -229,38 +258,82 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
     try:
         config = msgspec.convert(raw, Config, strict=True)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"config: {error}") from error
-    _check_finite(msgspec.to_builtins(config), "config")
+        raise ConfigError(_located(raw, error)) from error
+    _check_finite(msgspec.to_builtins(config))
     _check(config)
     return config
 
 
-def _overridden(raw: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    for name, text in sorted(environment.items()):
+def _located(raw: Mapping[str, Any], error: msgspec.ValidationError) -> str:
+    """The key, then what is wrong with it. msgspec does not say in which stream or plugin: each is converted alone."""
+    for name, section, value in _parts(raw):
+        try:
+            msgspec.convert(value, section, strict=True)
+        except msgspec.ValidationError as found:
+            return keyed(name, found)
+    return keyed("", error)
+
+
+def keyed(name: str, error: msgspec.ValidationError) -> str:
+    """What msgspec found in the value of ``name``, behind the whole key."""
+    what, _, place = str(error).partition(" - at `")
+    key = name + place.removeprefix("$").removesuffix("`")
+    return f"{key.removeprefix('.') or 'config'}: {what}"
+
+
+def _parts(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(name, type, value) of every section, and of every entry of a section that holds named ones."""
+    for field in msgspec.structs.fields(Config):
+        value = raw.get(field.name, {})
+        if isinstance(field.type, type):
+            yield field.name, field.type, value
+        elif isinstance(value, dict):
+            key, entry = get_args(field.type)
+            for name, part in value.items():
+                yield f"{field.name}: the name {name!r}", key, name
+                yield f"{field.name}.{name}", entry, part
+
+
+def _variables(environment: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """(name, path of the key) of the variables that set something."""
+    for name in sorted(environment):
         path = name.lower().split("__")
-        if path[0] != "netpredict" or len(path) < 3:
-            continue
+        if path[0] == "netpredict" and len(path) > 2:
+            yield name, path[1:]
+
+
+def _overridden(raw: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    for name, path in _variables(environment):
         table = raw
-        for part in path[1:-1]:
+        for part in path[:-1]:
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"{name}: {part} is not a table")
         try:
-            table[path[-1]] = msgspec.json.decode(text)
+            table[path[-1]] = msgspec.json.decode(environment[name])
         except msgspec.DecodeError:
-            table[path[-1]] = text
+            table[path[-1]] = environment[name]
     return raw
 
 
-def _check_finite(value: Any, where: str) -> None:
+def _check_finite(value: Any, where: str = "") -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where}: must be a finite number, got {value}")
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in items:
-        _check_finite(part, f"{where}.{key}")
+        _check_finite(part, f"{where}.{key}" if where else str(key))
+
+
+def check_servers(where: str, servers: Sequence[str]) -> None:
+    """ConfigError unless each is host:port."""
+    for server in servers:
+        host, _, port = server.strip().rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ConfigError(f"{where}: must be host:port with a port of 1 to 65535, got {server!r}")
 
 
 def _check(config: Config) -> None:
+    check_servers("kafka.bootstrap_servers", config.kafka.bootstrap_servers)
     topics = [stream.topic for stream in config.streams.values()]
     if len(set(topics)) != len(topics):
         raise ConfigError("streams: two streams read the same topic; give each stream a topic of its own")
@@ -291,8 +364,6 @@ def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
         raise ConfigError(f"{where}: season_s and season_buckets are given together or not at all")
     if stream.series_ttl_s < stream.period_s * (2 * stream.horizon_steps + stream.max_gap_steps):
         raise ConfigError(f"{where}.series_ttl_s: must span two horizons and the longest gap")
-    if stream.phase_s >= stream.period_s:
-        raise ConfigError(f"{where}.phase_s: must be below period_s")
     if round(stream.period_s * 1_000_000) < 1:
         raise ConfigError(f"{where}.period_s: below one microsecond")
     if stream.phase_s >= stream.period_s:

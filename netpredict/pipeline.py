@@ -113,8 +113,10 @@ class Pipeline:
         refused = self._bad_keys(stream, lane, decoded, reasons)
         for reason, mask in verdict.refused.items():
             refused |= mask
-            for record in np.unique(decoded.record[mask]).tolist():
-                reasons.setdefault(record, (reason, ""))
+            records, first = np.unique(decoded.record[mask], return_index=True)
+            for record, row in zip(records.tolist(), np.flatnonzero(mask)[first].tolist(), strict=True):
+                if record not in reasons:
+                    reasons[record] = reason, verdict.detail(reason, row)
         rows = np.flatnonzero(~refused)
         slot = slots_of(decoded.event_time_us[rows], stream.period_us, stream.phase_us)
         outcome = np.full(len(polled.records), DEAD, np.int8)
@@ -231,7 +233,7 @@ class Pipeline:
         lane.next_offset = polled.next_offset
         for record in np.flatnonzero(inflow.outcome <= LATE).tolist():
             late = inflow.outcome[record] == LATE
-            reason, detail = ("late", "") if late else inflow.reasons.get(record, ("no_value", ""))
+            reason, detail = ("late", "") if late else inflow.reasons.get(record, ("no_value", "no row"))
             self._bury(stream, lane, polled, record, reason, detail)
 
     def _bury(self, stream: Stream, lane: Lane, polled: PolledPartition, index: int, reason: str, detail: str) -> None:

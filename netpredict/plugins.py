@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from netpredict.config import keyed
 from netpredict.errors import ConfigError, PluginError
 
 API_VERSION = 1
@@ -53,4 +54,4 @@ def options_of(plugin: Plugin, raw: dict[str, Any], where: str) -> msgspec.Struc
     try:
         return msgspec.convert(raw, plugin.options, strict=True)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(keyed(where, error)) from error

@@ -46,8 +46,8 @@ def test_the_good_one_is_good():
 
 WRONG = [
     ("daemon.comit_interval_s", 1.0, "comit_interval_s"),
-    (f"{TRAFFIC}.horizon", 3, r"unknown field `horizon`.*streams"),
-    (f"{TRAFFIC}.period_s", 0, "> 0"),
+    (f"{TRAFFIC}.horizon", 3, r"^streams\.traffic: .*unknown field `horizon`"),
+    (f"{TRAFFIC}.period_s", 0, r"^streams\.traffic\.period_s: .*> 0"),
     (f"{TRAFFIC}.period_s", "60", "Expected `float`"),
     (f"{TRAFFIC}.period_s", float("inf"), r"streams\.traffic\.period_s: must be a finite number"),
     (f"{TRAFFIC}.max_future_s", float("nan"), "max_future_s|finite"),
@@ -67,13 +67,21 @@ WRONG = [
     (f"{TRAFFIC}.routes", [{"active": "gru"}], "no predictor named 'gru'"),
     (f"{TRAFFIC}.routes", [{"active": "naive", "shadows": ["gru"]}], "no predictor named 'gru'"),
     (f"{TRAFFIC}.routes", [{"active": "naive", "shadows": ["naive"]}], "stands twice"),
-    ("streams.Traffic Jam", GOOD["streams"]["traffic"], "streams"),
+    (f"{TRAFFIC}.routes", [{"active": 3}], r"^streams\.traffic\.routes\[0\]\.active: "),
+    ("streams.Traffic Jam", GOOD["streams"]["traffic"], "^streams: the name 'Traffic Jam'"),
+    ("predictors.naive.plugin", 3, r"^predictors\.naive\.plugin: "),
+    ("predictors.naive.optoins", {}, r"^predictors\.naive: .*`optoins`"),
+    ("steams.traffic", {}, "^config: .*unknown field `steams`"),
     ("streams.twin", GOOD["streams"]["traffic"], "same topic"),
     ("hooks.bandwidth.stream", "nowhere", r"hooks\.bandwidth\.stream: no stream named 'nowhere'"),
     ("hooks.bandwidth.actuators", ["pager"], r"hooks\.bandwidth\.actuators: no actuator named 'pager'"),
     ("hooks.bandwidth.mode", "on", "shadow|mode"),
     ("store.retention_days", 0.001, "retention_days: must span"),
     ("kafka.bootstrap_servers", "host:9092", "Expected `array`"),
+    ("kafka.bootstrap_servers", ["a:1", "host"], r"kafka\.bootstrap_servers: must be host:port.*got 'host'"),
+    ("kafka.bootstrap_servers", [":9092"], "must be host:port"),
+    ("kafka.bootstrap_servers", ["host:0"], "port of 1 to 65535"),
+    ("kafka.bootstrap_servers", ["host:99999"], "port of 1 to 65535"),
 ]
 
 
@@ -147,8 +155,11 @@ def test_the_environment_overrides_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("NETPREDICT__KAFKA__GRUP", "x", "grup"),
-        ("NETPREDICT__DAEMON__SEED", "many", "Expected `int`"),
+        ("NETPREDICT__KAFKA__GRUP", "x", r"^kafka: .*grup.*set by NETPREDICT__KAFKA__GRUP"),
+        ("NETPREDICT__DAEMON__SEED", "many", r"^daemon\.seed: Expected `int`.*set by NETPREDICT__DAEMON__SEED"),
+        ("NETPREDICT__DEAMON__SEED", "1", "set by NETPREDICT__DEAMON__SEED"),
+        ("NETPREDICT__KAFKA__BOOTSTRAP_SERVERS", '["host"]', "set by NETPREDICT__KAFKA__BOOTSTRAP_SERVERS"),
+        ("NETPREDICT__HOOKS__BANDWIDTH", '{"plugin": "b", "stream": "s"}', "no stream.*set by NETPREDICT__HOOKS__BAN"),
         ("NETPREDICT__KAFKA__GROUP__NAME", "x", "NETPREDICT__KAFKA__GROUP__NAME: group is not a table"),
     ],
 )
@@ -157,6 +168,19 @@ def test_a_wrong_override_is_refused(tmp_path, name, value, message):
     path.write_text('[kafka]\ngroup = "file"\n')
     with pytest.raises(ConfigError, match=message):
         load_config(path, {name: value})
+
+
+def test_a_variable_that_is_right_is_not_blamed(tmp_path):
+    path = tmp_path / "netpredict.toml"
+    path.write_text("[daemon]\nseed = -1\n")
+    with pytest.raises(ConfigError, match=r"^daemon\.seed: ") as caught:
+        load_config(path, {"NETPREDICT__DAEMON__DRAIN_S": "5", "NETPREDICT__KAFKA__GROUP": "blue"})
+    assert "NETPREDICT__" not in str(caught.value)
+
+
+def test_a_config_without_a_stream_cannot_run():
+    with pytest.raises(ConfigError, match=r"^streams: none is configured.*sample-config"):
+        build_streams(parse_config({}))
 
 
 def test_a_file_that_is_absent_or_no_toml_is_named(tmp_path):

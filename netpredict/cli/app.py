@@ -1,12 +1,14 @@
 """The console script: commands by name, and one place where errors become exit codes.
 
-0 success, 1 failure, 2 usage, 69 and 75 unavailable for now, 78 config; 130 interrupted, 141 nobody reads on.
+0 success, 1 failure (a full disk too), 2 usage, 69 and 75 unavailable for now, 78 config; 130 interrupted, 141 nobody
+reads on.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -30,7 +32,7 @@ from netpredict.cli import (
     streams,
     train,
 )
-from netpredict.cli.terminal import say
+from netpredict.cli.terminal import printable, say
 from netpredict.errors import NetpredictError
 
 BROKEN_PIPE = 141
@@ -39,8 +41,16 @@ BROKEN_PIPE = 141
 class Commands(TyperGroup):
     """The root: what a command raises on purpose is told in a line, without a traceback."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse words that no store, log or config can hold; only a file may have such a name."""
+        for word in args:
+            if any("\ud800" <= letter <= "\udfff" for letter in word) and not os.path.lexists(word):
+                ctx.fail(f"{printable(word)} is not UTF-8 text")
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; errors of ours and a closed pipe become an exit code."""
+        """Run the command; errors of ours and of the system become an exit code."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -48,9 +58,19 @@ class Commands(TyperGroup):
         except NetpredictError as error:
             say(f"netpredict: {error}")
             raise typer.Exit(error.exit_code) from error
-        except BrokenPipeError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter complains once more at its end
-            raise typer.Exit(BROKEN_PIPE) from error
+        except OSError as error:
+            raise typer.Exit(_told(error)) from error
+
+
+def _told(error: OSError) -> int:
+    """The exit code of what the system would not do; a reader that left needs no words."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter complains once more at its end
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
+    say(f"netpredict: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}")
+    return 1
 
 
 app = typer.Typer(
@@ -112,4 +132,10 @@ app.add_typer(db.app, name="db")
 
 def main() -> None:
     """Run the command line of this process."""
-    app(prog_name="netpredict")
+    try:
+        try:
+            app(prog_name="netpredict")
+        finally:
+            sys.stdout.flush()  # --help and --version print before any command is invoked
+    except OSError as error:
+        raise SystemExit(_told(error)) from error

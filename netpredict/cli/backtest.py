@@ -63,14 +63,16 @@ def _results(url: str | None) -> Iterator[str]:
 
 
 def memory_log(telemetry: Telemetry, config: Config) -> MemoryLog:
-    """The messages as a log of the configured topics; each arrived with the newest event time so far."""
+    """The messages as a log of the configured topics; each arrived with the newest event time so far that is one."""
+    from netpredict.ingest.firewall import EARLIEST_US, LATEST_US
     from netpredict.ingest.source import MemoryLog
 
     topics = topics_of(config)
     log = MemoryLog({stream.topic: 1 for stream in config.streams.values()})
     newest_us, unread = 0, 0
     for message in telemetry.messages:
-        newest_us = max(newest_us, message.event_time_us)
+        if EARLIEST_US <= message.event_time_us <= LATEST_US:
+            newest_us = max(newest_us, message.event_time_us)
         if topics[message.stream] in log.partitions:
             log.append(topics[message.stream], message.key, message.value, -(-newest_us // 1000))
         else:

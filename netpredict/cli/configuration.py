@@ -48,6 +48,13 @@ def check_config(
 
 def checked_config(path: Path) -> tuple[Config, list[Stream]]:
     """A config whose plugins, options, routes and hooks fit together; ConfigError names what does not."""
+    from netpredict.config import naming_variables
+
+    with naming_variables():
+        return _checked_config(path)
+
+
+def _checked_config(path: Path) -> tuple[Config, list[Stream]]:
     from netpredict.act.guards import parse_blackouts
     from netpredict.build import build_streams
     from netpredict.config import load_config

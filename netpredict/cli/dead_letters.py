@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from netpredict.cli.options import AsJson, ConfigPath, Limit, StoreUrl, history
+from netpredict.cli.options import OFFSET_MAX, PARTITION_MAX, AsJson, ConfigPath, Limit, StoreUrl, history
 from netpredict.cli.terminal import print_fields, print_json, print_table, utc
 from netpredict.errors import DataError
 
@@ -22,9 +22,11 @@ OfReason = Annotated[str | None, typer.Option("--reason", help="With this reason
 @app.command("list")
 def list_dead_letters(
     topic: OfTopic = None,
-    partition: Annotated[int | None, typer.Option("--partition", help="Of this partition only.")] = None,
+    partition: Annotated[
+        int | None, typer.Option("--partition", min=0, max=PARTITION_MAX, help="Of this one only.")
+    ] = None,
     reason: OfReason = None,
-    from_offset: Annotated[int, typer.Option("--from-offset", min=0, help="From this offset on.")] = 0,
+    from_offset: Annotated[int, typer.Option("--from-offset", min=0, max=OFFSET_MAX, help="From this offset on.")] = 0,
     limit: Limit = 20,
     config: ConfigPath = None,
     url: StoreUrl = None,
@@ -37,14 +39,14 @@ def list_dead_letters(
         return
     names = ("topic", "partition", "offset", "reason", "detail")
     shown = [[*(row[name] for name in names), _short(row["key"]), _short(row["value"])] for row in rows]
-    print_table("", (*names, "key", "value"), shown)
+    print_table("", (*names, "key", "value"), shown, by=2)
 
 
 @app.command()
 def show(
     topic: str,
-    partition: int,
-    offset: int,
+    partition: Annotated[int, typer.Argument(min=0, max=PARTITION_MAX)],
+    offset: Annotated[int, typer.Argument(min=0, max=OFFSET_MAX)],
     raw: Annotated[bool, typer.Option("--raw", help="Write only the bytes of the record, as they came.")] = False,
     config: ConfigPath = None,
     url: StoreUrl = None,

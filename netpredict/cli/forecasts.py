@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from netpredict.cli.options import AsJson, ConfigPath, Limit, OfPredictor, OfStream, StoreUrl, history
-from netpredict.cli.terminal import print_json, print_table, printable, utc
+from netpredict.cli.terminal import print_json, print_table, printable, say, utc
 from netpredict.types import Quality
 
 if TYPE_CHECKING:
@@ -31,12 +31,14 @@ def forecasts(
 
     Those of one series, or the newest one of each of several.
     """
-    rows = _newest(history(config, url), stream, series, predictor, limit)
+    rows = _newest(history(config, url, stream), stream, series, predictor, limit)
     if as_json:
         print_json({"forecasts": rows})
         return
     for row in rows:
         _show(row)
+    if not rows:
+        say("no forecast of such a series is stored")
 
 
 def _newest(store: History, stream: str | None, series: str | None, predictor: str | None, limit: int) -> list[Row]:

@@ -48,7 +48,7 @@ def list_models(
     for row in rows:
         row |= {"created": utc(row["created_us"]), "skill": row["scores"].get("skill")}
         row["artefact"] = row["artefact"].partition(":")[0]
-    print_table("", names, [[row[name] for name in names] for row in rows])
+    print_table("", names, [[row[name] for name in names] for row in rows], by=2)
 
 
 @app.command()

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from netpredict.errors import ConfigError
+from netpredict.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from netpredict.config import Config
     from netpredict.store.history import History
 
 DEFAULT_CONFIG = Path("netpredict.toml")
+OFFSET_MAX = 2**63 - 1  # of a Kafka offset and of an integer of the store
+PARTITION_MAX = 2**31 - 1
 
 ConfigPath: TypeAlias = Annotated[
     Path | None,
@@ -23,7 +25,7 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON docume
 StoreUrl: TypeAlias = Annotated[
     str | None, typer.Option("--url", help="Store [default: store.url of the config].", show_default=False)
 ]
-Limit: TypeAlias = Annotated[int, typer.Option("--limit", min=1, help="Most rows.")]
+Limit: TypeAlias = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Most rows.")]
 OfStream: TypeAlias = Annotated[str | None, typer.Option("--stream", help="Of this stream only.")]
 OfPredictor: TypeAlias = Annotated[str | None, typer.Option("--predictor", help="Of this predictor only.")]
 
@@ -57,8 +59,13 @@ def store_url(config: Path | None, url: str | None) -> str:
     return url or read_config(config).store.url
 
 
-def history(config: Path | None, url: str | None) -> History:
-    """The read side of the store."""
+def history(config: Path | None, url: str | None, stream: str | None = None) -> History:
+    """The read side of the store; DataError when a stream is asked for that it does not know."""
     from netpredict.store.history import History
 
-    return History(store_url(config, url))
+    store = History(store_url(config, url))
+    if stream is not None:
+        known = {row["stream"] for row in (*store.streams(), *store.models())}
+        if stream not in known:
+            raise DataError(f"the store has no stream {stream!r}; it has {', '.join(sorted(known)) or 'none yet'}")
+    return store

@@ -26,7 +26,7 @@ def plugins(as_json: AsJson = False) -> None:
             (row["kind"], row["name"], f"{row['package']} {row['version']}", row["module"], row["problem"] or "ok")
             for row in rows
         ]
-        print_table("", ("kind", "name", "package", "module", "import"), shown)
+        print_table("", ("kind", "name", "package", "module", "import"), shown, by=1)
     if any(row["problem"] for row in rows):
         raise typer.Exit(1)
 

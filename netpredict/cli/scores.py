@@ -27,7 +27,7 @@ def scores(
     """
     rows = [
         row
-        for row in history(config, url).skill(stream)
+        for row in history(config, url, stream).skill(stream)
         if predictor in (None, row["predictor"]) and kpi in (None, row["kpi"])
     ]
     print_skill(rows, as_json)
@@ -39,7 +39,7 @@ def print_skill(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
         print_json({"scores": list(rows)})
         return
     shown = [[*(row[name] for name in COLUMNS), _coverage(row["coverage"]), row["pinball"]] for row in rows]
-    print_table("", (*COLUMNS, "coverage", "pinball"), shown)
+    print_table("", (*COLUMNS, "coverage", "pinball"), shown, by=4)
 
 
 def _coverage(coverage: dict[str, float]) -> str:

@@ -12,6 +12,9 @@ from netpredict.cli.options import AsJson, ConfigPath, read_config
 from netpredict.cli.telemetry import KAFKA, Telemetry, open_sink, send, tell, topics_of
 from netpredict.cli.terminal import print_json
 
+MOST = 1_000_000
+LONGEST_S = 10 * 365 * 86_400
+
 To = Annotated[str, typer.Option("--to", help="kafka, or a file: JSON Lines, gzipped when it ends in .gz.")]
 Speed = Annotated[
     float | None,
@@ -28,10 +31,10 @@ Bootstrap = Annotated[
 
 def simulate(
     to: To,
-    seconds: Annotated[int, typer.Option("--seconds", min=1, help="Time to simulate, s.")] = 3600,
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=LONGEST_S, help="Time to simulate, s.")] = 3600,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same bytes.")] = 1,
-    radio_cells: Annotated[int, typer.Option("--radio-cells", min=1, help="Number of radio cells.")] = 500,
-    ues: Annotated[int, typer.Option("--ues", min=0, help="Number of UEs; 0 = traffic only.")] = 300,
+    radio_cells: Annotated[int, typer.Option("--radio-cells", min=1, max=MOST, help="Number of radio cells.")] = 500,
+    ues: Annotated[int, typer.Option("--ues", min=0, max=MOST, help="Number of UEs; 0 = traffic only.")] = 300,
     start: Annotated[
         str | None,
         typer.Option("--start", help="First event time: ISO 8601 or now [default: 2026-01-05].", show_default=False),

@@ -23,7 +23,7 @@ def streams(
 
     With topic partitions, live series and what became of the records.
     """
-    store = history(config, url)
+    store = history(config, url, stream)
     rows = store.progress() if partitions else store.streams()
     rows = [row for row in rows if stream in (None, row["stream"])]
     if as_json:
@@ -34,4 +34,4 @@ def streams(
         if partitions
         else ("stream", "topic", "topic_partitions", "series", *COUNTS)
     )
-    print_table("", names, [[row[name] for name in names] for row in rows])
+    print_table("", names, [[row[name] for name in names] for row in rows], by=2)

@@ -130,11 +130,13 @@ def _mapping(path: Path) -> Any:
 
 def open_sink(to: str, config: Config, bootstrap: str | None) -> Sink:
     """``kafka``, or a file."""
+    from netpredict.config import check_servers
     from netpredict.traces.replay import FileSink
 
     if to != KAFKA:
         return FileSink(Path(to))
     servers = bootstrap.split(",") if bootstrap else config.kafka.bootstrap_servers
+    check_servers("--bootstrap", servers)
     return ToKafka(servers)
 
 

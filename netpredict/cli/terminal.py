@@ -10,6 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PIPE_WIDTH = 1000
+FOLDED_WORD = 24  # a longer word may be folded in a column
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # JSON escapes the first 32 itself; these may stand in it as they are, and some terminals obey them
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -45,23 +47,64 @@ def print_json(document: Any) -> None:
     print(_UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout below its title lines; numbers stand to the right, nothing is taken for markup."""
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], by: int = 0) -> None:
+    """A table on stdout below its title lines; numbers stand to the right, nothing is taken for markup.
+
+    Where the screen is too narrow the first ``by`` columns become headings above the rows that share them; where that
+    does not do either, each row stands as fields below each other.
+    """
+    filled = [list(row) for row in rows]
+    screen = console(stderr=False)
+    for line in title.splitlines():
+        print(printable(line))
+    if widths := _widths(columns, filled, screen.width):
+        _print_columns(screen, columns, filled, widths)
+    elif by and _widths(columns[by:], [row[by:] for row in filled], screen.width):
+        for shared, group in groupby(filled, key=lambda row: row[:by]):
+            rest = [row[by:] for row in group]
+            print(f"\n{'  '.join(cell(value) for value in shared)}")
+            _print_columns(screen, columns[by:], rest, _widths(columns[by:], rest, screen.width))
+    else:
+        for row in filled:
+            print()
+            print_fields(zip(columns, row, strict=True))
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[object]], screen_width: int) -> list[int]:
+    """Characters of each column, its longest word at least; [] when the screen is too narrow for that."""
+    texts = [[_head(name), *(cell(row[index]) for row in rows)] for index, name in enumerate(columns)]
+    widest = [max(len(text) for text in column) for column in texts]
+    least = [min(max((len(w) for text in column for w in text.split()), default=1), FOLDED_WORD) for column in texts]
+    spare = screen_width - 3 * len(columns) - 1 - sum(least)
+    if spare < 0:
+        return []
+    widths = list(least)
+    for index in sorted(range(len(columns)), key=lambda index: widest[index] - least[index]):
+        widths[index] += min(spare, widest[index] - least[index])
+        spare -= widths[index] - least[index]
+    return widths
+
+
+def _head(name: str) -> str:
+    """A name as it heads a column: it may be broken between its words."""
+    return printable(name).replace("_", " ")
+
+
+def _print_columns(
+    screen: Console, columns: Sequence[str], rows: Sequence[Sequence[object]], widths: Sequence[int]
+) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    filled = [list(row) for row in rows]
-    for line in title.splitlines():
-        print(printable(line))
     table = Table(box=SIMPLE_HEAD)
-    for index, name in enumerate(columns):
-        values = [row[index] for row in filled if row[index] is not None]
+    for index, (name, width) in enumerate(zip(columns, widths, strict=True)):
+        values = [row[index] for row in rows if row[index] is not None]
         numeric = bool(values) and all(isinstance(value, int | float) for value in values)
-        table.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
-    for row in filled:
+        table.add_column(Text(_head(name)), justify="right" if numeric else "left", overflow="fold", width=width)
+    for row in rows:
         table.add_row(*(Text(cell(value)) for value in row))
-    console(stderr=False).print(table)
+    screen.print(table)
 
 
 def cell(value: object) -> str:

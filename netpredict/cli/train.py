@@ -13,6 +13,7 @@ import typer
 
 from netpredict.cli.models import PROMOTED, move
 from netpredict.cli.options import AsJson, ConfigPath, read_config_of_streams
+from netpredict.cli.simulate import LONGEST_S, MOST
 from netpredict.cli.telemetry import recorded
 from netpredict.cli.terminal import print_fields, print_json, progress, say
 from netpredict.errors import ConfigError, DataError, PluginError
@@ -31,11 +32,14 @@ def train(
     stream: Annotated[str, typer.Argument(help="Stream of the config.")],
     predictor: Annotated[str, typer.Argument(help="Predictor of the config.")],
     simulate: Annotated[
-        int | None, typer.Option("--simulate", min=1, help="Train on so many simulated seconds instead of the store.")
+        int | None,
+        typer.Option(
+            "--simulate", min=1, max=LONGEST_S, help="Train on so many simulated seconds instead of the store."
+        ),
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", help="Train on recorded telemetry instead.")] = None,
-    radio_cells: Annotated[int, typer.Option("--radio-cells", min=1, help="Radio cells to simulate.")] = 100,
-    ues: Annotated[int, typer.Option("--ues", min=1, help="UEs to simulate.")] = 50,
+    radio_cells: Annotated[int, typer.Option("--radio-cells", min=1, max=MOST, help="Radio cells to simulate.")] = 100,
+    ues: Annotated[int, typer.Option("--ues", min=1, max=MOST, help="UEs to simulate.")] = 50,
     promote: Annotated[bool, typer.Option("--promote", help="Let the new version serve.")] = False,
     config: ConfigPath = None,
     as_json: AsJson = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from netpredict.errors import ConfigError
 from netpredict.ingest.decode import Decoded
 from netpredict.radio.quantities import KPIS
-from netpredict.types import BoolArray, IntArray
+from netpredict.types import BoolArray, FloatArray, IntArray
 
 EARLIEST_US = 1_420_070_400_000_000
 """2015-01-01: an earlier stamp is no time in µs (trap 1 of the radio reference: ms or truncated numbers)."""
@@ -18,15 +18,24 @@ EARLIEST_US = 1_420_070_400_000_000
 LATEST_US = 4_102_444_800_000_000
 """2100-01-01: a later stamp is no time in µs (ns, or rubbish), whatever the ingest time says."""
 
+TIME_MAX_US = 2**62
+"""What decoders give for a stamp that does not fit into 64 bits; for one far below zero they give -1."""
+
+TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "ns": 1e-3}
+
 MAX_FIELD_CHARACTERS = 256
 
 
 @dataclass(slots=True)
 class Verdict:
-    """``refused`` maps a reason to a mask (n,) of rows; ``repaired`` counts values made missing, by column."""
+    """``refused`` maps a reason to a mask (n,) of rows; ``repaired`` counts values made missing, by column.
+
+    ``detail`` says of a refused row what was found and what is allowed.
+    """
 
     refused: dict[str, BoolArray]
     repaired: dict[str, int]
+    detail: Callable[[str, int], str]
 
 
 class Firewall:
@@ -48,7 +57,9 @@ class Firewall:
         with np.errstate(invalid="ignore"):
             outside = (values < self._low) | (values > self._high)
         repaired: dict[str, int] = {}
+        found = values
         if outside.any():
+            found = values.copy()
             values[outside] = np.nan
             counts = outside.sum(axis=0)
             repaired = {name: int(n) for name, n in zip(self._columns, counts, strict=True) if n}
@@ -58,7 +69,32 @@ class Firewall:
             "future": times > ingest_time_us + self._max_future_us,
             "no_value": np.asarray(np.isnan(values[:, self._kpis]).all(axis=1), bool),
         }
-        return Verdict({reason: mask for reason, mask in refused.items() if mask.any()}, repaired)
+
+        def detail(reason: str, row: int) -> str:
+            if reason == "no_value":
+                return self._values_found(found[row])
+            return self._stamp_found(reason, int(times[row]), int(ingest_time_us[row]))
+
+        return Verdict({reason: mask for reason, mask in refused.items() if mask.any()}, repaired, detail)
+
+    def _values_found(self, values: FloatArray) -> str:
+        return "; ".join(
+            f"{self._columns[column]} {self._value_found(column, values[column])}" for column in self._kpis
+        )
+
+    def _value_found(self, column: int, value: np.float32) -> str:
+        if np.isnan(value):
+            return "is absent"
+        return f"{value:g} is not within {self._low[column]:g} to {self._high[column]:g}"
+
+    def _stamp_found(self, reason: str, time_us: int, ingest_time_us: int) -> str:
+        if reason == "future":
+            ahead_s = (time_us - ingest_time_us) / 1e6
+            return f"event_time_us is {ahead_s:.3f} s after Kafka's time; at most {self._max_future_us / 1e6:g} s"
+        unit = next((unit for unit, factor in TIME_UNITS.items() if EARLIEST_US <= time_us * factor <= LATEST_US), None)
+        guess = f", which looks like {unit}" if unit else ""
+        shown = "negative" if time_us < 0 else "too large" if time_us >= TIME_MAX_US else str(time_us)
+        return f"event_time_us is {shown}{guess}; allowed are µs since 1970 of the years 2015 to 2099"
 
 
 def bad_key(key: str, fields: int) -> str | None:

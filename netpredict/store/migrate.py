@@ -25,9 +25,13 @@ def scripts_folder() -> Path:
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Create or upgrade the schema in one transaction. AlreadyRunning while a daemon writes the store."""
+    """Create or upgrade the schema in one transaction. AlreadyRunning while a daemon writes the store.
+
+    StoreError when the folder of the file does not exist: a mistyped path shall not become a new, empty store.
+    """
     path = sqlite.path_of(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        raise StoreError(f"there is no folder {path.parent} for the store {path.name}: create it, or mend the path")
     lock = sqlite.LockFile(path)
     lock.acquire()
     engine = sqlite.engine(url, writing=True, create=True)

@@ -9,13 +9,15 @@ import gzip
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self, cast
+from typing import Annotated, BinaryIO, Protocol, Self, cast
 
 import msgspec
 
 from netpredict.clock import Clock, SystemClock
 from netpredict.errors import DataError
+from netpredict.ingest.firewall import EARLIEST_US, LATEST_US
 from netpredict.traces.message import SCHEMA_OF, TraceMessage
 
 TOPICS: Mapping[str, str] = {stream: f"netpredict.{stream}" for stream in SCHEMA_OF}
@@ -42,21 +44,23 @@ def replay(
     """Send the messages and return how many. The sink stays open.
 
     ``speed`` 2 replays an hour in half an hour; 0 or infinity as fast as the sink takes them. The pace is kept against
-    the first message, so a slow sink is caught up with; a message whose event time lies back is sent at once.
+    the first message, so a slow sink is caught up with; a message whose event time lies back, or is none, is sent at
+    once.
     """
     if math.isnan(speed) or speed < 0:
         raise ValueError(f"speed must be 0 or more, not {speed}")
     paced = 0 < speed < math.inf
     clock = clock or SystemClock()
-    sent, first_us, started_s = 0, 0, clock.monotonic_s()
-    for sent, message in enumerate(messages, start=1):
-        if paced:
-            if sent == 1:
-                first_us = message.event_time_us
+    sent, started_s = 0, clock.monotonic_s()
+    first_us: int | None = None
+    for message in messages:
+        if paced and EARLIEST_US <= message.event_time_us <= LATEST_US:
+            first_us = message.event_time_us if first_us is None else first_us
             wait_s = started_s + (message.event_time_us - first_us) / 1e6 / speed - clock.monotonic_s()
             if wait_s > 0:
                 clock.sleep(wait_s)
         sink.send(topics[message.stream], message)
+        sent += 1
     return sent
 
 
@@ -82,7 +86,7 @@ class _Line(msgspec.Struct):
 
 class _Value(msgspec.Struct):
     schema: str
-    event_time_us: int
+    event_time_us: Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 
 
 class FileSink:
@@ -102,14 +106,23 @@ class FileSink:
     def send(self, topic: str, message: TraceMessage) -> None:
         """Write one line."""
         line = _Line(topic, message.key.decode(), msgspec.Raw(message.value))
-        self._file.write(self._encode(line) + b"\n")
+        with self._told():
+            self._file.write(self._encode(line) + b"\n")
 
     def close(self) -> None:
-        """Flush and close."""
-        self._file.close()
-        if self._gzip:
-            self._gzip.close()
-        self._raw.close()
+        """Flush and close; DataError when not everything could be written."""
+        with self._told(), ExitStack() as files:
+            files.callback(self._raw.close)
+            if self._gzip:
+                files.callback(self._gzip.close)
+            files.callback(self._file.close)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(f"cannot write {self.path}: {error.strerror}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -138,6 +151,8 @@ class FileReader:
                 for text in file:
                     read += 1
                     yield self._message(text)
+        except RecursionError as error:
+            raise DataError(f"{self.path}, line {read}: arrays or objects are nested too deeply") from error
         except (msgspec.DecodeError, ValueError, OSError, EOFError) as error:
             raise DataError(f"{self.path}, line {max(read, 1)}: {error}") from error
 

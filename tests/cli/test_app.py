@@ -104,6 +104,38 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     assert done.stdout.strip() in ("141", "0")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", ["sample-config", "forecasts --help", "--version"])
+def test_a_full_disk_is_a_line_and_exit_code_1(words: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([SCRIPT, *words.split()], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "netpredict: No space left on device\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_telemetry_that_does_not_fit_on_the_disk_is_told(cli) -> None:
+    result = cli("simulate", "--seconds", 60, "--to", "/dev/full")
+    assert result.exit_code == 1
+    assert result.stderr == "netpredict: cannot write /dev/full: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("forecasts", "--series", "\udcff"),
+        ("forecasts", "--limit", 10**23),
+        ("dead-letters", "list", "--from-offset", 10**23),
+        ("dead-letters", "show", "topic", 10**23, 0),
+        ("simulate", "--to", "x", "--radio-cells", 10**23),
+        ("simulate", "--to", "x", "--seconds", 10**23),
+    ],
+)
+def test_what_no_store_can_hold_is_a_wrong_command_line(cli, words: tuple[object, ...]) -> None:
+    result = cli(*words)
+    assert result.exit_code == 2
+    assert "Error" in result.stderr
+
+
 def test_colours_are_never_written_into_a_pipe(tmp_path: Path) -> None:
     done = netpredict("plugins")
     assert done.returncode == 0

@@ -63,6 +63,24 @@ def test_a_wrong_config_is_refused_with_78_and_its_key(cli, tmp_path: Path, old:
     assert named in msgspec.json.decode(result.stdout)["error"]
 
 
+def test_a_wrong_option_of_a_plugin_from_the_environment_names_the_variable(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETPREDICT__PREDICTORS__RNN__OPTIONS__UNITS", "-4")
+    result = cli("check-config", write(tmp_path))
+    assert result.exit_code == 78
+    assert "predictors.rnn.options.units: Expected `int` >= 1" in result.stderr
+    assert "NETPREDICT__PREDICTORS__RNN__OPTIONS__UNITS" in result.stderr
+
+
+def test_a_config_of_no_streams_is_refused(cli, tmp_path: Path) -> None:
+    path = tmp_path / "netpredict.toml"
+    path.write_text("[kafka]\ngroup = 'a'\n")
+    result = cli("check-config", path)
+    assert result.exit_code == 78
+    assert "streams: none is configured" in result.stderr
+
+
 def test_a_config_that_is_not_there_is_told(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli("check-config", "none.toml").exit_code == 78

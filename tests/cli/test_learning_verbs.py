@@ -93,6 +93,24 @@ def test_a_backtest_scores_by_stream_and_lead(cli: Cli, config: Path, tmp_path: 
     assert "choose another store" in again.stderr
 
 
+def test_a_stamp_without_bounds_costs_its_own_record_only(cli: Cli, config: Path, tmp_path: Path) -> None:
+    file = record(tmp_path / "a.jsonl", 600)
+    good = document(cli("backtest", "--file", file, "--config", config, "--json"))
+    value = '{"schema":"netpredict.traffic/1","radio_cell_id":"c","event_time_us":%d,"prb_use_dl_percent":1}'
+    line = f'{{"topic":"ran.traffic","key":"c","value":{value % 2**60}}}\n'
+    file.write_text(line + file.read_text())
+    url = f"sqlite:///{tmp_path}/backtest.db"
+    assert document(cli("backtest", "--file", file, "--store", url, "--config", config, "--json")) == good
+    (letter,) = document(cli("dead-letters", "list", "--url", url, "--json"))["dead_letters"]
+    assert letter["reason"] == "time_unit"
+    assert "2015 to 2099" in letter["detail"]
+    file.write_text(line.replace(str(2**60), str(10**30)))
+    for verb in (("backtest", "--file", file), ("train", "traffic", "rnn", "--file", file)):
+        result = cli(*verb, "--config", config)
+        assert result.exit_code == 1
+        assert "a.jsonl, line 1: " in result.stderr
+
+
 def test_a_backtest_says_why_nothing_was_scored(cli: Cli, own: Path) -> None:
     result = cli("backtest", "--file", record(own.with_name("a.jsonl"), 60), "--config", own)
     assert result.exit_code == 0

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from netpredict.cli import terminal
 from netpredict.store.sql import SqlStore
 from tests.cli.conftest import document
 
@@ -30,6 +31,14 @@ def test_a_list_is_one_document_and_a_table_without_control_characters(cli, conf
     assert printed.exit_code == 0
     assert printed.stderr == ""
     assert all(character.isprintable() or character == "\n" for character in printed.stdout)
+
+
+@pytest.mark.parametrize("verb", [*LISTS, "check-config"])
+def test_a_list_fits_on_a_screen_of_80_columns(cli, config: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "PIPE_WIDTH", 80)
+    result = cli(*verb.split(), "--config", config)
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("verb", LISTS)
@@ -72,6 +81,26 @@ def test_forecasts_of_one_series_and_of_a_pattern(cli, config: Path) -> None:
     assert document(cli(*words, "--series", "none", "--json")) == {"forecasts": []}
     shown = cli(*words, "--series", "sim-00000-1", "--limit", 1).stdout
     assert all(word in shown for word in ("+60 s", "+240 s", "q0.1", "q0.9", "source model"))
+
+
+def test_forecasts_that_do_not_exist_are_told(cli, config: Path) -> None:
+    result = cli("forecasts", "--series", "none", "--config", config)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no forecast" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["forecasts", "scores", "streams"])
+def test_a_stream_that_the_store_does_not_know_is_refused_with_those_it_knows(cli, config: Path, verb: str) -> None:
+    result = cli(verb, "--stream", "nope", "--config", config)
+    assert result.exit_code == 1
+    assert "no stream 'nope'; it has channel-state, traffic" in result.stderr
+
+
+def test_a_mistyped_store_makes_no_folder(cli, tmp_path: Path) -> None:
+    result = cli("db", "upgrade", "--url", f"sqlite:///{tmp_path}/mistyped/netpredict.db")
+    assert result.exit_code == 1
+    assert f"no folder {tmp_path}/mistyped" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_scores_tell_the_skill_by_lead_time(cli, config: Path) -> None:

@@ -42,6 +42,38 @@ def test_a_table_takes_nothing_for_markup(capsys: pytest.CaptureFixture[str]) ->
     assert "\\x1b[0m" in printed
 
 
+WIDE = (["stream", "kpi", "lead_steps", "mae"], [["traffic", "prb_use", 1, 2.5], ["traffic", "prb_use", 2, 3.5]])
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (80, ["stream kpi lead steps mae", "traffic prb_use 1 2.5", "traffic prb_use 2 3.5"]),
+        (30, ["traffic prb_use", "lead steps mae", "1 2.5", "2 3.5"]),
+        (15, ["traffic prb_use", "lead", "steps mae", "1 2.5", "2 3.5"]),
+        (14, ["stream: traffic", "kpi: prb_use", "lead_steps: 1", "mae: 2.5", "stream: traffic"]),
+    ],
+)
+def test_a_table_takes_the_form_that_fits_the_screen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, shown: list[str]
+) -> None:
+    monkeypatch.setattr(terminal, "PIPE_WIDTH", width)
+    terminal.print_table("", *WIDE, by=2)
+    lines = [" ".join(line.replace("─", " ").split()) for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line][: len(shown)] == shown
+
+
+def test_a_long_text_is_folded_inside_its_column(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "PIPE_WIDTH", 40)
+    terminal.print_table("", ["n", "detail"], [[1, "x" * 60], [2, "two words " * 6]])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert sum(line.count("x") for line in lines) == 60
+    assert sum(line.count("words") for line in lines) == 6
+
+
 @pytest.mark.parametrize(
     ("time_us", "shown"),
     [(0, "1970-01-01T00:00:00Z"), (1_500_000, "1970-01-01T00:00:01.5Z"), (None, ""), (10**30, f"{10**30} µs")],

@@ -68,6 +68,33 @@ def test_the_future_is_judged_against_the_ingest_time(ahead_s, refused):
     assert ("future" in verdict.refused) is refused
 
 
+@pytest.mark.parametrize(
+    ("time_us", "found"),
+    [
+        (1_700_000_000, "1700000000, which looks like s;"),
+        (1_700_000_000_000, "1700000000000, which looks like ms;"),
+        (1_700_000_000_000_000_000, "1700000000000000000, which looks like ns;"),
+        (12, "is 12; allowed are µs since 1970 of the years 2015 to 2099"),
+        (-1, "is negative;"),
+        (2**62, "is too large;"),
+    ],
+)
+def test_a_refused_stamp_says_what_it_was_and_which_unit_it_looks_like(time_us, found):
+    _, verdict = inspect([[50.0, -90.0]], [time_us])
+    assert found in verdict.detail("time_unit", 0)
+
+
+def test_a_stamp_of_the_future_says_how_far_ahead_it_is():
+    _, verdict = inspect([[50.0, -90.0]], [NOW_US + 61_500_000])
+    assert verdict.detail("future", 0) == "event_time_us is 61.500 s after Kafka's time; at most 60 s"
+
+
+def test_a_row_without_a_value_says_what_was_found():
+    columns = ("prb_use_dl_percent", "rsrp_dbm")
+    _, verdict = inspect([[101.5, np.nan]], kpis=columns)
+    assert verdict.detail("no_value", 0) == "prb_use_dl_percent 101.5 is not within 0 to 100; rsrp_dbm is absent"
+
+
 def test_nothing_at_all_passes():
     _, verdict = inspect(np.empty((0, 2)))
     assert (verdict.refused, verdict.repaired) == ({}, {})

@@ -7,6 +7,8 @@ from netpredict.errors import DataError
 from netpredict.traces.message import TraceMessage
 from netpredict.traces.replay import FileReader, FileSink, ListSink, replay
 
+START_US = 1_700_000_000_000_000
+
 
 class FakeClock:
     """A clock that only its sleepers move."""
@@ -37,7 +39,7 @@ class SlowSink(ListSink):
 
 
 def messages(*event_times_s: float) -> list[TraceMessage]:
-    return [message(round(time_s * 1e6)) for time_s in event_times_s]
+    return [message(START_US + round(time_s * 1e6)) for time_s in event_times_s]
 
 
 def message(event_time_us: int, stream: str = "traffic", key: str = "c1") -> TraceMessage:
@@ -61,7 +63,7 @@ def test_no_speed_means_as_fast_as_possible(speed: float):
     replay(messages(50, 5000), sink, speed=speed, clock=clock)
 
     assert clock.slept == []
-    assert [m.event_time_us for _, m in sink.sent] == [50_000_000, 5_000_000_000]
+    assert [m.event_time_us for _, m in sink.sent] == [START_US + 50_000_000, START_US + 5_000_000_000]
 
 
 def test_a_slow_sink_is_caught_up_with():
@@ -78,6 +80,16 @@ def test_a_message_that_lies_back_is_sent_at_once():
     replay(messages(10, 12, 11, 13), sink, clock=clock)
 
     assert clock.slept == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("event_time_us", [-1, 0, 1_700_000_000, 2**62])
+def test_a_stamp_that_is_no_time_is_sent_at_once_and_holds_nobody_up(event_time_us: int):
+    clock, sink = FakeClock(), ListSink()
+
+    replay([message(event_time_us), *messages(10, 12), message(event_time_us), *messages(13)], sink, clock=clock)
+
+    assert clock.slept == [2.0, 1.0]
+    assert len(sink.sent) == 5
 
 
 @pytest.mark.parametrize("speed", [-1.0, float("nan")])
@@ -143,6 +155,11 @@ def test_closing_twice_does_nothing(tmp_path: Path):
         (b"{", "truncated"),
         (b'{"topic":"t","key":"k"}', "value"),
         (b'{"topic":"t","key":"k","value":{"schema":"other/1","event_time_us":1}}', "unknown schema 'other/1'"),
+        (b'{"topic":"t","key":"k","value":' + b"[" * 20_000, "nested too deeply"),
+        (
+            b'{"topic":"t","key":"k","value":{"schema":"netpredict.traffic/1","event_time_us":%d}}' % 10**30,
+            "event_time",
+        ),
     ],
 )
 def test_a_bad_line_is_a_data_error_with_its_number(tmp_path: Path, line: bytes, reason: str):
@@ -170,3 +187,15 @@ def test_files_that_cannot_be_opened_are_data_errors(tmp_path: Path):
         list(FileReader(tmp_path / "absent.jsonl"))
     with pytest.raises(DataError, match="absent"):
         FileSink(tmp_path / "absent" / "replay.jsonl")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("name", ["full.jsonl", "full.jsonl.gz"])
+def test_a_full_disk_is_a_data_error_and_closes_the_file(tmp_path: Path, name: str):
+    (tmp_path / name).symlink_to("/dev/full")
+    sink = FileSink(tmp_path / name)
+    sink.send("t", message(1))
+
+    with pytest.raises(DataError, match=f"cannot write .*{name}: No space left"):
+        sink.close()
+    sink.close()
