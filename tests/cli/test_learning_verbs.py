@@ -1,15 +1,23 @@
 """``train`` and ``backtest``: history in, a version that serves out, and what it is worth."""
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from netpredict.build import build_stream
+from netpredict.cli import backtest
 from netpredict.cli.telemetry import recorded
 from netpredict.cli.train import training_set
 from netpredict.config import load_config
+from netpredict.ingest.source import MemorySource
 from netpredict.learn.retrain import history
+from netpredict.operate.daemon import Daemon
+from netpredict.store.compare import difference, dump
+from netpredict.store.history import History
+from netpredict.types import TopicPartition
 from tests.cli.conftest import CONFIG, Cli, document, record
 
 
@@ -52,6 +60,34 @@ def test_a_trained_and_promoted_version_serves_in_a_backtest(cli: Cli, own: Path
     assert {row["stream"] for row in scores} == {"traffic"}
     assert {row["lead_steps"] for row in scores if row["source"] == "model"} == {1, 2, 3, 4}
     assert not list(own.with_name("data").rglob(".training-*"))
+
+
+@pytest.mark.slow
+def test_a_daemon_and_a_backtest_of_one_log_store_the_same_bits(cli: Cli, own: Path) -> None:
+    """What runs live is what was backtested: forecasts, scores, states and firings of a trained network."""
+    own.write_text(own.read_text() + f'[kafka]\ngroup = "{backtest.GROUP}"\n[http]\nenabled = false\n')
+    file, url = record(own.with_name("a.jsonl"), 2400), f"sqlite:///{own.parent}/backtest.db"
+    cli("train", "traffic", "rnn", "--file", file, "--promote", "--config", own)
+    scores = document(cli("backtest", "--file", file, "--store", url, "--config", own, "--json"))["scores"]
+    assert "model" in {row["source"] for row in scores}
+
+    read = load_config(own)
+    log = backtest.memory_log(recorded(file), read)
+    daemon = Daemon(read, lambda *_: MemorySource(log, 333))
+    thread = threading.Thread(target=daemon.run)
+    thread.start()
+    deadline = time.monotonic() + 120
+    ends = {place: log.end(place) for place in log.topic_partitions() if log.end(place)}
+    while {
+        TopicPartition(row["topic"], row["partition"]): row["next_offset"]
+        for row in History(read.store.url).progress()
+    } != ends:
+        assert thread.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    daemon.flags.stop = True
+    thread.join(60)
+    assert difference(dump(read.store.url), dump(url)) == []
 
 
 def test_training_from_the_store_tells_that_there_is_nothing(cli: Cli, own: Path) -> None:
