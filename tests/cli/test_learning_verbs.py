@@ -79,8 +79,7 @@ def test_a_daemon_and_a_backtest_of_one_log_store_the_same_bits(cli: Cli, own: P
     deadline = time.monotonic() + 120
     ends = {place: log.end(place) for place in log.topic_partitions() if log.end(place)}
     while {
-        TopicPartition(row["topic"], row["partition"]): row["next_offset"]
-        for row in History(read.store.url).progress()
+        TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in History(read.store.url).progress()
     } != ends:
         assert thread.is_alive()
         assert time.monotonic() < deadline
