@@ -243,6 +243,9 @@ KPIS: dict[str, Kpi] = _catalogue(
     Kpi("mcs", "index", 0, 31, 2, "Modulation and coding scheme in use (TS 38.214 5.1.3.1)"),
     Kpi("serving", "flag", 0, 1, 0, "1 where the row is that of the serving radio cell, 0 for a neighbour"),
     Kpi("approximate", "flag", 0, 1, 0, "1 where the identity of the radio cell is a guess (a rank, not a PCI)"),
+    Kpi("nbr1_rsrp_dbm", "dBm", -156, -31, 2, "RSRP of the strongest other radio cell of the same report"),
+    Kpi("nbr1_rsrq_db", "dB", -43, 20, 2, "RSRQ of the strongest other radio cell of the same report"),
+    Kpi("nbr1_sinr_db", "dB", -23, 40, 2, "SINR of the strongest other radio cell of the same report"),
     Kpi("allocated_prbs", "PRBs", 0, 400, 1, "Resource blocks allocated, mean over the period"),
     Kpi("activity_count", "count", 0, 1e9, 0, "Activity events in the period"),
 )

@@ -18,6 +18,9 @@ from netpredict.plugins import Plugin
 from netpredict.types import FloatArray, Int32Array, LogRecord, Quality
 
 IDENTITIES = ("ue_id", "radio_cell_id")
+OF_REPORT = ("serving", "approximate")
+OF_NEIGHBOUR = {f"nbr1_{kpi}": kpi for kpi in ("rsrp_dbm", "rsrq_db", "sinr_db")}
+"""Columns of a row of a report that are measured on the strongest other radio cell of the same report."""
 
 
 class JsonOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,7 +33,7 @@ class JsonOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class JsonDecoder:
-    """Decodes one schema; columns are fields of its messages, and ``serving`` and ``approximate`` of reports."""
+    """Decodes one schema; columns are fields of its messages, and ``OF_REPORT``, ``OF_NEIGHBOUR`` of reports."""
 
     api_version = 1
 
@@ -41,7 +44,7 @@ class JsonDecoder:
             raise ConfigError(f"schema {schema!r} is unknown; the json decoder reads {known}")
         self._message: Any = SCHEMAS[name]
         self._reports = schema == "rsrp"
-        fields = set(self._message.__struct_fields__) | ({"serving", "approximate"} if self._reports else set())
+        fields = set(self._message.__struct_fields__) | ({*OF_REPORT, *OF_NEIGHBOUR} if self._reports else set())
         for field in series_by:
             if field not in IDENTITIES or field not in fields or list(series_by).count(field) > 1:
                 known = ", ".join(name for name in IDENTITIES if name in fields)
@@ -125,13 +128,16 @@ class JsonDecoder:
         serving[np.cumsum(counts) - counts] = 1.0
         approximate = np.array([getattr(row, "approximate", False) for row in rows], bool)
         values = np.empty((len(rows), len(self._columns)), np.float32)
+        of_report = {"serving": serving, "approximate": approximate}
+        other = None
         for column, name in enumerate(self._columns):
-            if name == "serving":
-                values[:, column] = serving
-            elif name == "approximate":
-                values[:, column] = approximate
-            else:
-                values[:, column] = _floats(list(map(attrgetter(name), rows)))
+            if name in of_report:
+                values[:, column] = of_report[name]
+                continue
+            values[:, column] = _floats(list(map(attrgetter(OF_NEIGHBOUR.get(name, name)), rows)))
+            if name in OF_NEIGHBOUR:
+                other = _strongest_other(rows, counts) if other is None else other
+                values[:, column] = np.where(other < 0, np.nan, values[other, column])
         flags = np.repeat(np.array([message.suspect for message in messages], bool), counts) * np.uint8(Quality.SUSPECT)
         flags = flags | (approximate * np.uint8(Quality.APPROXIMATE))
         return Decoded(
@@ -168,6 +174,17 @@ def _key_function(series_by: Sequence[str]) -> Callable[[Any], str]:
         return "" if None in parts else "|".join(parts)
 
     return key
+
+
+def _strongest_other(rows: Sequence[Any], counts: Any) -> Any:
+    """For each row of reports of ``counts`` rows: the place of the strongest other row of its report, -1 for none."""
+    report, place = np.repeat(np.arange(len(counts)), counts), np.arange(len(rows))
+    rsrp = np.nan_to_num(_floats([row.rsrp_dbm for row in rows]), nan=-np.inf)
+    order = np.lexsort((place, -rsrp, report))
+    starts = np.cumsum(counts) - counts
+    first, second = order[starts], order[np.minimum(starts + 1, len(rows) - 1)]
+    other = np.where(place == first[report], second[report], first[report])
+    return np.where((counts[report] > 1) & (rsrp[other] > -np.inf), other, -1)
 
 
 def _floats(column: list[float | None]) -> FloatArray:

@@ -231,3 +231,17 @@ def test_the_plugin_is_found_and_its_sample_shows_the_defaults() -> None:
     text = Path(__file__).with_name("sample.toml").read_text()
     shown = "\n".join(line[2:] for line in text.splitlines() if line.startswith("# "))
     assert options_of(PLUGIN, tomllib.loads(shown), "sample") == JsonOptions()
+
+
+def test_a_row_of_a_report_can_carry_the_strongest_other_radio_cell() -> None:
+    def report(ue: str, serving: float | None, *neighbours: float | None) -> Record:
+        near = [Neighbour(f"n{number}", rsrp_dbm=rsrp, rsrq_db=-number) for number, rsrp in enumerate(neighbours)]
+        made = Rsrp("netpredict.rsrp/1", "s", NOW_US, ue, rsrp_dbm=serving, rsrq_db=-9.0, neighbours=near)
+        return Record(msgspec.json.encode(made))
+
+    decoder = rsrp(columns=("nbr1_rsrp_dbm", "rsrp_dbm", "nbr1_rsrq_db"))
+    decoded = decoder.decode([report("a", -80.0, -90.0, -85.0), report("b", -80.0), report("c", None, -70.0, None)])
+    nan = np.nan
+    expected = [[-85, -80, -1], [-80, -90, -9], [-80, -85, -9], [nan, -80, nan], [-70, nan, 0]]
+    expected += [[nan, -70, nan], [-70, nan, 0]]
+    np.testing.assert_array_equal(decoded.values, np.array(expected, np.float32))
