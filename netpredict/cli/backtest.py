@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netpredict.cli.options import AsJson, ConfigPath, read_config_of_streams
+from netpredict.cli.options import (
+    AsJson,
+    ConfigPath,
+    MappingFile,
+    MappingPairs,
+    Table,
+    at_most_one,
+    read_config_of_streams,
+)
 from netpredict.cli.scores import print_skill
-from netpredict.cli.telemetry import Telemetry, of_dataset, recorded, topics_of
+from netpredict.cli.telemetry import Telemetry, of_dataset, of_table, recorded, tell_repairs, topics_of
 from netpredict.cli.terminal import progress, say
 from netpredict.errors import ArtefactError, DataError, StoreError
 
@@ -28,6 +36,9 @@ GROUP = "backtest"
 def backtest(
     file: Annotated[Path | None, typer.Option("--file", help="Telemetry recorded by simulate or replay.")] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", help="A public data set, as in replay.")] = None,
+    table: Table = None,
+    mapping: MappingFile = None,
+    pairs: MappingPairs = None,
     limit_traces: Annotated[int | None, typer.Option("--limit-traces", min=1, help="Only the first traces.")] = None,
     store: Annotated[
         str | None,
@@ -42,12 +53,19 @@ def backtest(
     The model versions are those that serve in the store of the config; where there is none, the ladder answers.
     A version that cannot be loaded is named with the reason, and the command fails.
     """
-    if (file is None) == (dataset is None):
-        raise typer.BadParameter("give one of --file and --dataset", param_hint="--file")
+    at_most_one(file=file, dataset=dataset, table=table)
     read = read_config_of_streams(config)
-    telemetry = recorded(file) if file is not None else of_dataset(str(dataset), limit_traces)
+    if file is not None:
+        telemetry = recorded(file)
+    elif dataset is not None:
+        telemetry = of_dataset(dataset, limit_traces)
+    elif table is not None:
+        telemetry = of_table(table, mapping, pairs, limit_traces=limit_traces)
+    else:
+        raise typer.BadParameter("give one of --file, --dataset and --table", param_hint="--file")
     with _results(store) as url:
         log = memory_log(telemetry, read)
+        tell_repairs(telemetry)
         run(read, log, url)
         _print(url, as_json)
         _tell_refused(url)

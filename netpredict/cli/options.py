@@ -28,6 +28,29 @@ StoreUrl: TypeAlias = Annotated[
 Limit: TypeAlias = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Most rows.")]
 OfStream: TypeAlias = Annotated[str | None, typer.Option("--stream", help="Of this stream only.")]
 OfPredictor: TypeAlias = Annotated[str | None, typer.Option("--predictor", help="Of this predictor only.")]
+Table: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--table", help="Your own CSV or Parquet file; --mapping or --map say what its columns are."),
+]
+MappingFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--mapping", help="TOML file that says what the columns of the table are.")
+]
+MappingPairs: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="KEY=VALUE",
+        help="A line of such a file instead, or over it: time_column, time_format (ISO8601, unix_s, unix_ms, unix_us, "
+        "%d.%m.%Y ...), time_zone, radio_cell_column, ue_column, kpis.KPI=COLUMN[:UNIT], missing, delimiter, stream.",
+    ),
+]
+
+
+def at_most_one(**given: object) -> None:
+    """BadParameter when more than one of these options was given."""
+    names = [f"--{name}" for name in given]
+    if sum(value is not None for value in given.values()) > 1:
+        raise typer.BadParameter(f"give only one of {', '.join(names)}", param_hint=names[0])
 
 
 def config_path(given: Path | None) -> Path | None:

@@ -7,25 +7,27 @@ from typing import Annotated
 
 import typer
 
-from netpredict.cli.options import AsJson, ConfigPath, read_config
+from netpredict.cli.options import AsJson, ConfigPath, MappingFile, MappingPairs, Table, read_config
 from netpredict.cli.simulate import Bootstrap, Speed, To, pace
 from netpredict.cli.telemetry import Telemetry, of_dataset, of_table, open_sink, recorded, send, tell, topics_of
 from netpredict.cli.terminal import print_json
 
+RECORDED = (".jsonl", ".jsonl.gz")
+TABLES = (".csv", ".gz", ".parquet", ".tsv")
+
 
 def replay(
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            help="ucc5g, wmnlab, tractor, nist-prosas or milan (in $NETPREDICT_DATA), a CSV or Parquet file with "
-            "--mapping, or a .jsonl[.gz] file that simulate or replay wrote."
-        ),
-    ],
     to: To,
-    mapping: Annotated[
-        Path | None,
-        typer.Option("--mapping", help="TOML file that says what the columns of a CSV or Parquet file are."),
+    dataset: Annotated[
+        str | None,
+        typer.Argument(
+            help="ucc5g, wmnlab, tractor, nist-prosas or milan (in $NETPREDICT_DATA), or a .jsonl[.gz] file that "
+            "simulate or replay wrote; a CSV or Parquet file too."
+        ),
     ] = None,
+    table: Table = None,
+    mapping: MappingFile = None,
+    pairs: MappingPairs = None,
     limit_traces: Annotated[int | None, typer.Option("--limit-traces", min=1, help="Only the first traces.")] = None,
     overlay: Annotated[
         bool,
@@ -44,7 +46,14 @@ def replay(
     traces, which is told at the end. Milan, of 2013, is moved by 620 weeks: the daemon refuses stamps before 2015, and
     hours and weekdays stay.
     """
-    telemetry = of_source(dataset, mapping, limit_traces, overlay)
+    if (dataset is None) == (table is None):
+        raise typer.BadParameter("give one of DATASET and --table", param_hint="DATASET")
+    if table is None and Path(str(dataset)).suffix in TABLES and not str(dataset).endswith(RECORDED):
+        table = Path(str(dataset))
+    if table is not None:
+        telemetry = of_table(table, mapping, pairs, limit_traces=limit_traces, overlay=overlay)
+    else:
+        telemetry = of_source(str(dataset), limit_traces, overlay)
     read = read_config(config)
     sent = send(telemetry, open_sink(to, read, bootstrap), topics_of(read), pace(speed, to))
     if as_json:
@@ -53,12 +62,8 @@ def replay(
         tell(telemetry, sent, to)
 
 
-def of_source(source: str, mapping: Path | None, limit_traces: int | None, overlay: bool = False) -> Telemetry:
-    """A data set by name, a table with its mapping, or a recorded file."""
-    if mapping is not None:
-        return of_table(Path(source), mapping, limit_traces, overlay)
-    if source.endswith((".jsonl", ".jsonl.gz")):
+def of_source(source: str, limit_traces: int | None, overlay: bool = False) -> Telemetry:
+    """A data set by name, or a recorded file."""
+    if source.endswith(RECORDED):
         return recorded(Path(source))
-    if Path(source).suffix in (".csv", ".gz", ".parquet", ".tsv"):
-        raise typer.BadParameter(f"{source} is a table: say what its columns are with --mapping", param_hint="DATASET")
     return of_dataset(source, limit_traces, overlay)

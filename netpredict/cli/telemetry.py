@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,34 +97,33 @@ def of_dataset(name: str, limit_traces: int | None = None, overlay: bool = False
     return telemetry
 
 
-def of_table(path: Path, mapping_file: Path, limit_traces: int | None = None, overlay: bool = False) -> Telemetry:
-    """An operator's own CSV or Parquet file."""
+def of_table(
+    path: Path,
+    mapping_file: Path | None,
+    pairs: Sequence[str] | None = None,
+    *,
+    stream: str | None = None,
+    limit_traces: int | None = None,
+    overlay: bool = False,
+) -> Telemetry:
+    """An operator's own CSV or Parquet file, by its mapping; ``stream`` is the schema where the mapping says none."""
     from itertools import islice
 
     from netpredict.traces.message import merge
-    from netpredict.traces.table import read_table, table_messages
+    from netpredict.traces.table import header_of, read_mapping, read_table, table_messages
 
-    mapping = _mapping(mapping_file)
+    if mapping_file is None and not pairs:
+        raise DataError(
+            f"{path} has the columns {', '.join(header_of(path))}: say which is what with --mapping FILE, or with "
+            "--map time_column=COLUMN --map radio_cell_column=COLUMN --map kpis.KPI=COLUMN:UNIT"
+        )
+    mapping = read_mapping(mapping_file, pairs or (), stream)
     telemetry = Telemetry(path.name, (), mapping.time_zone)
     traces = telemetry.watch(islice(read_table(path, mapping), limit_traces))
     if overlay:
         traces = side_by_side(traces)
     telemetry.messages = merge(table_messages(trace, mapping.stream) for trace in traces)
     return telemetry
-
-
-def _mapping(path: Path) -> Any:
-    import msgspec
-
-    from netpredict.traces.table import TableMapping
-
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        return msgspec.convert(raw, TableMapping)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise DataError(f"{path} is no mapping: {error}") from error
 
 
 def open_sink(to: str, config: Config, bootstrap: str | None) -> Sink:
@@ -184,6 +182,11 @@ def tell(telemetry: Telemetry, sent: int, to: str) -> None:
     """What was sent, for people."""
     shift = f", shifted by {telemetry.shifted_weeks} weeks" if telemetry.shifted_weeks else ""
     say(f"{telemetry.name}: {sent} messages to {to}; stamps read in {telemetry.time_zone}{shift}")
+    tell_repairs(telemetry)
+
+
+def tell_repairs(telemetry: Telemetry) -> None:
+    """What could not be taken as it was."""
     for heading, counts in (("repaired", telemetry.repairs), ("left as it was", telemetry.noted)):
         for reason, number in sorted(counts.items()):
             say(f"  {heading}: {reason} {number}")

@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from netpredict.cli.models import PROMOTED, move
-from netpredict.cli.options import AsJson, ConfigPath, read_config_of_streams
+from netpredict.cli.options import (
+    AsJson,
+    ConfigPath,
+    MappingFile,
+    MappingPairs,
+    Table,
+    at_most_one,
+    read_config_of_streams,
+)
 from netpredict.cli.simulate import LONGEST_S, MOST
-from netpredict.cli.telemetry import recorded
+from netpredict.cli.telemetry import of_table, recorded, tell_repairs
 from netpredict.cli.terminal import print_fields, print_json, progress, say
 from netpredict.errors import ConfigError, DataError, PluginError
 
@@ -38,6 +46,9 @@ def train(
         ),
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", help="Train on recorded telemetry instead.")] = None,
+    table: Table = None,
+    mapping: MappingFile = None,
+    pairs: MappingPairs = None,
     radio_cells: Annotated[int, typer.Option("--radio-cells", min=1, max=MOST, help="Radio cells to simulate.")] = 100,
     ues: Annotated[int, typer.Option("--ues", min=1, max=MOST, help="UEs to simulate.")] = 50,
     promote: Annotated[bool, typer.Option("--promote", help="Let the new version serve.")] = False,
@@ -52,8 +63,7 @@ def train(
     from netpredict.build import build_stream
     from netpredict.store import migrate
 
-    if simulate is not None and file is not None:
-        raise typer.BadParameter("give one of --simulate and --file", param_hint="--simulate")
+    at_most_one(simulate=simulate, file=file, table=table)
     read = read_config_of_streams(config)
     _check(read, stream, predictor)
     migrate.upgrade(read.store.url)
@@ -62,6 +72,10 @@ def train(
         dataset = training_set(built, _simulated(built, simulate, radio_cells, ues, read.daemon.seed), read)
     elif file is not None:
         dataset = training_set(built, recorded(file).messages, read)
+    elif table is not None:
+        telemetry = of_table(table, mapping, pairs, stream=built.config.schema)
+        dataset = training_set(built, telemetry.messages, read)
+        tell_repairs(telemetry)
     else:
         dataset = _stored(built, read)
     artefact, report = _fit(read, stream, predictor, dataset)
@@ -227,12 +241,15 @@ def _register(
 
 
 def _tell(stream: str, predictor: str, stage: str, artefact: Artefact, report: TrainingReport, as_json: bool) -> None:
+    from netpredict.learn.train import LOSS_CURVE
+
     told = {
         "stream": stream,
         "predictor": predictor,
         "version": artefact.version,
         "stage": stage,
         "folder": str(artefact.folder),
+        "loss_curve": str(artefact.folder / LOSS_CURVE),
         "train_epochs": report.train_epochs,
         "training_s": report.training_s,
         "loss": list(report.loss),
@@ -243,5 +260,5 @@ def _tell(stream: str, predictor: str, stage: str, artefact: Artefact, report: T
         print_json(told)
         return
     last = {name: told[name][-1] if told[name] else None for name in ("loss", "validation_loss")}  # type: ignore[index]
-    names = ("stream", "predictor", "version", "stage", "folder", "train_epochs", "training_s")
+    names = ("stream", "predictor", "version", "stage", "folder", "loss_curve", "train_epochs", "training_s")
     print_fields([*((name, told[name]) for name in names), *last.items(), *sorted(report.scores.items())])

@@ -1,5 +1,6 @@
 """``train`` and ``backtest``: history in, a version that serves out, and what it is worth."""
 
+import math
 import threading
 import time
 from pathlib import Path
@@ -50,6 +51,7 @@ def test_a_trained_and_promoted_version_serves_in_a_backtest(cli: Cli, own: Path
     told = document(cli("train", "traffic", "rnn", "--simulate", 7200, "--radio-cells", 3, "--promote", *words))
     assert told["stage"] == "active"
     assert Path(told["folder"]).name == told["version"]
+    assert Path(told["loss_curve"]).read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in Path(told["folder"]).iterdir()} >= {"manifest.json", "weights.safetensors"}
     file = record(own.with_name("a.jsonl"), 3600)
     candidate = document(cli("train", "channel-state", "rnn", "--file", file, *words))
@@ -146,6 +148,22 @@ def test_a_stamp_without_bounds_costs_its_own_record_only(cli: Cli, config: Path
         assert "a.jsonl, line 1: " in result.stderr
 
 
+def test_an_export_is_trained_on_and_backtested_before_there_is_a_broker(cli: Cli, own: Path) -> None:
+    table = own.with_name("export.csv")
+    rows = (f"{1_772_452_800 + 60 * m},cell-{c},{50 + 30 * math.sin(m / 20 + c):.1f}" for m in range(300) for c in "12")
+    table.write_text("\n".join(["time,cell,prb", *rows]))
+    maps = ("time_column=time", "time_format=unix_s", "radio_cell_column=cell", "kpis.prb_use_dl_percent=prb:percent")
+    words = ("--table", table, *(word for pair in maps for word in ("--map", pair)), "--config", own, "--json")
+    trained = document(cli("train", "traffic", "rnn", *words, "--promote"))
+    assert trained["stage"] == "active"
+    scores = document(cli("backtest", *words))["scores"]
+    assert {(row["stream"], row["kpi"]) for row in scores} == {("traffic", "prb_use_dl_percent")}
+    assert sum(row["n"] for row in scores if row["lead_steps"] == 1) > 400
+    wrong = cli("train", "traffic", "rnn", "--table", table, "--map", "kpis.prb_use_dl_percent=load", "--config", own)
+    assert wrong.exit_code == 1
+    assert "time_column" in wrong.stderr
+
+
 def test_a_backtest_says_why_nothing_was_scored(cli: Cli, own: Path) -> None:
     result = cli("backtest", "--file", record(own.with_name("a.jsonl"), 60), "--config", own)
     assert result.exit_code == 0
@@ -156,6 +174,7 @@ def test_a_backtest_says_why_nothing_was_scored(cli: Cli, own: Path) -> None:
 def test_a_backtest_needs_one_source_and_streams(cli: Cli, config: Path, tmp_path: Path) -> None:
     assert cli("backtest", "--config", config).exit_code == 2
     assert cli("backtest", "--config", config, "--file", "x", "--dataset", "ucc5g").exit_code == 2
+    assert cli("backtest", "--config", config, "--file", "x", "--table", "y").exit_code == 2
     empty = tmp_path / "empty.toml"
     empty.write_text("")
     assert cli("backtest", "--file", "x", "--config", empty).exit_code == 78

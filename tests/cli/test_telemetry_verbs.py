@@ -62,10 +62,40 @@ def test_a_table_is_replayed_by_its_mapping(cli: Cli, tmp_path: Path) -> None:
     (line,) = lines(out)
     assert line["value"]["dl_throughput_kbps"] == 1500.0
     assert line["value"]["event_time_us"] == 1_709_247_600_000_000
-    assert cli("replay", table, "--to", out).exit_code == 2
+    unmapped = cli("replay", table, "--to", out)
+    assert unmapped.exit_code == 1
+    assert "has the columns when, cell, mbps: say which is what" in unmapped.stderr
+    assert cli("replay", "--to", out).exit_code == cli("replay", "ucc5g", "--table", table, "--to", out).exit_code == 2
     mapping.write_text('stream = "traffic"\n')
     assert cli("replay", table, "--mapping", mapping, "--to", out).exit_code == 1
     assert cli("replay", table, "--mapping", tmp_path / "none.toml", "--to", out).exit_code == 1
+
+
+def test_options_map_a_table_as_a_file_does(cli: Cli, tmp_path: Path) -> None:
+    table, one, two = tmp_path / "load.csv", tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    table.write_text("when;cell;load\n1709247600;c1;37\n1709247660;c1;n/a\n1709247720;c1;-1\n")
+    mapping = tmp_path / "mapping.toml"
+    mapping.write_text(
+        'stream = "traffic"\ntime_column = "when"\nradio_cell_column = "cell"\ntime_format = "unix_s"\n'
+        'delimiter = ";"\nmissing = ["n/a"]\nsentinels = { load = [-1] }\n'
+        'kpis.prb_use_dl_percent = { column = "load", unit = "percent" }\n'
+    )
+    pairs = [
+        "time_column=when",
+        "radio_cell_column=cell",
+        "time_format=unix_s",
+        "delimiter=;",
+        "missing=n/a",
+        "sentinels.load=-1",
+        "kpis.prb_use_dl_percent=load:percent",
+    ]
+    words = [word for pair in pairs for word in ("--map", pair)]
+    by_file = document(cli("replay", "--table", table, "--mapping", mapping, "--to", one, "--json"))
+    by_options = document(cli("replay", "--table", table, *words, "--to", two, "--json"))
+    assert by_file | {"to": ""} == by_options | {"to": ""}
+    assert one.read_bytes() == two.read_bytes()
+    assert by_file["repairs"] == {"sentinel:load": 1}
+    assert len(lines(one)) == 1
 
 
 def test_what_cannot_be_replayed_is_told(cli: Cli, tmp_path: Path) -> None:

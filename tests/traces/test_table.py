@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from netpredict.errors import DataError
-from netpredict.traces.table import KpiColumn, TableMapping, read_table, table_messages, units_of
+from netpredict.traces.table import KpiColumn, TableMapping, read_mapping, read_table, table_messages, units_of
 
 TRAFFIC = TableMapping(
     stream="traffic",
@@ -132,6 +132,65 @@ def test_sentinels_and_unreadable_rows_are_counted_once_for_the_file(tmp_path: P
 def test_a_wrong_mapping_is_a_data_error_that_names_the_choices(tmp_path: Path, changes: dict, message: str):
     with pytest.raises(DataError, match=message):
         list(read_table(write(tmp_path, TEXT), changed(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"time_format": "%d.%m.%Y"}, r"column when: no stamp of the format %d\.%m\.%Y in it; it has '2026-01-05T00"),
+        ({"time_format": "unix_s"}, "column when: no stamp of the format unix_s"),
+        ({"kpis": {"connected_ues": KpiColumn("cell", "1")}}, "column cell: no number in it; it has 'a', 'b'"),
+    ],
+)
+def test_a_column_of_which_nothing_can_be_read_is_named(tmp_path: Path, changes: dict, message: str):
+    with pytest.raises(DataError, match=message):
+        list(read_table(write(tmp_path, TEXT), changed(**changes)))
+
+
+PAIRS = ("time_column=when", "radio_cell_column=cell", "kpis.connected_ues=ues")
+
+
+def test_a_kpi_without_a_unit_is_in_its_own_and_tells_the_stream(tmp_path: Path):
+    mapping = read_mapping(None, PAIRS)
+    assert mapping.stream == "traffic"
+    (a, _) = read_table(write(tmp_path, TEXT), mapping)
+    assert a.frame["connected_ues"].tolist() == [7.0, 9.0]
+
+
+def test_pairs_override_the_file(tmp_path: Path):
+    file = write(tmp_path, 'time_column = "then"\nradio_cell_column = "cell"\n[kpis]\ncqi = { column = "q" }', "m.toml")
+    mapping = read_mapping(file, ("time_column=when", "ue_column=ue", "kpis.sinr_db=s:dB"))
+    assert (mapping.time_column, mapping.ue_column, mapping.stream) == ("when", "ue", "channel-state")
+    assert mapping.kpis == {"cqi": KpiColumn("q"), "sinr_db": KpiColumn("s", "dB")}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (("when",), "--map when: write KEY=VALUE"),
+        (("time_column=",), "write KEY=VALUE"),
+        (("kpis=ues",), "write KEY=VALUE"),
+        (("time.column=when",), "write KEY=VALUE"),
+        ((*PAIRS, "time_colum=when"), "^--map: a mapping has no key time_colum; it has stream"),
+        ((*PAIRS, "sentinels.ues=none"), r"mapping\.sentinels"),
+        (("time_column=when", "kpis.connected_ues=ues"), "missing required field `radio_cell_column`"),
+        (("time_column=when", "radio_cell_column=cell", "kpis.sinr_db=s"), "say the stream"),
+        ((*PAIRS, "kpis.load=ues"), "say the stream.*traffic has dl_throughput_kbps"),
+        ((*PAIRS, "stream=traffic", "kpis.load=ues"), "traffic has no KPI 'load'"),
+    ],
+)
+def test_a_wrong_pair_is_told(tmp_path: Path, pairs: tuple[str, ...], message: str):
+    with pytest.raises(DataError, match=message):
+        list(read_table(write(tmp_path, TEXT), read_mapping(None, pairs, None)))
+
+
+def test_a_file_that_is_no_mapping_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match=r"cannot read .*none\.toml"):
+        read_mapping(tmp_path / "none.toml")
+    with pytest.raises(DataError, match=r"m\.toml is no TOML"):
+        read_mapping(write(tmp_path, "[", "m.toml"))
+    with pytest.raises(DataError, match=r"m\.toml: mapping"):
+        read_mapping(write(tmp_path, "stream = 3", "m.toml"))
 
 
 def test_an_absent_file_is_a_data_error(tmp_path: Path):
