@@ -45,7 +45,7 @@ def check_artefact(folder: Path, version: str | None = None) -> tuple[Artefact, 
     except Exception as error:
         raise ArtefactError(f"{folder}: {identity.predictor} loads, but cannot answer: {error}") from error
     shape = (PROBE_ROWS, identity.output.horizon_steps, len(identity.output.levels))
-    if unlike := [kpi for kpi in identity.output.kpis if np.shape(outputs.get(kpi)) != shape]:
+    if unlike := [kpi for kpi in identity.output.kpis if kpi not in outputs or outputs[kpi].shape != shape]:
         raise ArtefactError(f"{folder}: the answers for {unlike} are not of shape {shape}")
     return artefact, _differences(identity)
 

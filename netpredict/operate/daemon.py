@@ -364,12 +364,13 @@ class Daemon:
             self.tally.published(self.publisher.stats, topics.forecasts_topic, topics.actions_topic)
 
     def _follow_models(self) -> None:
-        """A version that became active serves from the next record on."""
+        """A version that became active serves from the next record on, a challenger is on trial."""
         for stream in self.streams.values():
             for name in stream.predictor_names():
                 version = self.shelf.active(stream.name, name)
                 if version is not None:
                     self.pipeline.activate(stream.name, name, version)
+                self.pipeline.challenge(stream.name, name, self.shelf.challenger(stream.name, name))
 
     def _prune(self) -> None:
         """On the writer's thread, behind a commit: retention by event time, so that a replay of old data keeps it."""
