@@ -302,15 +302,25 @@ class History:
             sums.setdefault(group, _Sums(below=[0] * len(below))).add(row, below)
         return [sums[group].row(group, *_scale(layouts, group)) for group in sorted(sums)]
 
+    def newest_bucket(self, stream: str) -> int | None:
+        """The score bucket that the stream's most advanced topic partition is in; None before the first."""
+        (row,) = self._rows(
+            "SELECT max(json_extract(state, '$.bucket')) AS bucket FROM topic_progress"
+            " WHERE stream = :stream AND state <> ''",
+            stream=stream,
+        )
+        return None if row["bucket"] is None else int(row["bucket"])
+
     def bucket_sums(self, model_ids: Sequence[int], from_bucket: int | None = None) -> list[Row]:
         """Finished score buckets of what versions said themselves, over topic partitions and leads, by KPI and bucket.
 
         ``pinball`` is summed over levels in ticks / 1000; ``covered`` of ``spread`` truths lay inside the outer levels.
         """
         rows = self._rows(
-            "SELECT c.model_id, c.kpi, c.bucket, c.n, c.abs_ticks, c.naive_abs_ticks, c.below, c.pinball FROM score AS c"
-            " JOIN topic_progress AS p ON p.lane_id = c.lane_id WHERE c.source = 0"
-            " AND c.model_id IN (SELECT value FROM json_each(:ids)) AND (:from_bucket IS NULL OR c.bucket >= :from_bucket)"
+            "SELECT c.model_id, c.kpi, c.bucket, c.n, c.abs_ticks, c.naive_abs_ticks, c.below, c.pinball"
+            " FROM score AS c JOIN topic_progress AS p ON p.lane_id = c.lane_id"
+            " WHERE c.source = 0 AND c.model_id IN (SELECT value FROM json_each(:ids))"
+            " AND (:from_bucket IS NULL OR c.bucket >= :from_bucket)"
             " AND c.bucket < json_extract(p.state, '$.bucket')",  # a lane's bucket in progress still grows
             ids=text(list(model_ids)),
             from_bucket=from_bucket,
