@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from netpredict.clock import parse_day_windows
 from netpredict.errors import ConfigError
 from netpredict.types import Mode
 
@@ -186,16 +187,53 @@ class ActuatorConfig(Section, frozen=True, kw_only=True):
 
 
 class LearnConfig(Section, frozen=True, kw_only=True):
-    """Retraining from stored observations in a child process."""
+    """Retraining from stored observations in a child process, and trials of what it gives."""
 
-    enabled: Annotated[bool, Meta(description="Retrain by the clock.")] = False
+    enabled: Annotated[bool, Meta(description="Retrain by the clock and when forecasts become bad.")] = False
     cron: Annotated[str, Meta(description="When to retrain: five cron fields, UTC.")] = "17 2 * * *"
+    window_utc: Annotated[
+        list[str], Meta(description='Hours in which a training may begin, e.g. "01:00-05:00"; none = any.')
+    ] = []
     history_steps: Annotated[int, Meta(ge=32, description="Newest steps per series that are trained on.")] = 2000
     series_max: Annotated[int, Meta(ge=1, description="Series sampled for training.")] = 2000
     validation_ratio: Annotated[float, Meta(gt=0, lt=1, description="Newest share held out.")] = 0.2
     timeout_s: Annotated[float, Meta(gt=0, description="A training child is ended after this, s.")] = 3600.0
     nice: Annotated[int, Meta(ge=0, le=19, description="Niceness of the training child.")] = 10
+    threads: Annotated[int, Meta(ge=1, le=64, description="Threads of the training child.")] = 1
+    memory_max_bytes: Annotated[
+        int, Meta(ge=2**28, description="A training child that uses more resident memory is ended.")
+    ] = 4_294_967_296
     keep_versions: Annotated[int, Meta(ge=2, description="Artefacts kept per predictor.")] = 5
+    trigger_buckets: Annotated[
+        int,
+        Meta(ge=0, description="Newest score buckets that may trigger a retraining; 0 = retrain by the clock only."),
+    ] = 8
+    trigger_hold: Annotated[int, Meta(ge=1, description="... in a row, each a bucket later, before they do.")] = 3
+    trigger_rows_min: Annotated[int, Meta(ge=1, description="Least scored forecasts of a KPI in them.")] = 500
+    trigger_skill_below: Annotated[
+        float, Meta(lt=1, description="Bad in absolute terms: skill against naive is below this ...")
+    ] = 0.0
+    trigger_coverage_off: Annotated[
+        float, Meta(gt=0, lt=1, description="... or the share of truths inside the outer levels is so far off.")
+    ] = 0.15
+    trigger_drop: Annotated[
+        float, Meta(ge=0, description="Worse than its own baseline: by more than this, in the same measure.")
+    ] = 0.1
+    held_out_margin: Annotated[
+        float,
+        Meta(ge=0, description="A candidate may lose this share to the version that serves on the held-out slice."),
+    ] = 0.02
+    challenge_buckets_min: Annotated[
+        int, Meta(ge=0, description="Score buckets of a trial before its first look; 0 = promote without a trial.")
+    ] = 24
+    challenge_buckets_max: Annotated[int, Meta(ge=1, description="... before it ends without a winner.")] = 96
+    challenge_rows_min: Annotated[int, Meta(ge=1, description="Least scored forecasts of a bucket that counts.")] = 50
+    challenge_alpha: Annotated[
+        float, Meta(gt=0, lt=1, description="Chance to promote or refuse by luck, over all looks.")
+    ] = 0.05
+    challenge_max_s: Annotated[float, Meta(gt=0, description="A trial without enough buckets ends after this, s.")] = (
+        604_800.0
+    )
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -343,12 +381,21 @@ def _check(config: Config) -> None:
                 raise ConfigError(f"publish.{name}: a stream reads the topic {topic!r}; publish to one of its own")
     for name, stream in config.streams.items():
         _check_stream(f"streams.{name}", stream, config)
+    _check_learn(config.learn)
     for name, hook in config.hooks.items():
         if hook.stream not in config.streams:
             raise ConfigError(f"hooks.{name}.stream: no stream named {hook.stream!r}")
         for actuator in hook.actuators:
             if actuator not in config.actuators:
                 raise ConfigError(f"hooks.{name}.actuators: no actuator named {actuator!r}")
+
+
+def _check_learn(learn: LearnConfig) -> None:
+    if learn.challenge_buckets_min > learn.challenge_buckets_max:
+        raise ConfigError(
+            f"learn.challenge_buckets_min: must not be above challenge_buckets_max, {learn.challenge_buckets_max}"
+        )
+    parse_day_windows(learn.window_utc, "learn.window_utc")
 
 
 def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:

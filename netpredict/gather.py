@@ -10,7 +10,7 @@ import numpy as np
 
 from netpredict.lane import Lane
 from netpredict.rounds import Rounds
-from netpredict.store.commit import ForecastRows, LaneCommit, ObservationRows, ScoreRow
+from netpredict.store.commit import ForecastRows, LaneCommit, ObservationRows
 from netpredict.stream import Stream
 from netpredict.types import AnyArray, Int32Array
 
@@ -33,22 +33,6 @@ def lane_commits(rounds: Rounds) -> list[LaneCommit]:
     return commits
 
 
-def score_rows(stream: Stream, lane: Lane) -> list[ScoreRow]:
-    """The sums of the bucket in progress, as they are stored."""
-    return [
-        ScoreRow(
-            version.running.model_id,
-            sums.source,
-            stream.output.kpis[sums.kpi],
-            sums.lead_steps,
-            lane.state.bucket or 0,
-            *sums[3:],
-        )
-        for version in stream.versions_on(lane)
-        for sums in version.board.sums(lane.index)
-    ]
-
-
 def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
     stream.set_states_aside(lane)
     lane.state.grid, lane.state.forecast = stream.grid, stream.forecast_digest
@@ -67,7 +51,7 @@ def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
         msgspec.json.encode(lane.state, order="deterministic").decode(),
         new_series=lane.new_series,
         retired_series=lane.retired_series,
-        scores=[*lane.scores, *score_rows(stream, lane)],
+        scores=[*lane.scores, *stream.score_rows(lane)],
         series_states=lane.states,
         journal=lane.journal,
         firings=lane.firings,

@@ -17,7 +17,8 @@ from netpredict.types import NO_SLOT, DeadLetter, Firing, TopicPartition
 class LaneState(msgspec.Struct, kw_only=True):
     """What a lane carries from commit to commit beside its series; JSON in the store.
 
-    ``versions`` maps a predictor to its versions that serve here, newest first, each with the slot at which it began.
+    ``versions`` maps a predictor to its versions that serve here, newest first, each with the slot at which it began,
+    ``challengers`` to the version that is on trial here.
     ``grid`` (period and phase in µs, slots of a bucket) and ``forecast`` (KPIs, leads, levels) say what slots, buckets
     and calibration mean: under another config they are not taken over.
     """
@@ -30,6 +31,7 @@ class LaneState(msgspec.Struct, kw_only=True):
     grid: tuple[int, int, int] = (0, 0, 0)
     forecast: str = ""
     versions: dict[str, list[tuple[str, int]]] = {}
+    challengers: dict[str, str] = {}
     calibration: dict[str, Any] = {}
 
 

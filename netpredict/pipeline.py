@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from netpredict.gather import lane_commits, score_rows
+from netpredict.gather import lane_commits
 from netpredict.ingest.align import align, slots_of
 from netpredict.ingest.decode import Decoded
 from netpredict.ingest.firewall import bad_key
@@ -24,7 +24,7 @@ from netpredict.lane import Lane
 from netpredict.rounds import Rounds
 from netpredict.store.commit import SERIES_PER_LANE, Commit, GapRow, JournalRow, Store
 from netpredict.stream import Stream
-from netpredict.takeover import ModelShelf, activate, restore
+from netpredict.takeover import ModelShelf, activate, challenge, restore
 from netpredict.types import (
     NO_SLOT,
     AnyArray,
@@ -183,7 +183,7 @@ class Pipeline:
         if lane.state.bucket is None:
             lane.state.bucket = bucket
         elif bucket > lane.state.bucket:
-            lane.scores.extend(score_rows(stream, lane))
+            lane.scores.extend(stream.score_rows(lane))
             stream.close_bucket(lane, bucket)
 
     def _series(self, stream: Stream, inflow: _Inflow, rows: AnyArray) -> Int32Array:
@@ -282,10 +282,17 @@ class Pipeline:
 
     def activate(self, stream_name: str, name: str, version: str) -> None:
         """Let a version serve from the next record on in every owned lane; the old one stays until it is warm."""
-        for topic_partition, lane in sorted(self.lanes.items()):
-            stream = self.streams[topic_partition.topic]
-            if stream.name == stream_name:
-                activate(stream, lane, self._shelf, name, version)
+        for stream, lane in self._lanes_of(stream_name):
+            activate(stream, lane, self._shelf, name, version)
+
+    def challenge(self, stream_name: str, name: str, version: str | None) -> None:
+        """Let a version run on trial from the next record on in every owned lane; None ends the trial."""
+        for stream, lane in self._lanes_of(stream_name):
+            challenge(stream, lane, self._shelf, name, version)
+
+    def _lanes_of(self, stream_name: str) -> list[tuple[Stream, Lane]]:
+        lanes = [(self.streams[key.topic], lane) for key, lane in sorted(self.lanes.items())]
+        return [(stream, lane) for stream, lane in lanes if stream.name == stream_name]
 
     # -- commits -------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from netpredict.forecast.fallback import climb_down
 from netpredict.forecast.running import Answer, RunningPredictor
 from netpredict.forecast.series import calendar
 from netpredict.ingest.align import slot_time_us
-from netpredict.stream import Stream, Version
+from netpredict.stream import CHALLENGER, Stream, Version
 from netpredict.types import (
     MISSING_TICKS,
     NO_SLOT,
@@ -193,7 +193,9 @@ class Rounds:
             if len(rows):
                 self._serve_route(route.active, batch, rows, answers, baselines, served)
                 for shadow in route.shadows:
-                    self._record_shadow(shadow, batch, rows, answers, baselines)
+                    self._record_beside(shadow, 0, batch, rows, answers, baselines)
+                for name in (route.active, *route.shadows):
+                    self._record_beside(name, CHALLENGER, batch, rows, answers, baselines)
         stream.forecasts_by_source += np.bincount(served.sources.ravel(), minlength=4)
         return served
 
@@ -215,7 +217,7 @@ class Rounds:
     ) -> None:
         """Rows of one route: each is served by the newest version that is warm for it, else by the ladder."""
         versions = self.stream.versions.get(name, [])
-        ranks = [version.rank[batch.lane[rows]] for version in versions]
+        ranks = [_serving(version.rank[batch.lane[rows]]) for version in versions]
         oldest = np.maximum.reduce(ranks) if ranks else np.full(len(rows), -1, np.int8)
         open_ = np.ones(len(rows), bool)
         for rank in range(int(oldest.max(initial=-1)) + 1):
@@ -267,23 +269,25 @@ class Rounds:
         served.ticks[rows], served.sources[rows], served.quality[rows] = ticks, sources, quality
         self._store(version, batch, rows, ticks, sources, quality, baselines, placeholder)
 
-    def _record_shadow(
-        self, name: str, batch: ObservationBatch, rows: AnyArray, answers: Answers, baselines: Baselines
+    def _record_beside(
+        self, name: str, rank: int, batch: ObservationBatch, rows: AnyArray, answers: Answers, baselines: Baselines
     ) -> None:
-        """The newest version of a shadow is stored and scored where it has an answer of its own."""
+        """A version that serves nobody is stored and scored where it has an answer of its own.
+
+        It is the newest one of a shadow (rank 0), or the challenger of any predictor.
+        """
+        reservation = np.uint8(Quality.CHALLENGER if rank == CHALLENGER else Quality.GOOD)
         for version in self.stream.versions.get(name, []):
-            newest = rows[version.rank[batch.lane[rows]] == 0]
+            mine = rows[version.rank[batch.lane[rows]] == rank]
             answer = answers.get(version.label)
-            if answer is None or not len(newest):
+            if answer is None or not len(mine):
                 continue
-            good = newest[
-                self._warm(version, batch.series[newest]) & np.isfinite(answer.values[newest]).any(axis=(1, 2, 3))
-            ]
+            good = mine[self._warm(version, batch.series[mine]) & np.isfinite(answer.values[mine]).any(axis=(1, 2, 3))]
             if len(good):
                 model = answer.values[good]
                 values, sources = climb_down([(Source.MODEL, model, None)], model.shape)
                 ticks = self.stream.rounding.forecast(self._calibrated(version, values, sources, batch.lane[good]))
-                self._store(version, batch, good, ticks, sources, batch.flags[good], baselines, 0)
+                self._store(version, batch, good, ticks, sources, batch.flags[good] | reservation, baselines, 0)
 
     def _calibrated(self, version: Version, values: FloatArray, sources: AnyArray, lane: AnyArray) -> FloatArray:
         corrected = widen(values, version.board.factors(lane), self._middle)
@@ -361,6 +365,11 @@ class Rounds:
             served.quality,
             key_of,
         )
+
+
+def _serving(rank: AnyArray) -> AnyArray:
+    """Ranks in which a challenger counts as not running."""
+    return np.where(rank == CHALLENGER, np.int8(-1), rank)
 
 
 def _at(answer: FloatArray, rows: AnyArray, whole: bool) -> FloatArray:

@@ -21,15 +21,22 @@ from netpredict.ingest.decode import Decoder
 from netpredict.ingest.firewall import Firewall
 from netpredict.lane import Lane
 from netpredict.radio.quantities import KPIS
-from netpredict.store.commit import ColumnLayout, ForecastLayout, StateRows
+from netpredict.store.commit import ColumnLayout, ForecastLayout, ScoreRow, StateRows
 from netpredict.types import AnyArray, FeatureSpec, OutputSpec, Source
 
 LEVEL_DECIMALS = 9
 """Levels that agree so far are one."""
 
 
+CHALLENGER = 127
+"""Rank of a version on trial: it runs, is stored and scored, and serves nobody."""
+
+
 class Version:
-    """A predictor version with its scores, and its rank on each lane: 0 = the newest there, -1 = it does not run."""
+    """A predictor version with its scores, and its rank on each lane.
+
+    0 = the newest there, -1 = it does not run, CHALLENGER = on trial.
+    """
 
     def __init__(self, running: RunningPredictor, board: Scoreboard, lanes: int) -> None:
         self.running = running
@@ -150,21 +157,25 @@ class Stream:
     def rank_versions(self, lane: Lane, name: str) -> None:
         """Let exactly the versions that the lane's state names run on it; one that leaves leaves nothing behind."""
         serving = [version for version, _ in lane.state.versions.get(name, [])]
+        ranks = {version: rank for rank, version in enumerate(serving)}
+        if (challenger := lane.state.challengers.get(name)) is not None:
+            ranks.setdefault(challenger, CHALLENGER)
         self.set_states_aside(lane)  # what was touched before is packed as it was then
         self._packings.pop(lane.index, None)
         for version in self.versions.get(name, []):
-            if version.running.version in serving:
-                version.rank[lane.index] = serving.index(version.running.version)
+            if version.running.version in ranks:
+                version.rank[lane.index] = ranks[version.running.version]
             elif version.rank[lane.index] >= 0:
-                self._take_off(version, lane.index)
+                self._take_off(version, lane)
         self.versions.get(name, []).sort(key=lambda version: version.running.version not in serving[:1])
         self._drop_idle_versions()
 
-    def _take_off(self, version: Version, lane: int) -> None:
-        rows = self.table.rows_of(lane)
+    def _take_off(self, version: Version, lane: Lane) -> None:
+        lane.scores.extend(self._score_rows(version, lane))  # else they would hang on when the last commit was
+        rows = self.table.rows_of(lane.index)
         scored = self.table.scored[rows]
-        version.rank[lane] = -1
-        version.board.clear(lane)
+        version.rank[lane.index] = -1
+        version.board.clear(lane.index)
         version.board.pending.forget(scored[scored >= 0])
         self.table.reset(rows, version.running.columns())
 
@@ -263,6 +274,17 @@ class Stream:
         packing = self.table.packing(name for part in parts for name in part)
         self._packings[lane.index] = packing
         return packing
+
+    def score_rows(self, lane: Lane) -> list[ScoreRow]:
+        """The sums of the bucket in progress, as they are stored."""
+        return [row for version in self.versions_on(lane) for row in self._score_rows(version, lane)]
+
+    def _score_rows(self, version: Version, lane: Lane) -> list[ScoreRow]:
+        model_id, bucket = version.running.model_id, lane.state.bucket or 0
+        return [
+            ScoreRow(model_id, sums.source, self.output.kpis[sums.kpi], sums.lead_steps, bucket, *sums[3:])
+            for sums in version.board.sums(lane.index)
+        ]
 
     def close_bucket(self, lane: Lane, bucket: int) -> None:
         """Begin the next bucket: calibration moves, silent series and replaced versions leave."""

@@ -27,6 +27,10 @@ class ModelShelf(Protocol):
         """The version that is active now, None when there is none yet."""
         ...
 
+    def challenger(self, stream: str, predictor: str) -> str | None:
+        """The version that is to run on trial, None when there is none."""
+        ...
+
     def earlier(self, stream: str, predictor: str) -> Sequence[str]:
         """Versions that served before and are retired, newest first: what there is to fall back on."""
         ...
@@ -37,7 +41,10 @@ class ModelShelf(Protocol):
 
 
 def restore(stream: Stream, lane: Lane, snapshot: LaneSnapshot, store: Store, shelf: ModelShelf) -> None:
-    """1 compare with the config; 2 versions; 3 series and their states; 4 scores, calibration, pending forecasts."""
+    """What was: 1 the config; 2 versions; 3 series, their states; 4 scores, calibration, pending forecasts.
+
+    Then 5 what the shelf says now: it takes effect as it would in the midst of a run.
+    """
     same_grid = _follow_config(stream, lane)  # 1
     _load_versions(stream, lane, shelf)  # 2
     if same_grid:
@@ -47,6 +54,8 @@ def restore(stream: Stream, lane: Lane, snapshot: LaneSnapshot, store: Store, sh
         lane.retired_series = [series_id for series_id, *_ in snapshot.series]
     if not same_grid or lane.state.forecast != stream.forecast_digest:
         lane.scores = [_emptied(row) for row in snapshot.bucket_scores]
+    for name in stream.predictor_names():
+        follow(stream, lane, shelf, name)  # 5
 
 
 def activate(stream: Stream, lane: Lane, shelf: ModelShelf, name: str, version: str) -> None:
@@ -56,10 +65,35 @@ def activate(stream: Stream, lane: Lane, shelf: ModelShelf, name: str, version: 
         return
     if (name, version) in lane.refused or _load_version(stream, lane, shelf, name, version) is None:
         return
+    if lane.state.challengers.get(name) == version:
+        del lane.state.challengers[name]
     others = [(known, began) for known, began in serving if known != version]
     lane.state.versions[name] = [(version, max(lane.state.watermark, 0)), *others]
     stream.rank_versions(lane, name)
     lane.journal.append(JournalRow(lane.next_offset, "activate", {"predictor": name, "version": version}))
+
+
+def challenge(stream: Stream, lane: Lane, shelf: ModelShelf, name: str, version: str | None) -> None:
+    """Let a version run on trial from the next record on, or, with None, end the trial. Journaled.
+
+    It starts cold: it is stored and scored once it is warm for a series. A version that serves is no challenger.
+    """
+    running = lane.state.challengers.get(name)
+    serving = [known for known, _ in lane.state.versions.get(name, [])]
+    if version in serving or (name, version) in lane.refused:
+        version = None
+    if version == running:
+        return
+    if version is not None and _load_version(stream, lane, shelf, name, version) is None:
+        version = None
+    kind, of = ("dismiss", running) if version is None else ("challenge", version)
+    lane.state.challengers.pop(name, None)
+    if version is not None:
+        lane.state.challengers[name] = version
+    if of is None:
+        return
+    stream.rank_versions(lane, name)
+    lane.journal.append(JournalRow(lane.next_offset, kind, {"predictor": name, "version": of}))
 
 
 def _follow_config(stream: Stream, lane: Lane) -> bool:
@@ -83,15 +117,22 @@ def _load_versions(stream: Stream, lane: Lane, shelf: ModelShelf) -> None:
         loaded = [entry for entry in stored if _load_version(stream, lane, shelf, name, entry[0])]
         if loaded or stored:
             lane.state.versions[name] = loaded
+        on_trial = lane.state.challengers.get(name)
+        if on_trial is not None and not _load_version(stream, lane, shelf, name, on_trial):
+            del lane.state.challengers[name]
         stream.rank_versions(lane, name)
-        active = shelf.active(stream.name, name)
-        if active is None:
-            continue
+
+
+def follow(stream: Stream, lane: Lane, shelf: ModelShelf, name: str) -> None:
+    """Take up what the shelf says of a predictor: the active version, else one that served before; the challenger."""
+    active = shelf.active(stream.name, name)
+    if active is not None:
         activate(stream, lane, shelf, name, active)
         for version in shelf.earlier(stream.name, name):
             if lane.state.versions.get(name):
                 break
             activate(stream, lane, shelf, name, version)
+    challenge(stream, lane, shelf, name, shelf.challenger(stream.name, name))
 
 
 def _load_version(stream: Stream, lane: Lane, shelf: ModelShelf, name: str, version: str) -> Version | None:

@@ -83,6 +83,7 @@ class StaticShelf:
     def __init__(self) -> None:
         self._builders: dict[tuple[str, str, str], tuple[int, Any]] = {}
         self._active: dict[tuple[str, str], str] = {}
+        self._challengers: dict[tuple[str, str], str | None] = {}
         self._placeholders: dict[tuple[str, str], int] = {}
 
     def put(self, stream: str, predictor: str, version: str, build: Any, active: bool = True) -> None:
@@ -101,6 +102,10 @@ class StaticShelf:
     def active(self, stream: str, predictor: str) -> str | None:
         """See ``ModelShelf``."""
         return self._active.get((stream, predictor))
+
+    def challenger(self, stream: str, predictor: str) -> str | None:
+        """See ``ModelShelf``."""
+        return self._challengers.get((stream, predictor))
 
     def earlier(self, stream: str, predictor: str) -> list[str]:
         """See ``ModelShelf``."""

@@ -172,12 +172,16 @@ def static_shelf(streams: Sequence[Stream], names: Sequence[str] = ("leaky", "ot
 
 @dataclass
 class World:
-    """Runs over one log. ``shelf(streams, store)`` and ``activations`` {offset: (stream, predictor, version)}."""
+    """Runs over one log. ``shelf(streams, store)``; ``activations`` {offset: (stream, predictor, version)}.
+
+    ``challenges`` are like activations, with None where a trial ends.
+    """
 
     log: MemoryLog
     config: Mapping[str, Any] = field(default_factory=lambda: CONFIG)
     shelf: Callable[[Sequence[Stream], Any], Any] = lambda streams, _: static_shelf(streams)
     activations: Mapping[int, tuple[str, str, str]] = field(default_factory=dict)
+    challenges: Mapping[int, tuple[str, str, str | None]] = field(default_factory=dict)
     offsets: dict[TopicPartition, int] = field(default_factory=dict)  # durable ones, by the last run
 
     def build(self, store: Any) -> Pipeline:
@@ -186,6 +190,9 @@ class World:
         for offset, (stream, name, version) in self.activations.items():
             if offset <= max(self.offsets.values(), default=-1):
                 shelf._active[stream, name] = version
+        for offset, (stream, name, challenger) in sorted(self.challenges.items()):
+            if offset <= max(self.offsets.values(), default=-1):
+                shelf._challengers[stream, name] = challenger
         return Pipeline("test", streams, store, shelf)
 
     def run(self, store: Any, poll: int, commit_every: int = 3, stop_after: int | None = None) -> Pipeline:
@@ -213,7 +220,9 @@ class World:
             position, ahead = lane.next_offset, poll
             if position in self.activations:
                 pipeline.activate(*self.activations[position])
-            for offset in self.activations:
+            if position in self.challenges:
+                pipeline.challenge(*self.challenges[position])
+            for offset in (*self.activations, *self.challenges):
                 if position < offset:
                     ahead = min(ahead, offset - position)
             records = self.log.read(topic_partition, position, ahead)

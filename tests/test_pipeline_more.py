@@ -399,6 +399,155 @@ def test_shadows_are_stored_and_scored_but_nobody_acts_on_them():
     assert_same(with_deaths(shadowed, [4, 9], 7), two)
 
 
+def trial(rows=None, until=None, promoted=None, **changes):
+    """v2 on trial from offset 80 on; what comes of it at the offset ``until`` or ``promoted``."""
+    world = only_traffic(rows or steady(), **changes)
+    world.shelf, world.challenges = two_versions, {80: ("traffic", "leaky", "v2")}
+    if until is not None:
+        world.challenges[until] = ("traffic", "leaky", None)
+    if promoted is not None:
+        world.activations = {promoted: ("traffic", "leaky", "v2")}
+        world.challenges[promoted] = ("traffic", "leaky", None)
+    return world
+
+
+def of_model(store, model):
+    return {key: row for key, row in store.forecasts.items() if key[2] == model}
+
+
+def test_a_challenger_is_stored_and_scored_and_serves_nobody():
+    """What is served, decided and fired is that of a run without it, bit for bit, whatever dies."""
+    plain, world = only_traffic(steady()), trial()
+    plain.shelf = two_versions
+    one, two = finished(plain), finished(world)
+    (v1,) = {model for *_, model in one.forecasts}
+    (v2,) = {model for *_, model in two.forecasts} - {v1}
+    assert of_model(two, v1) == one.forecasts
+    assert one.firings == two.firings != {}
+    minutes = [(time_us - START_US) // 60_000_000 for time_us, *_ in of_model(two, v2)]
+    assert min(minutes) == 80 // 4 + 3 - 1, "stored before it was warm, or later than needed"
+    assert {score.source for score in two.scores.values() if score.model_id == v2} == {Source.MODEL}
+    mine = {score for score in one.scores.values() if score.model_id == v1}
+    assert mine == {score for score in two.scores.values() if score.model_id == v1}
+    assert [(row.effective_offset, row.kind) for row in two.journal[T0] if row.kind != "config"] == [
+        (0, "activate"),
+        (80, "challenge"),
+    ]
+    assert any("leaky@v2" in layout for layout, _, _ in two.states.values())
+
+
+def test_a_challengers_forecasts_say_what_they_are():
+    world = trial()
+    pipeline = world.build(store := MemoryStore())
+    lane, _ = pipeline.assign(T0)
+    pipeline.started(lane, 0)
+    while polled := world._polled(pipeline, 50):
+        pipeline.step(polled)
+    parts = pipeline.take_commit().lanes[0].forecasts
+    flagged = {part.model_id: {bool(flags & Quality.CHALLENGER) for flags in part.quality} for part in parts}
+    assert sorted(flagged.values()) == [{False}, {True}]
+    assert store.lanes[T0]["next"] is None
+
+
+@pytest.mark.parametrize("poll", [1, 13])
+@pytest.mark.parametrize("stops", [(), (3,), (7, 5), (1, 2, 3), (9, 1, 4)])
+@pytest.mark.parametrize("end", [{}, {"until": 140}, {"promoted": 140}, {"until": 84}, {"promoted": 84}], ids=str)
+def test_a_trial_and_its_end_are_the_same_whatever_dies_around_them(poll, stops, end):
+    world = trial([traffic("cell-9", 0, 50.0), *steady()], series_ttl_s=1e7, **end)
+    reference = finished(world)
+    world.offsets = {}
+    assert_same(with_deaths(world, stops, poll), reference)
+    kinds = [row.kind for row in reference.journal[T0] if row.kind not in ("config", "activate")]
+    assert kinds == ["challenge", *(["dismiss"] if "until" in end else [])]
+    state = msgspec.json.decode(reference.lanes[T0]["state"])
+    assert state["challengers"] == ({} if end else {"leaky": "v2"})
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(1, 40), max_size=4), st.integers(1, 60), st.integers(0, 5))
+def test_any_death_and_any_poll_end_in_the_same_store_with_a_challenger(stops, poll, seed):
+    world = only_traffic(traffic_rows(seed, cells=7, minutes=50), partitions=1)
+    world.shelf = two_versions
+    world.challenges = {60: ("traffic", "leaky", "v2"), 200: ("traffic", "leaky", None)}
+    world.activations = {200: ("traffic", "leaky", "v2")}
+    assert_same(with_deaths(world, stops, poll), finished(world))
+
+
+def test_the_sql_store_is_the_same_after_deaths_with_a_challenger(tmp_path):
+    """Pending forecasts, sums and calibration of the challenger come back from SQL too."""
+
+    def shelf(streams, store):
+        """The versions of ``two_versions`` under the ids that this store gives them."""
+        made = two_versions(streams, store)
+        for version in ("v1", "v2"):
+            _, build = made._builders["traffic", "leaky", version]
+            model_id = store.register_model("traffic", "leaky", version, "x", "", {}, "candidate")
+            made._builders["traffic", "leaky", version] = (model_id, build)
+        return made
+
+    dumps = []
+    for name, poll, stops in (("a", 5000, ()), ("b", 11, (9, 1, 7)), ("c", 7, (14, 3, 3))):
+        url = f"sqlite:///{tmp_path}/{name}.db"
+        migrate.upgrade(url)
+        world = trial(promoted=140)
+        world.shelf = shelf
+        for stop in (*stops, None):
+            with SqlStore(url) as store:
+                world.run(store, poll, commit_every=2, stop_after=stop)
+        dumps.append(dump(url))
+    assert difference(dumps[0], dumps[1]) == difference(dumps[0], dumps[2]) == []
+    assert {row[5] for row in dumps[0]["score"]} == {"v1", "v2"}
+
+
+def test_a_promoted_challenger_serves_at_once_where_it_is_warm():
+    store = finished(trial(promoted=140))
+    models = {}
+    for time_us, _, model in store.forecasts:
+        models.setdefault((time_us - START_US) // 60_000_000, set()).add(model)
+    v1, v2 = min(models[0]), max(models[59])
+    assert models[140 // 4 - 1] == {v1, v2}
+    assert all(models[minute] == {v2} for minute in range(140 // 4, 60)), "its warm state was thrown away"
+
+
+def test_a_dismissed_challenger_leaves_nothing_behind():
+    store = finished(trial(until=140))
+    assert not any("leaky@v2" in layout for layout, _, _ in store.states.values())
+    assert "leaky@v2" not in msgspec.json.decode(store.lanes[T0]["state"])["calibration"]
+
+
+def test_a_challenger_that_cannot_be_loaded_is_refused_once_and_costs_nothing():
+    world, shelf = broken_world(steady(30))
+    shelf.broken = ("v2",)
+    reference = finished(world)
+    store = MemoryStore()
+    world.offsets = {}
+    pipeline = world.run(store, 20, stop_after=3)
+    for _ in range(5):
+        pipeline.challenge("traffic", "leaky", "v2")
+    while polled := world._polled(pipeline, 20):
+        pipeline.step(polled)
+    store.commit(pipeline.take_commit())
+    assert [row.kind for row in store.journal[T0]].count("refused") == 1
+    assert store.forecasts == reference.forecasts
+
+
+def test_another_challenger_takes_the_place_of_the_first_one():
+    world = trial()
+    world.shelf = lambda streams, store: three_versions(streams, store)
+    world.challenges[120] = ("traffic", "leaky", "v3")
+    reference = finished(world)
+    assert_same(with_deaths(world, (12, 4, 9), 9), reference)
+    assert [row.payload["version"] for row in reference.journal[T0] if row.kind == "challenge"] == ["v2", "v3"]
+    assert len({model for *_, model in reference.forecasts}) == 3
+
+
+def three_versions(streams, store):
+    shelf = two_versions(streams, store)
+    stream = streams[0]
+    shelf.put("traffic", "leaky", "v3", lambda: LeakyMean(stream.features, stream.output, 0.5), active=False)
+    return shelf
+
+
 def test_routes_are_chosen_by_pattern_and_what_matches_none_is_refused():
     routes = [{"match": "cell-[01]", "active": "leaky"}, {"match": "cell-*", "active": "other"}]
     world = only_traffic([*steady(), traffic("mast-1", 3, 40.0)], routes=routes)

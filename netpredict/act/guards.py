@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from netpredict.clock import DayWindow, in_day_windows
 from netpredict.errors import ConfigError
 from netpredict.types import Firing, LastApplied, Mode
 
-_MINUTE_US = 60_000_000
-_MINUTES_A_DAY = 24 * 60
-_BLACKOUT = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 RATE_WINDOW_US = 60_000_000
 """The window over which applied firings of a hook are counted for ``Reason.RATE``."""
 
@@ -29,45 +24,19 @@ class Reason(enum.StrEnum):
     RATE = "rate"  # its hook has had its share of this minute
 
 
-class Blackout(NamedTuple):
-    """Minutes of the UTC day without actions, ``end`` excluded; an end before the begin runs over midnight."""
-
-    begin_minute: int
-    end_minute: int
-
-    def holds(self, minute: int) -> bool:
-        """Whether this minute of the day lies inside."""
-        if self.begin_minute < self.end_minute:
-            return self.begin_minute <= minute < self.end_minute
-        return minute >= self.begin_minute or minute < self.end_minute
-
-
 @dataclass(frozen=True)
 class GuardSettings:
     """Guards of one hook."""
 
     cooldown_s: float = 60.0
     rate_per_min: float = 600.0
-    blackouts: tuple[Blackout, ...] = ()
+    blackouts: tuple[DayWindow, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.cooldown_s < float("inf"):
             raise ConfigError(f"cooldown_s = {self.cooldown_s!r} is not allowed: use a finite number of seconds >= 0")
         if not self.rate_per_min > 0:
             raise ConfigError(f"rate_per_min = {self.rate_per_min!r} is not allowed: use a number above 0")
-
-
-def parse_blackouts(texts: Iterable[str]) -> tuple[Blackout, ...]:
-    """Read windows like "22:00-05:30" (UTC); ConfigError for another form or an empty window."""
-    return tuple(_parse_blackout(text) for text in texts)
-
-
-def _parse_blackout(text: str) -> Blackout:
-    match = _BLACKOUT.fullmatch(text)
-    if match is None or text[:5] == text[6:]:
-        raise ConfigError(f'blackout_utc: {text!r} is not allowed: use two different times like "22:00-05:30"')
-    begin_h, begin_min, end_h, end_min = map(int, match.groups())
-    return Blackout(begin_h * 60 + begin_min, end_h * 60 + end_min)
 
 
 def why_not(
@@ -85,7 +54,7 @@ def why_not(
         return Reason.EXPIRED
     if last is not None and last.slot_time_us > firing.slot_time_us:
         return Reason.SUPERSEDED
-    if in_blackout(now_us, settings.blackouts):
+    if in_day_windows(now_us, settings.blackouts):
         return Reason.BLACKOUT
     if last is not None and last.firing_id == firing.firing_id:
         return None
@@ -94,9 +63,3 @@ def why_not(
     if applied_last_minute >= settings.rate_per_min:
         return Reason.RATE
     return None
-
-
-def in_blackout(now_us: int, blackouts: Iterable[Blackout]) -> bool:
-    """Whether the minute of ``now_us`` lies in one of the windows."""
-    minute = now_us // _MINUTE_US % _MINUTES_A_DAY
-    return any(blackout.holds(minute) for blackout in blackouts)

@@ -55,8 +55,8 @@ def checked_config(path: Path) -> tuple[Config, list[Stream]]:
 
 
 def _checked_config(path: Path) -> tuple[Config, list[Stream]]:
-    from netpredict.act.guards import parse_blackouts
     from netpredict.build import build_streams
+    from netpredict.clock import parse_day_windows
     from netpredict.config import load_config
     from netpredict.operate.scheduler import RetrainScheduler, ScheduledJob
     from netpredict.plugins import load, options_of
@@ -66,7 +66,7 @@ def _checked_config(path: Path) -> tuple[Config, list[Stream]]:
     path_of(config.store.url)
     RetrainScheduler([ScheduledJob("learn.cron", config.learn.cron, lambda: None)])  # not started
     for hook in config.hooks.values():
-        parse_blackouts(hook.blackout_utc)
+        parse_day_windows(hook.blackout_utc, "blackout_utc")
     streams = build_streams(config)
     for name, predictor in config.predictors.items():
         plugin = load("predictors", predictor.plugin)

@@ -232,7 +232,7 @@ def _register(
         )
         if not promote:
             return next(row.stage for row in store.models(stream) if row.model_id == model_id)
-        if why := refusal(scores, None):
+        if why := refusal(scores):
             say(f"promoted as you wish, although its {why}")
         move(store, model_id, PROMOTED, "trained and promoted by hand")
     if predictor not in config.streams[stream].predictor_names():

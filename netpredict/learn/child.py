@@ -14,13 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from netpredict import errors
-from netpredict.errors import DataError, NetpredictError
+from netpredict.errors import ArtefactError, DataError, NetpredictError
 from netpredict.learn.dataset import read_arrays, write_arrays
 from netpredict.types import FeatureSpec, OutputSpec, TrainingSet
 
@@ -42,6 +43,10 @@ class TrainingTimeout(NetpredictError):
     retriable = True
 
 
+class TrainingTooLarge(NetpredictError):
+    """The training used more memory than it was allowed; its process group was killed."""
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``job.json``: what to train, beside the arrays in ``dataset.npz``."""
 
@@ -51,6 +56,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     output: OutputSpec
     validation_from: int
     now_us: int
+    incumbent: str = ""  # folder of the artefact to compare with, on the same held-out slice
+    incumbent_version: str = ""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -64,18 +71,32 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """``result.json``: the version in ``artefact/``, or the class and text of the error."""
+    """``result.json``: the version in ``artefact/``, or the class and text of the error.
+
+    ``held_out`` and ``incumbent_held_out`` are of ``evaluate.held_out``, on the same slice. ``incumbent_error`` tells
+    why there was nothing to compare with.
+    """
 
     version: str = ""
     train_epochs: int = 0
     training_s: float = 0.0
     scores: dict[str, float] = {}
+    held_out: dict[str, float] = {}
+    incumbent_held_out: dict[str, float] = {}
+    incumbent_error: str = ""
     error: str = ""
     detail: str = ""
 
 
-def write_job(folder: Path, dataset: TrainingSet, predictor: str, options: Mapping[str, Any], now_us: int) -> Path:
-    """A folder that ``run_child`` can work on."""
+def write_job(
+    folder: Path,
+    dataset: TrainingSet,
+    predictor: str,
+    options: Mapping[str, Any],
+    now_us: int,
+    incumbent: tuple[str, str] = ("", ""),
+) -> Path:
+    """A folder that ``run_child`` can work on. ``incumbent``: folder and version of what is to be compared with."""
     folder.mkdir(parents=True, exist_ok=True)
     job = Job(
         predictor=predictor,
@@ -84,6 +105,8 @@ def write_job(folder: Path, dataset: TrainingSet, predictor: str, options: Mappi
         output=dataset.output,
         validation_from=dataset.validation_from,
         now_us=now_us,
+        incumbent=incumbent[0],
+        incumbent_version=incumbent[1],
     )
     write_arrays(folder / DATASET, dataset)
     (folder / JOB).write_bytes(msgspec.json.encode(job))
@@ -96,11 +119,14 @@ def run_child(
     timeout_s: float,
     nice: int = 10,
     threads: int = 1,
+    memory_max_bytes: int | None = None,
     on_progress: Callable[[Step], None] | None = None,
     on_wait: Callable[[], None] | None = None,
 ) -> Result:
     """Train in a child and wait. Raises the child's own error, TrainingTimeout, or TrainingFailed when it just died.
 
+    TrainingTooLarge when it uses more than ``memory_max_bytes`` of resident memory, looked at several times a second:
+    a limit on address space (RLIMIT_AS) would hit TensorFlow, which reserves many GiB that it never touches.
     What ``on_progress`` raises cancels the training, and so does ``on_wait``, called several times a second. The
     process group is gone when this returns, however it returns.
     """
@@ -117,7 +143,7 @@ def run_child(
         )
     deadline_s = time.monotonic() + timeout_s
     try:
-        for line in _lines(process, deadline_s, on_wait or (lambda: None)):
+        for line in _lines(process, deadline_s, partial(_look_after, process.pid, memory_max_bytes, on_wait)):
             if on_progress is not None and (step := _step_of(line)) is not None:
                 on_progress(step)
         process.wait(timeout=max(0.0, deadline_s - time.monotonic()))
@@ -126,6 +152,24 @@ def run_child(
     finally:
         _end(process)
     return _result(folder, process.returncode)
+
+
+def _look_after(pid: int, memory_max_bytes: int | None, on_wait: Callable[[], None] | None) -> None:
+    if on_wait is not None:
+        on_wait()
+    if memory_max_bytes is not None and (used := _resident_bytes(pid)) > memory_max_bytes:
+        raise TrainingTooLarge(
+            f"the training used {used / 2**20:.0f} MiB of memory, learn.memory_max_bytes allows"
+            f" {memory_max_bytes / 2**20:.0f} MiB; lower learn.series_max or history_steps, or the predictor's units"
+        )
+
+
+def _resident_bytes(pid: int) -> int:
+    """Resident memory of a process; 0 when it is gone, or where there is no /proc."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -202,7 +246,9 @@ def _error_of(result: Result) -> NetpredictError:
 
 
 def work(folder: Path) -> Result:
-    """The child's part, up to its result."""
+    """The child's part, up to its result: train, then both versions on the held-out slice."""
+    from netpredict.learn.evaluate import held_out
+    from netpredict.learn.shelf import predictor_of
     from netpredict.learn.train import train
 
     try:
@@ -213,12 +259,33 @@ def work(folder: Path) -> Result:
     artefact, report = train(
         dataset, job.predictor, job.options, folder / ARTEFACT, now_us=job.now_us, progress=_print_progress
     )
+    theirs, why_not = _incumbent_held_out(job, dataset)
     return Result(
         version=artefact.version,
         train_epochs=report.train_epochs,
         training_s=report.training_s,
         scores=dict(report.scores),
+        held_out=held_out(predictor_of(artefact), dataset),
+        incumbent_held_out=theirs,
+        incumbent_error=why_not,
     )
+
+
+def _incumbent_held_out(job: Job, dataset: TrainingSet) -> tuple[dict[str, float], str]:
+    from netpredict.learn.evaluate import held_out
+    from netpredict.learn.registry import load_artefact
+    from netpredict.learn.shelf import predictor_of
+
+    if not job.incumbent:
+        return {}, ""
+    try:
+        artefact = load_artefact(Path(job.incumbent), job.incumbent_version)
+        identity = artefact.manifest.identity
+        if (identity.features, identity.output) != (job.features, job.output):
+            raise ArtefactError(f"{artefact.version} was trained for other columns, levels or horizon")
+        return held_out(predictor_of(artefact), dataset), ""
+    except NetpredictError as error:
+        return {}, str(error)
 
 
 def _print_progress(done: int, total: int, loss: float, validation_loss: float, left_s: float) -> None:
@@ -229,6 +296,8 @@ def _print_progress(done: int, total: int, loss: float, validation_loss: float, 
 def main(folder: Path, nice: int) -> int:
     """Work, and leave a result whatever happens; 1 when it is an error."""
     os.nice(nice)
+    with contextlib.suppress(OSError):  # when memory runs out for all, the daemon is not the one to go
+        Path("/proc/self/oom_score_adj").write_text("900")
     try:
         result = work(folder)
     except Exception as error:

@@ -1,9 +1,10 @@
-"""Retraining: newest stored observations -> child process -> better than naive and incumbent? -> active, old kept."""
+"""One retraining: newest stored observations -> child process -> held-out slice -> served, on trial, or refused."""
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import structlog
 from netpredict.clock import Clock
 from netpredict.config import Config, StreamConfig
 from netpredict.errors import DataError, NetpredictError
-from netpredict.learn.child import run_child, write_job
+from netpredict.learn.child import Result, run_child, write_job
 from netpredict.learn.dataset import build
+from netpredict.learn.evaluate import loss_ratio
 from netpredict.plugins import load
 from netpredict.store.commit import ModelRegistry, ModelRow, RetrainRow
 from netpredict.store.history import History
@@ -22,12 +24,18 @@ from netpredict.stream import Stream
 from netpredict.types import TrainingSet
 
 LOG = structlog.get_logger(__name__)
+WHO = "netpredict"
 SKILL_KEY = "skill"
+PROMOTED, CHALLENGES, REFUSED = "model_promoted", "model_challenges", "model_refused"
+
+
+class TrainingCancelled(NetpredictError):
+    """The daemon stops: the training was ended."""
 
 
 @dataclass(frozen=True)
 class Retrained:
-    """What came of one run: ``result`` is promoted, refused or failed, ``why`` the reason."""
+    """What came of one run: ``result`` is promoted, challenging, refused, failed or cancelled, ``why`` the reason."""
 
     stream: str
     predictor: str
@@ -38,40 +46,107 @@ class Retrained:
 
 def retrain_all(config: Config, streams: Mapping[str, Stream], store: ModelRegistry, clock: Clock) -> list[Retrained]:
     """Retrain every trainable predictor of every route, one after the other; a failure costs its own run only."""
-    runs = []
-    for name, stream_config in config.streams.items():
-        for predictor in trainable(config, stream_config):
-            runs.append(retrain(config, streams[name], predictor, store, clock))
-    return runs
+    return [
+        retrain(config, streams[name], predictor, store, clock)
+        for name, stream_config in config.streams.items()
+        for predictor in trainable(config, stream_config)
+    ]
 
 
 def trainable(config: Config, stream: StreamConfig) -> list[str]:
     """Names of the trainable predictors that the stream's routes use, sorted."""
-    names = {name for route in stream.routes for name in (route.active, *route.shadows)}
-    return sorted(name for name in names if load("predictors", config.predictors[name].plugin).trainable)
+    return [name for name in stream.predictor_names() if load("predictors", config.predictors[name].plugin).trainable]
 
 
-def retrain(config: Config, stream: Stream, predictor: str, store: ModelRegistry, clock: Clock) -> Retrained:
-    """One run, recorded in the store whatever comes of it."""
+def retrain(
+    config: Config,
+    stream: Stream,
+    predictor: str,
+    store: ModelRegistry,
+    clock: Clock,
+    *,
+    cause: Mapping[str, Any] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Retrained:
+    """One run, recorded in the store whatever comes of it, with its ``cause``. It ends soon once ``cancelled``."""
     started_us = clock.now_us()
+    detail: dict[str, Any] = {"cause": dict(cause or {"kind": "schedule"})}
     model_id: int | None = None
-    detail: dict[str, Any] = {}
+    stage, what = "", ""
+    run = Retrained(stream.name, predictor, "failed", "")
     try:
-        dataset = history(config, stream)
-        version, folder, scores = _train(config, stream, predictor, dataset, started_us)
+        incumbent = active_version(store, stream.name, predictor)
+        known = {row.version: row.stage for row in store.models(stream.name) if row.predictor == predictor}
+        result, folder = _train(config, stream, predictor, incumbent, started_us, cancelled)
         plugin = config.predictors[predictor].plugin
-        model_id = store.register_model(stream.name, predictor, version, plugin, str(folder), scores, "candidate")
-        why = refusal(scores, incumbent(store, stream.name, predictor))
-        run = Retrained(stream.name, predictor, "refused" if why else "promoted", why or "better", version)
-        if not why:
-            store.move_model(model_id, "active", "netpredict", "model_promoted", {"why": run.why})
-        detail = {"version": version, "scores": scores, "why": run.why}
+        model_id = store.register_model(
+            stream.name, predictor, result.version, plugin, str(folder), result.scores, "candidate"
+        )
+        again = known.get(result.version, "candidate")
+        outcome, why = judged(result, incumbent, again, config)
+        run = Retrained(stream.name, predictor, outcome, why, result.version)
+        stage, what = _MOVES.get(outcome, ("", "")) if again == "candidate" else ("", "")
+        detail |= _compared(result, incumbent)
+        if outcome == "challenging" and incumbent is not None:
+            newest = History(config.store.url).newest_bucket(stream.name)
+            detail |= {"incumbent_id": incumbent.model_id, "since_bucket": 0 if newest is None else newest + 1}
+    except TrainingCancelled as error:
+        run = Retrained(stream.name, predictor, "cancelled", str(error))
     except NetpredictError as error:
         run = Retrained(stream.name, predictor, "failed", str(error))
-        detail = {"why": str(error)}
-    store.record_retrain(RetrainRow(stream.name, predictor, started_us, run.result, model_id, detail))
+    row = RetrainRow(
+        stream.name, predictor, started_us, run.result, model_id, {"version": run.version, "why": run.why, **detail}
+    )
+    if stage and model_id is not None:
+        store.move_model(model_id, stage, WHO, what, {"why": run.why}, row)
+    else:
+        store.record_retrain(row)
     LOG.info("retrained", stream=run.stream, predictor=predictor, result=run.result, why=run.why, version=run.version)
     return run
+
+
+_MOVES = {
+    "promoted": ("active", PROMOTED),
+    "challenging": ("challenger", CHALLENGES),
+    "refused": ("refused", REFUSED),
+}
+"""By what came of a run: the stage of the version, and the word of the audit."""
+
+
+def judged(result: Result, incumbent: ModelRow | None, again: str, config: Config) -> tuple[str, str]:
+    """(outcome, why) of a candidate after its training, on the held-out slice.
+
+    It must beat naive, and may lose ``held_out_margin`` at most to the version that serves, whose forecasts of the same
+    slice were made by the same code. Then it is put on trial; it serves at once where nothing that loads served before.
+    """
+    if again != "candidate":
+        return "refused", f"the training gave {result.version} once more, which is {again}"
+    if why := refusal(result.held_out):
+        return "refused", why
+    if incumbent is None:
+        return "promoted", "the first version that beats naive"
+    if result.incumbent_error:
+        return "promoted", f"{incumbent.version} cannot be compared with: {result.incumbent_error}"
+    ratio = loss_ratio(result.held_out, result.incumbent_held_out)
+    told = f"pinball loss {ratio - 1:+.1%} against {incumbent.version} on the newest held-out slice"
+    if not ratio <= 1 + config.learn.held_out_margin:
+        return "refused", told
+    if config.learn.challenge_buckets_min:
+        return "challenging", told
+    return ("promoted", told) if ratio < 1 else ("refused", told)
+
+
+def refusal(scores: Mapping[str, float]) -> str:
+    """Why a candidate may not serve whatever else there is, empty when it may: it must beat naive."""
+    skill = scores.get(SKILL_KEY, math.nan)
+    return "" if skill > 0 else f"skill {skill:.3f} against naive is not above 0"
+
+
+def _compared(result: Result, incumbent: ModelRow | None) -> dict[str, Any]:
+    detail: dict[str, Any] = {"scores": result.scores, "held_out": result.held_out, "training_s": result.training_s}
+    if incumbent is not None:
+        detail |= {"incumbent": incumbent.version, "incumbent_held_out": result.incumbent_held_out}
+    return detail
 
 
 def history(config: Config, stream: Stream) -> TrainingSet:
@@ -106,33 +181,51 @@ def models_folder(config: Config, stream: str, predictor: str) -> Path:
 
 
 def _train(
-    config: Config, stream: Stream, predictor: str, dataset: TrainingSet, now_us: int
-) -> tuple[str, Path, Mapping[str, float]]:
-    home = models_folder(config, stream.name, predictor)
+    config: Config,
+    stream: Stream,
+    predictor: str,
+    incumbent: ModelRow | None,
+    now_us: int,
+    cancelled: Callable[[], bool],
+) -> tuple[Result, Path]:
+    def stop_when_cancelled() -> None:
+        if cancelled():
+            raise TrainingCancelled("the daemon stops")
+
+    home, learn = models_folder(config, stream.name, predictor), config.learn
     job = home / f".job-{now_us}"
     bound = config.predictors[predictor]
+    compared = (incumbent.folder, incumbent.version) if incumbent else ("", "")
+    dataset = history(config, stream)
+    stop_when_cancelled()
     try:
-        write_job(job, dataset, bound.plugin, bound.options, now_us)
-        result = run_child(job, timeout_s=config.learn.timeout_s, nice=config.learn.nice)
+        write_job(job, dataset, bound.plugin, bound.options, now_us, compared)
+        result = run_child(
+            job,
+            timeout_s=learn.timeout_s,
+            nice=learn.nice,
+            threads=learn.threads,
+            memory_max_bytes=learn.memory_max_bytes,
+            on_wait=stop_when_cancelled,
+        )
         folder = home / result.version
         if not folder.exists():
             (job / "artefact").rename(folder)
-        return result.version, folder, result.scores
+        return result, folder
     finally:
         shutil.rmtree(job, ignore_errors=True)
 
 
-def incumbent(store: ModelRegistry, stream: str, predictor: str) -> ModelRow | None:
+def active_version(store: ModelRegistry, stream: str, predictor: str) -> ModelRow | None:
     """The version that is active now."""
-    rows = [row for row in store.models(stream) if row.predictor == predictor and row.stage == "active"]
+    return _at_stage(store, stream, predictor, "active")
+
+
+def challenger_of(store: ModelRegistry, stream: str, predictor: str) -> ModelRow | None:
+    """The version that is on trial now."""
+    return _at_stage(store, stream, predictor, "challenger")
+
+
+def _at_stage(store: ModelRegistry, stream: str, predictor: str, stage: str) -> ModelRow | None:
+    rows = [row for row in store.models(stream) if (row.predictor, row.stage) == (predictor, stage)]
     return rows[-1] if rows else None
-
-
-def refusal(scores: Mapping[str, float], old: ModelRow | None) -> str:
-    """Why a candidate may not serve, empty when it may: it must beat naive, and not be worse than the incumbent was."""
-    skill = scores.get(SKILL_KEY, float("nan"))
-    if not skill > 0:
-        return f"skill {skill:.3f} against naive is not above 0"
-    if old is not None and skill < old.scores.get(SKILL_KEY, 0.0) - 0.02:
-        return f"skill {skill:.3f} is below the {old.scores[SKILL_KEY]:.3f} of {old.version}"
-    return ""

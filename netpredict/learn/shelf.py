@@ -76,6 +76,11 @@ class StoreShelf:
         active = self._versions(stream, predictor, "active")
         return active[-1] if active else None
 
+    def challenger(self, stream: str, predictor: str) -> str | None:
+        """See ``netpredict.pipeline.ModelShelf``."""
+        challengers = self._versions(stream, predictor, "challenger")
+        return challengers[-1] if challengers else None
+
     def earlier(self, stream: str, predictor: str) -> list[str]:
         """See ``netpredict.pipeline.ModelShelf``."""
         return [version for version in reversed(self._versions(stream, predictor, "retired")) if version != UNTRAINED]

@@ -16,15 +16,15 @@ from types import FrameType
 import structlog
 
 import netpredict
-from netpredict.act.guards import GuardSettings, parse_blackouts
+from netpredict.act.guards import GuardSettings
 from netpredict.act.hook import Actuator
 from netpredict.act.runner import ActionRunner
 from netpredict.build import build_streams
-from netpredict.clock import Clock, SystemClock
+from netpredict.clock import Clock, SystemClock, parse_day_windows
 from netpredict.config import Config, load_config
 from netpredict.errors import NetpredictError, SourceUnavailable
 from netpredict.ingest.source import AssignmentChange, Source
-from netpredict.learn.retrain import retrain_all
+from netpredict.learn.retrainer import Retrainer
 from netpredict.learn.shelf import StoreShelf
 from netpredict.operate.health import HealthServer, health_app
 from netpredict.operate.logs import configure_logs
@@ -50,6 +50,8 @@ CHORES_S = 1.0
 """Metrics are brought up to date this often."""
 MODELS_S = 2.0
 """The store is asked this often whether another model version became active."""
+TRIALS_CRON = "*/5 * * * *"
+"""Trials of model versions are judged, and bad forecasts noticed, this often."""
 COLLECT_S = 30.0
 """The cyclic garbage collector is off during steps; it runs on an idle poll at most this often, and at ten times it."""
 SWITCH_S = 0.001
@@ -166,9 +168,11 @@ class Daemon:
         self.writer = CommitWriter(self.store, self.config.store, self.clock, self._prune)
         self.writer.start()
         running.callback(self.writer.stop, self.config.daemon.drain_s)
+        self.retrainer = Retrainer(self.config, self.streams, self.store, self.clock, lambda: self.flags.stop)
         self.scheduler = RetrainScheduler(self._jobs())
         self.scheduler.start()
-        running.callback(self.scheduler.stop)
+        running.callback(self.scheduler.stop, True)
+        running.callback(self.retrainer.stop)  # first: a training under way ends at once
         self._watch(running)
         self.source = self._make_source(self.config, self._before_revoke)
         running.callback(lambda: self.source.close())
@@ -202,7 +206,9 @@ class Daemon:
             plugin = load("actuators", bound.plugin)
             actuators[name] = plugin.build(options_of(plugin, bound.options, f"actuators.{name}.options"))
         guards = {
-            name: GuardSettings(hook.cooldown_s, hook.rate_per_min, parse_blackouts(hook.blackout_utc))
+            name: GuardSettings(
+                hook.cooldown_s, hook.rate_per_min, parse_day_windows(hook.blackout_utc, f"hooks.{name}.blackout_utc")
+            )
             for name, hook in self.config.hooks.items()
         }
         return ActionRunner(SqlOutbox(self.store), actuators, self.clock, guards=guards)
@@ -223,8 +229,10 @@ class Daemon:
     def _jobs(self) -> list[ScheduledJob]:
         if not self.config.learn.enabled:
             return []
-        retrain = lambda: retrain_all(self.config, self.streams, self.store, self.clock)  # noqa: E731
-        return [ScheduledJob("retrain", self.config.learn.cron, retrain)]
+        return [
+            ScheduledJob("retrain", self.config.learn.cron, self.retrainer.scheduled),
+            ScheduledJob("trials", TRIALS_CRON, self.retrainer.turn),
+        ]
 
     def _watch(self, running: ExitStack) -> None:
         stall_s = self.config.daemon.stall_after_s
@@ -359,17 +367,19 @@ class Daemon:
 
     def _count(self) -> None:
         self.tally.update(self.pipeline, self.streams, self._lag, self.runner.stats)
+        self.tally.learned(self.retrainer.results, self.retrainer.trials)
         if self.publisher is not None:
             topics = self.config.publish
             self.tally.published(self.publisher.stats, topics.forecasts_topic, topics.actions_topic)
 
     def _follow_models(self) -> None:
-        """A version that became active serves from the next record on."""
+        """A version that became active serves from the next record on, a challenger is on trial."""
         for stream in self.streams.values():
             for name in stream.predictor_names():
                 version = self.shelf.active(stream.name, name)
                 if version is not None:
                     self.pipeline.activate(stream.name, name, version)
+                self.pipeline.challenge(stream.name, name, self.shelf.challenger(stream.name, name))
 
     def _prune(self) -> None:
         """On the writer's thread, behind a commit: retention by event time, so that a replay of old data keeps it."""
@@ -402,6 +412,7 @@ class Daemon:
         self._flush()
         owned = list(self.pipeline.lanes)
         self._build(config)
+        self.retrainer.follow(config, self.streams)
         if self.publisher is not None:
             self.publisher.follow(config.streams)
         for topic_partition in owned:

@@ -72,12 +72,13 @@ class Envelope:
         self._streams = streams
         self._directory = directory
         self._shadows = shadows
+        self._hidden = Quality.GOOD if shadows else Quality.CHALLENGER
         self._heads: dict[int, dict[int, _Head | None]] = {}
         self._kept = 0
         self._frames: dict[ForecastLayout, _Frame] = {}
 
     def forecasts(self, place: TopicPartition, rows: ForecastRows) -> Iterator[list[Message]]:
-        """One message a row, a chunk at a time; shadows' rows are left out unless they are wanted."""
+        """One message a row, a chunk at a time; those of shadows and challengers only where they are wanted."""
         for start in range(0, len(rows.slot_time_us), ROWS_PER_CHUNK):
             yield self._chunk(place, rows, slice(start, start + ROWS_PER_CHUNK))
 
@@ -119,7 +120,7 @@ class Envelope:
         kpis = texts[0] if len(texts) == 1 else [*map(",".join, zip(*texts, strict=True))]
         messages = []
         for head, time_us, flags, text in zip(heads, times, reservations, kpis, strict=True):
-            if head is not None:
+            if head is not None and not flags & self._hidden:
                 message_id = f"{head.id}-{time_us}"
                 value = (
                     f'{{"schema":"{FORECAST_SCHEMA}","id":"{message_id}",{head.text},"issued_at_us":{time_us},'

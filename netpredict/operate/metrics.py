@@ -86,13 +86,21 @@ class Metrics:
         self.job_last_run_timestamp_seconds = gauge("job_last_run_timestamp_seconds", "Start of the last run.", "job")
         self.job_last_duration_seconds = gauge("job_last_duration_seconds", "Time of the last run.", "job")
         self.job_runs = counter("job_runs_total", "Runs of jobs.", "job", "outcome")
+        self.retrainings = counter(
+            "retrainings_total", "Trainings and trials by what came of them.", "stream", "predictor", "result"
+        )
+        self.trial_buckets = gauge("trial_buckets", "Score buckets of the trial under way.", "stream", "predictor")
         self.late_loops = gauge("late_loops", "Loops that stand still.")
         self.log_lines_held_back = gauge("log_lines_held_back", "Lines kept from the log by its rate limits.")
         # what runs
         self.phase = gauge("phase", "1 for the phase that the daemon is in.", "phase")
         self._build = Info("netpredict_build", "What is installed.", registry=registry)
-        self._model = gauge("model_info", "1 for each model version that serves.", "stream", "predictor", "version")
-        self._models: set[tuple[str, str, str]] = set()
+        self._model = _Named(
+            gauge("model_info", "1 for each model version that serves.", "stream", "predictor", "version")
+        )
+        self._challenger = _Named(
+            gauge("challenger_info", "1 for each model version on trial.", "stream", "predictor", "version")
+        )
         self._before_render: list[Callable[[], None]] = []
 
     def build_info(self, version: str) -> None:
@@ -100,13 +108,12 @@ class Metrics:
         self._build.info({"version": version, "python": platform.python_version()})
 
     def model_info(self, versions: Mapping[tuple[str, str], str]) -> None:
-        """Version by (stream, predictor), all of them: what is not named any more leaves."""
-        now = {(stream, predictor, version) for (stream, predictor), version in versions.items()}
-        for gone in self._models - now:
-            self._model.remove(*gone)
-        for labels in now:
-            self._model.labels(*labels).set(1)
-        self._models = now
+        """Versions that serve by (stream, predictor), all of them: what is not named any more leaves."""
+        self._model.name(versions)
+
+    def challenger_info(self, versions: Mapping[tuple[str, str], str]) -> None:
+        """Versions on trial, likewise."""
+        self._challenger.name(versions)
 
     def enter_phase(self, phase: str, phases: Iterable[str] = ("starting", "running", "draining")) -> None:
         """Say which phase the daemon is in."""
@@ -134,3 +141,20 @@ class Metrics:
             except Exception:
                 continue
         return generate_latest(self.prom_registry)
+
+
+class _Named:
+    """A gauge that is 1 for each version that is named, and nothing for the others."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._named: set[tuple[str, str, str]] = set()
+
+    def name(self, versions: Mapping[tuple[str, str], str]) -> None:
+        """All of them, by (stream, predictor)."""
+        now = {(stream, predictor, version) for (stream, predictor), version in versions.items()}
+        for gone in self._named - now:
+            self._gauge.remove(*gone)
+        for labels in now:
+            self._gauge.labels(*labels).set(1)
+        self._named = now

@@ -10,7 +10,7 @@ import numpy as np
 from netpredict.operate.metrics import Metrics
 from netpredict.operate.writer import Written
 from netpredict.pipeline import Pipeline
-from netpredict.stream import Stream
+from netpredict.stream import CHALLENGER, Stream
 from netpredict.types import Source, TopicPartition
 
 
@@ -68,7 +68,8 @@ class Tally:
             for source, n in zip(Source, np.asarray(stream.forecasts_by_source).tolist(), strict=True):
                 fresh = self._new(n, "forecasts", name, source.name)
                 metrics.forecasts.labels(name, active, source.name.lower()).inc(fresh)
-        metrics.model_info(_versions(streams))
+        metrics.model_info(_versions(streams, 0))
+        metrics.challenger_info(_versions(streams, CHALLENGER))
         metrics.pruned_rows.labels("all").inc(self._new(self.pruned, "pruned"))
         for kind, n in runner.items():
             metrics.outcomes.labels("all", kind, "").inc(self._new(n, "outcomes", kind))
@@ -86,16 +87,27 @@ class Tally:
             counter.inc(self._new(stats[kind], "publish", kind))
         metrics.publish_queue_windows.set(stats["queued_windows"])
 
+    def learned(self, results: Mapping[tuple[str, str, str], int], trials: Mapping[tuple[str, str], int]) -> None:
+        """Bring the metrics of retraining up to date: runs by what came of them, buckets of the trials under way."""
+        for (stream, predictor, result), n in dict(results).items():
+            fresh = self._new(n, "learned", stream, predictor, result)
+            self._metrics.retrainings.labels(stream, predictor, result).inc(fresh)
+        self._metrics.trial_buckets.clear()
+        for (stream, predictor), buckets in dict(trials).items():
+            self._metrics.trial_buckets.labels(stream, predictor).set(buckets)
+
     def _new(self, total: int, *name: str) -> int:
         fresh = max(0, total - self._told[name])
         self._told[name] = total
         return fresh
 
 
-def _versions(streams: Mapping[str, Stream]) -> dict[tuple[str, str], str]:
+def _versions(streams: Mapping[str, Stream], rank: int) -> dict[tuple[str, str], str]:
+    """The version of this rank by (stream, predictor); while lanes differ, the one that was taken up last."""
     return {
-        (name, predictor): versions[0].running.version
+        (name, predictor): version.running.version
         for name, stream in streams.items()
         for predictor, versions in stream.versions.items()
-        if versions
+        for version in reversed(versions)
+        if (version.rank == rank).any()
     }

@@ -282,6 +282,7 @@ class History:
     def skill(self, stream: str | None = None, from_bucket: int | None = None) -> list[Row]:
         """Accuracy by stream, predictor, source, KPI and lead time over topic partitions and buckets, in KPI units.
 
+        Of what was served, and of shadows: versions on trial, or refused after one, are left out.
         ``skill`` = 1 - mae / naive_mae, ``skill_best`` against the better of naive and seasonal naive (None when that
         never errs); ``wape`` = sum of errors / sum of |truth|; ``mase`` = mae / the mean error of seasonal naive on the
         history that the version was trained on (None when it was not trained); ``coverage`` maps "0.1..0.9" to the
@@ -293,7 +294,8 @@ class History:
             " c.naive_abs_ticks, c.seasonal_abs_ticks, c.truth_abs_ticks, c.flat, c.below, c.pinball,"
             " m.scores FROM score AS c"
             " JOIN topic_progress AS p ON p.lane_id = c.lane_id JOIN model_version AS m ON m.model_id = c.model_id"
-            " WHERE (:stream IS NULL OR p.stream = :stream) AND (:from_bucket IS NULL OR c.bucket >= :from_bucket)",
+            " WHERE (:stream IS NULL OR p.stream = :stream) AND (:from_bucket IS NULL OR c.bucket >= :from_bucket)"
+            " AND m.stage NOT IN ('challenger', 'refused')",
             stream=stream,
             from_bucket=from_bucket,
         )
@@ -304,6 +306,42 @@ class History:
             group = (row["stream"], row["predictor"], row["source"], row["kpi"], row["lead_steps"], len(below))
             sums.setdefault(group, _Sums(below=[0] * len(below))).add(row, below)
         return [sums[group].row(group, *_scale(layouts, group)) for group in sorted(sums)]
+
+    def newest_bucket(self, stream: str) -> int | None:
+        """The score bucket that the stream's most advanced topic partition is in; None before the first."""
+        (row,) = self._rows(
+            "SELECT max(json_extract(state, '$.bucket')) AS bucket FROM topic_progress"
+            " WHERE stream = :stream AND state <> ''",
+            stream=stream,
+        )
+        return None if row["bucket"] is None else int(row["bucket"])
+
+    def bucket_sums(self, model_ids: Sequence[int], from_bucket: int | None = None) -> list[Row]:
+        """Finished score buckets of what versions said themselves, over topic partitions and leads, by KPI and bucket.
+
+        ``pinball`` is summed over levels in ticks / 1000; ``covered`` of ``spread`` truths lay inside the outer levels.
+        """
+        rows = self._rows(
+            "SELECT c.model_id, c.kpi, c.bucket, c.n, c.abs_ticks, c.naive_abs_ticks, c.flat, c.below, c.pinball"
+            " FROM score AS c JOIN topic_progress AS p ON p.lane_id = c.lane_id"
+            " WHERE c.source = 0 AND c.model_id IN (SELECT value FROM json_each(:ids))"
+            " AND (:from_bucket IS NULL OR c.bucket >= :from_bucket)"
+            " AND c.bucket < json_extract(p.state, '$.bucket')",  # a lane's bucket in progress still grows
+            ids=text(list(model_ids)),
+            from_bucket=from_bucket,
+        )
+        sums: dict[tuple[int, str, int], Row] = {}
+        for row in rows:
+            key = (row["model_id"], row["kpi"], row["bucket"])
+            below = msgspec.json.decode(row["below"])
+            part = {name: row[name] for name in ("n", "abs_ticks", "naive_abs_ticks")}
+            part |= {"pinball": sum(msgspec.json.decode(row["pinball"])), "spread": row["n"] - row["flat"]}
+            part |= {"covered": below[-1] - below[0]}
+            total = sums.setdefault(key, dict.fromkeys(part, 0))
+            for name, value in part.items():
+                total[name] += value
+        names = ("model_id", "kpi", "bucket")
+        return [dict(zip(names, key, strict=True)) | sums[key] for key in sorted(sums)]
 
     # -- training -----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from netpredict.act.guards import Blackout, GuardSettings, Reason, in_blackout, parse_blackouts, why_not
+from netpredict.act.guards import GuardSettings, Reason, why_not
+from netpredict.clock import DayWindow, in_day_windows, parse_day_windows
 from netpredict.errors import ConfigError
 from netpredict.types import Firing, LastApplied, Mode
 from tests.act.memory_outbox import NOW_US, firing
@@ -83,9 +84,9 @@ def test_the_rate_is_full_when_the_limit_is_reached() -> None:
 def test_a_blackout_holds_from_its_begin_to_before_its_end_also_over_midnight(
     window: str, minute: int, inside: bool
 ) -> None:
-    blackouts = parse_blackouts([window])
+    blackouts = parse_day_windows([window], "blackout_utc")
     now_us = MIDNIGHT_US + minute * MINUTE_US
-    assert in_blackout(now_us, blackouts) is inside
+    assert in_day_windows(now_us, blackouts) is inside
     f = firing("f1", expires_at_us=now_us + 1)
     assert reason(f, now_us=now_us, settings=GuardSettings(blackouts=blackouts)) is (
         Reason.BLACKOUT if inside else None
@@ -93,7 +94,7 @@ def test_a_blackout_holds_from_its_begin_to_before_its_end_also_over_midnight(
 
 
 def test_blackouts_are_read_as_minutes_of_the_day() -> None:
-    assert parse_blackouts(["22:00-05:30"]) == (Blackout(22 * 60, 5 * 60 + 30),)
+    assert parse_day_windows(["22:00-05:30"], "blackout_utc") == (DayWindow(22 * 60, 5 * 60 + 30),)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_blackouts_are_read_as_minutes_of_the_day() -> None:
 )
 def test_a_blackout_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="blackout_utc"):
-        parse_blackouts([text])
+        parse_day_windows([text], "blackout_utc")
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,14 @@ def test_an_id_depends_on_all_that_names_a_forecast_and_on_nothing_else() -> Non
     assert len({*once, *(message.id for message in decoded(others))}) == 10
 
 
+def test_a_challengers_rows_are_left_out_unless_wanted_and_say_what_they_are() -> None:
+    """It is a version of the active predictor itself: only the row tells that nobody is served with it."""
+    rows = rows_of()
+    rows.quality[1] = Quality.CHALLENGER
+    assert [forecast.series for forecast in decoded(made(two(), rows))] == ["ue-1|cell-a"]
+    assert [forecast.quality for forecast in decoded(made(two(), rows, shadows=True))] == [[], ["challenger"]]
+
+
 def test_shadows_are_left_out_unless_wanted_and_routes_decide_by_key() -> None:
     assert made(two(), rows_of(model_id=2)) == []
     assert len(made(two(), rows_of(model_id=2), shadows=True)) == 2
