@@ -261,6 +261,8 @@ class Rounds:
             failed, finite = answer.failed[rows], np.isfinite(model).all(axis=(1, 2, 3))
             quality |= np.where(warm, 0, Quality.WARMING).astype(np.uint8)
             quality |= np.where(failed, Quality.FAILED, np.where(finite, 0, Quality.NOT_FINITE)).astype(np.uint8)
+        moved = self.stream.table.moved[batch.series[rows]] & ~warm
+        quality |= np.where(moved, Quality.MOVED, 0).astype(np.uint8)
         if version is not None:
             values = self._calibrated(version, values, sources, batch.lane[rows])
         ticks = self.stream.rounding.forecast(values)

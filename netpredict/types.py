@@ -154,6 +154,7 @@ class Quality(enum.IntFlag):
     INPUT_MISSING = 16  # a forecast KPI was missing in the newest observation
     SUSPECT = 32  # the sender flagged the newest observation
     APPROXIMATE = 64  # the identity of the series is a guess
+    MOVED = 128  # warming because its history is on another topic partition
 
 
 class Mode(enum.StrEnum):

@@ -172,12 +172,16 @@ def static_shelf(streams: Sequence[Stream], names: Sequence[str] = ("leaky", "ot
 
 @dataclass
 class World:
-    """Runs over one log. ``shelf(streams, store)`` and ``activations`` {offset: (stream, predictor, version)}."""
+    """Runs over one log. ``shelf(streams, store)`` and ``activations`` {offset: (stream, predictor, version)}.
+
+    ``asks`` {place in the log: (kind, payload)} are asked of the store when a run first comes there.
+    """
 
     log: MemoryLog
     config: Mapping[str, Any] = field(default_factory=lambda: CONFIG)
     shelf: Callable[[Sequence[Stream], Any], Any] = lambda streams, _: static_shelf(streams)
     activations: Mapping[int, tuple[str, str, str]] = field(default_factory=dict)
+    asks: dict[tuple[TopicPartition, int], tuple[str, Any]] = field(default_factory=dict)
     offsets: dict[TopicPartition, int] = field(default_factory=dict)  # durable ones, by the last run
 
     def build(self, store: Any) -> Pipeline:
@@ -197,7 +201,7 @@ class World:
                 lane, offset = pipeline.assign(topic_partition)
                 pipeline.started(lane, max(offset or 0, self.log.first(topic_partition)))
         polls = 0
-        while polled := self._polled(pipeline, poll):
+        while polled := self._polled(pipeline, poll, store):
             pipeline.step(polled)
             polls += 1
             if polls % commit_every == 0:
@@ -207,13 +211,16 @@ class World:
         self._commit(pipeline, store)
         return pipeline
 
-    def _polled(self, pipeline: Pipeline, poll: int) -> list[PolledPartition]:
+    def _polled(self, pipeline: Pipeline, poll: int, store: Any = None) -> list[PolledPartition]:
         polled = []
         for topic_partition, lane in pipeline.lanes.items():
             position, ahead = lane.next_offset, poll
             if position in self.activations:
                 pipeline.activate(*self.activations[position])
-            for offset in self.activations:
+            if asked := self.asks.pop((topic_partition, position), None):
+                store.request(lane.lane_id, *asked)
+                pipeline.take_requests()
+            for offset in (*self.activations, *(at for place, at in self.asks if place == topic_partition)):
                 if position < offset:
                     ahead = min(ahead, offset - position)
             records = self.log.read(topic_partition, position, ahead)

@@ -223,6 +223,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("lane_id", "effective_offset", "number", name=op.f("pk_control_journal")),
     )
     op.create_table(
+        "control_request",
+        sa.Column("request_id", Big, nullable=False),
+        sa.Column("lane_id", Big, nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["lane_id"], ["topic_progress.lane_id"], name=op.f("fk_control_request_lane_id")),
+        sa.PrimaryKeyConstraint("request_id", name=op.f("pk_control_request")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
         "firing",
         sa.Column("firing_id", sa.Text(), nullable=False),
         sa.Column("lane_id", Big, nullable=False),
@@ -347,6 +357,7 @@ def downgrade() -> None:
     op.drop_table("gap")
     op.drop_index("ix_firing_slot_time_us", table_name="firing")
     op.drop_table("firing")
+    op.drop_table("control_request")
     op.drop_table("control_journal")
     op.drop_table("topic_progress")
     op.drop_table("state_layout")
