@@ -54,6 +54,7 @@ def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
         scores=[*lane.scores, *stream.score_rows(lane)],
         series_states=lane.states,
         journal=lane.journal,
+        requests=lane.requests,
         firings=lane.firings,
         dead_letters=lane.dead_letters,
         gaps=lane.gaps,
@@ -61,7 +62,7 @@ def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
     lane.committed_offset, lane.stored = lane.next_offset, True
     lane.counts = dict.fromkeys(lane.counts, 0)
     lane.new_series, lane.retired_series, lane.scores, lane.states = [], [], [], []
-    lane.journal, lane.firings, lane.dead_letters, lane.gaps = [], [], [], []
+    lane.journal, lane.requests, lane.firings, lane.dead_letters, lane.gaps = [], [], [], [], []
     return commit
 
 

@@ -40,6 +40,7 @@ class Lane:
     """The lane as this process owns it. ``index`` is dense inside the stream; ``rows`` maps a key to its table row.
 
     ``stored``: the store holds an offset of it. ``refused``: versions that could not be loaded, not tried again.
+    ``requests_taken``: the store lists them until their commit is durable.
     """
 
     index: int
@@ -59,6 +60,8 @@ class Lane:
     states: list[StateRows] = field(default_factory=list)
     scores: list[ScoreRow] = field(default_factory=list)
     journal: list[JournalRow] = field(default_factory=list)
+    requests: list[int] = field(default_factory=list)
+    requests_taken: set[int] = field(default_factory=set)
     firings: list[tuple[Firing, tuple[str, ...]]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     gaps: list[GapRow] = field(default_factory=list)

@@ -4,13 +4,13 @@ Nothing here reads a clock, a random number, the size of a poll or the moment of
 function of the log and the control journal alone.
 
 Read on in ``rounds`` (score, advance, serve, decide), ``stream`` (series, lanes and versions), ``takeover`` (from the
-store to memory) and ``gather`` (from memory to a commit).
+store to memory), ``transplant`` (from one series to another) and ``gather`` (from memory to a commit).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,6 +25,7 @@ from netpredict.rounds import Rounds
 from netpredict.store.commit import SERIES_PER_LANE, Commit, GapRow, JournalRow, Store
 from netpredict.stream import Stream
 from netpredict.takeover import ModelShelf, activate, challenge, restore
+from netpredict.transplant import MOVED, enter
 from netpredict.types import (
     NO_SLOT,
     AnyArray,
@@ -68,6 +69,7 @@ class Pipeline:
         self.reasons: Counter[tuple[str, str]] = Counter()
         self.repairs: Counter[tuple[str, str]] = Counter()
         self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.moved: Counter[str] = Counter()
         self.rows_pending = 0
         self._rounds = {stream.config.topic: Rounds(stream) for stream in streams}
         self._group = group
@@ -195,13 +197,14 @@ class Pipeline:
         if None in found:
             for place, row in enumerate(found):
                 if row is None:
-                    reason = self._admit(stream, lane, keys[place])
+                    record = int(decoded.record[rows[place]])
+                    reason = self._admit(stream, lane, keys[place], inflow.polled.records[record].offset)
                     found[place] = -1 if reason else lane.rows[keys[place]]
                     if reason:
-                        inflow.reasons.setdefault(int(decoded.record[rows[place]]), reason)
+                        inflow.reasons.setdefault(record, reason)
         return np.array(found, np.int32)
 
-    def _admit(self, stream: Stream, lane: Lane, key: str) -> tuple[str, str] | None:
+    def _admit(self, stream: Stream, lane: Lane, key: str, offset: int) -> tuple[str, str] | None:
         if key in lane.rows:
             return None
         if len(lane.rows) >= stream.config.series_max:
@@ -209,8 +212,13 @@ class Pipeline:
         series_id = lane.lane_id * SERIES_PER_LANE + lane.state.next_number
         lane.state.next_number += 1
         scored = lane.is_scored(key, stream.config.score_series_max)
-        stream.add_series(lane, key, series_id, NO_SLOT, scored)
+        row = stream.add_series(lane, key, series_id, NO_SLOT, scored)
         lane.new_series.append((series_id, key, 0, scored))
+        if home := stream.lives_elsewhere(lane, key):
+            stream.table.moved[row] = True
+            self.moved[stream.name] += 1
+            payload = {"series": key, "number": series_id % SERIES_PER_LANE, "from": str(home.topic_partition)}
+            lane.journal.append(JournalRow(offset, MOVED, payload))
         return None
 
     def _watermark_before(self, stream: Stream, batch: ObservationBatch) -> IntArray:
@@ -272,6 +280,7 @@ class Pipeline:
             lane.journal.append(
                 JournalRow(offset, "config", {"stream": stream.name, "fingerprint": stream.fingerprint})
             )
+        self._take_requests([lane])
 
     def revoke(self, topic_partition: TopicPartition) -> None:
         """Forget a topic partition, with everything of it that is not committed."""
@@ -293,6 +302,17 @@ class Pipeline:
     def _lanes_of(self, stream_name: str) -> list[tuple[Stream, Lane]]:
         lanes = [(self.streams[key.topic], lane) for key, lane in sorted(self.lanes.items())]
         return [(stream, lane) for stream, lane in lanes if stream.name == stream_name]
+
+    def take_requests(self) -> None:
+        """Let what was asked for from outside take effect before the next record of its lane."""
+        self._take_requests(self.lanes.values())
+
+    def _take_requests(self, lanes: Iterable[Lane]) -> None:
+        by_id = {lane.lane_id: lane for lane in lanes}
+        for request in self._store.requests():
+            lane = by_id.get(request.lane_id)
+            if lane is not None and request.request_id not in lane.requests_taken:
+                enter(self.streams[lane.topic_partition.topic], lane, request)
 
     # -- commits -------------------------------------------------------------------------------------------------
 

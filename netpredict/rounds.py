@@ -184,7 +184,8 @@ class Rounds:
         served = Served(
             np.full(shape, MISSING_TICKS, np.int32),
             np.full(shape[:2], Source.NONE, np.uint8),
-            batch.flags | np.where((truth == MISSING_TICKS).any(axis=1), Quality.INPUT_MISSING, 0).astype(np.uint8),
+            batch.flags.astype(np.uint16)
+            | np.where((truth == MISSING_TICKS).any(axis=1), Quality.INPUT_MISSING, 0).astype(np.uint16),
         )
         baselines = Baselines(truth, self._seasonal(answers))
         routes = stream.table.route[batch.series]
@@ -258,11 +259,13 @@ class Rounds:
         values, sources = climb_down([(Source.MODEL, model, None if warm.all() else warm), *rungs], shape)
         quality = served.quality[rows]
         if answer is None or model is None:
-            quality |= np.uint8(Quality.NO_MODEL)
+            quality |= np.uint16(Quality.NO_MODEL)
         else:
             failed, finite = answer.failed[rows], np.isfinite(model).all(axis=(1, 2, 3))
-            quality |= np.where(warm, 0, Quality.WARMING).astype(np.uint8)
-            quality |= np.where(failed, Quality.FAILED, np.where(finite, 0, Quality.NOT_FINITE)).astype(np.uint8)
+            quality |= np.where(warm, 0, Quality.WARMING).astype(np.uint16)
+            quality |= np.where(failed, Quality.FAILED, np.where(finite, 0, Quality.NOT_FINITE)).astype(np.uint16)
+        moved = self.stream.table.moved[batch.series[rows]] & ~warm
+        quality |= np.where(moved, Quality.MOVED, 0).astype(np.uint16)
         if version is not None:
             values = self._calibrated(version, values, sources, batch.lane[rows])
         ticks = self.stream.rounding.forecast(values)
@@ -276,7 +279,7 @@ class Rounds:
 
         It is the newest one of a shadow (rank 0), or the challenger of any predictor.
         """
-        reservation = np.uint8(Quality.CHALLENGER if rank == CHALLENGER else Quality.GOOD)
+        reservation = np.uint16(Quality.CHALLENGER if rank == CHALLENGER else Quality.GOOD)
         for version in self.stream.versions.get(name, []):
             mine = rows[version.rank[batch.lane[rows]] == rank]
             answer = answers.get(version.label)

@@ -22,7 +22,7 @@ from netpredict.ingest.firewall import Firewall
 from netpredict.lane import Lane
 from netpredict.radio.quantities import KPIS
 from netpredict.store.commit import ColumnLayout, ForecastLayout, ScoreRow, StateRows
-from netpredict.types import AnyArray, FeatureSpec, OutputSpec, Source
+from netpredict.types import AnyArray, FeatureSpec, OutputSpec, Source, StateArray
 
 LEVEL_DECIMALS = 9
 """Levels that agree so far are one."""
@@ -229,6 +229,17 @@ class Stream:
                 return index
         return -1
 
+    def predictors_of(self, key: str) -> set[str]:
+        """Names of the predictors that serve and shadow a key."""
+        index = self.route_of(key)
+        return set() if index < 0 else {self.config.routes[index].active, *self.config.routes[index].shadows}
+
+    def lives_elsewhere(self, lane: Lane, key: str) -> Lane | None:
+        """The other lane on which a series with this key was seen last, None when it lives on no other."""
+        found = [other for other in self.lanes if other is not None and other is not lane and key in other.rows]
+        last_slot = self.table.last_slot
+        return max(found, key=lambda other: (last_slot[other.rows[key]], other.topic_partition), default=None)
+
     def _take_scored_row(self) -> int:
         if self._free_scored:
             return self._free_scored.pop()
@@ -268,10 +279,8 @@ class Stream:
         )
 
     def _packing(self, lane: Lane) -> Packing:
-        parts = [running.columns() for _, running in self.rungs]
-        parts += [bound.columns() for bound in self.hooks]
-        parts += [version.running.columns() for version in self.versions_on(lane)]
-        packing = self.table.packing(name for part in parts for name in part)
+        hooks = [name for bound in self.hooks for name in bound.columns()]
+        packing = self.table.packing([*self.hidden_columns(lane), *hooks])
         self._packings[lane.index] = packing
         return packing
 
@@ -285,6 +294,12 @@ class Stream:
             ScoreRow(model_id, sums.source, self.output.kpis[sums.kpi], sums.lead_steps, bucket, *sums[3:])
             for sums in version.board.sums(lane.index)
         ]
+
+    def hidden_columns(self, lane: Lane) -> dict[str, StateArray]:
+        """Columns of the predictors that run on a lane, the ladder's too."""
+        parts = [running.columns() for _, running in self.rungs]
+        parts += [version.running.columns() for version in self.versions_on(lane)]
+        return {name: spec for part in parts for name, spec in part.items()}
 
     def close_bucket(self, lane: Lane, bucket: int) -> None:
         """Begin the next bucket: calibration moves, silent series and replaced versions leave."""

@@ -13,6 +13,7 @@ from netpredict.forecast.score import Sums
 from netpredict.lane import Lane
 from netpredict.store.commit import JournalRow, LaneSnapshot, ScoreRow, Store
 from netpredict.stream import Stream, Version
+from netpredict.transplant import flag_moved
 from netpredict.types import NO_SLOT
 
 
@@ -157,6 +158,7 @@ def _load_series(stream: Stream, lane: Lane, snapshot: LaneSnapshot) -> None:
             blobs.append(blob)
     for layout, (rows, blobs) in by_layout.items():
         stream.table.unpack(layout, np.array(rows, np.int64), b"".join(blobs))
+    flag_moved(stream, lane, snapshot.journal)
 
 
 def _load_scores(stream: Stream, lane: Lane, snapshot: LaneSnapshot, store: Store) -> None:

@@ -13,6 +13,7 @@ from netpredict.errors import ArtefactError
 from netpredict.forecast.predictor import Predictor
 from netpredict.store.commit import (
     Commit,
+    ControlRequest,
     ForecastLayout,
     JournalRow,
     LaneCommit,
@@ -131,6 +132,8 @@ class MemoryStore:
         self.dead_letters: dict[tuple[Any, ...], Any] = {}
         self.journal: dict[TopicPartition, list[JournalRow]] = {}
         self.gaps: dict[TopicPartition, list[Any]] = {}
+        self._requests: list[ControlRequest] = []
+        self._asked = 0
 
     def assign(
         self, group: str, topic_partition: TopicPartition, stream: str, topic_id: str, owner: str
@@ -180,6 +183,16 @@ class MemoryStore:
             np.array([np.frombuffer(row[4], np.int32) for row in found], np.int32),
             np.array([np.frombuffer(row[5], np.int32) for row in found], np.int32),
         )
+
+    def requests(self) -> list[ControlRequest]:
+        """See ``Store``."""
+        return list(self._requests)
+
+    def request(self, lane_id: int, kind: str, payload: Mapping[str, Any]) -> int:
+        """Ask for something to enter a lane, as the SQL store does."""
+        self._asked += 1
+        self._requests.append(ControlRequest(self._asked, lane_id, kind, payload))
+        return self._asked
 
     def commit(self, commit: Commit) -> set[TopicPartition]:
         """See ``Store``."""
@@ -233,6 +246,7 @@ class MemoryStore:
             self.states.pop(series_id, None)
         self.journal.setdefault(part.topic_partition, []).extend(part.journal)
         self.gaps.setdefault(part.topic_partition, []).extend(part.gaps)
+        self._requests = [request for request in self._requests if request.request_id not in part.requests]
 
     def dump(self) -> dict[str, Any]:
         """Everything by natural keys, without epochs: two runs over the same log give equal dumps."""

@@ -155,6 +155,7 @@ class Quality(enum.IntFlag):
     SUSPECT = 32  # the sender flagged the newest observation
     APPROXIMATE = 64  # the identity of the series is a guess
     CHALLENGER = 128  # of a version on trial: nobody is served with it
+    MOVED = 256  # warming because its history is on another topic partition
 
 
 class Mode(enum.StrEnum):
@@ -227,7 +228,7 @@ class HookBatch:
     levels: tuple[float, ...]
     forecasts: Mapping[str, FloatArray]
     source: npt.NDArray[np.uint8]
-    flags: npt.NDArray[np.uint8]
+    flags: npt.NDArray[np.uint16]
     key_of: Callable[[int], SeriesKey]
 
     def __len__(self) -> int:

@@ -174,7 +174,8 @@ def static_shelf(streams: Sequence[Stream], names: Sequence[str] = ("leaky", "ot
 class World:
     """Runs over one log. ``shelf(streams, store)``; ``activations`` {offset: (stream, predictor, version)}.
 
-    ``challenges`` are like activations, with None where a trial ends.
+    ``challenges`` are like activations, with None where a trial ends; ``asks`` {place in the log: (kind, payload)} are
+    asked of the store when a run first comes there.
     """
 
     log: MemoryLog
@@ -182,6 +183,7 @@ class World:
     shelf: Callable[[Sequence[Stream], Any], Any] = lambda streams, _: static_shelf(streams)
     activations: Mapping[int, tuple[str, str, str]] = field(default_factory=dict)
     challenges: Mapping[int, tuple[str, str, str | None]] = field(default_factory=dict)
+    asks: dict[tuple[TopicPartition, int], tuple[str, Any]] = field(default_factory=dict)
     offsets: dict[TopicPartition, int] = field(default_factory=dict)  # durable ones, by the last run
 
     def build(self, store: Any) -> Pipeline:
@@ -204,7 +206,7 @@ class World:
                 lane, offset = pipeline.assign(topic_partition)
                 pipeline.started(lane, max(offset or 0, self.log.first(topic_partition)))
         polls = 0
-        while polled := self._polled(pipeline, poll):
+        while polled := self._polled(pipeline, poll, store):
             pipeline.step(polled)
             polls += 1
             if polls % commit_every == 0:
@@ -214,7 +216,7 @@ class World:
         self._commit(pipeline, store)
         return pipeline
 
-    def _polled(self, pipeline: Pipeline, poll: int) -> list[PolledPartition]:
+    def _polled(self, pipeline: Pipeline, poll: int, store: Any = None) -> list[PolledPartition]:
         polled = []
         for topic_partition, lane in pipeline.lanes.items():
             position, ahead = lane.next_offset, poll
@@ -222,7 +224,11 @@ class World:
                 pipeline.activate(*self.activations[position])
             if position in self.challenges:
                 pipeline.challenge(*self.challenges[position])
-            for offset in (*self.activations, *self.challenges):
+            if asked := self.asks.pop((topic_partition, position), None):
+                store.request(lane.lane_id, *asked)
+                pipeline.take_requests()
+            asks = (at for place, at in self.asks if place == topic_partition)
+            for offset in (*self.activations, *self.challenges, *asks):
                 if position < offset:
                     ahead = min(ahead, offset - position)
             records = self.log.read(topic_partition, position, ahead)

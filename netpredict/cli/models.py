@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netpredict.cli.options import AsJson, ConfigPath, OfPredictor, OfStream, StoreUrl, history, read_config, store_url
+from netpredict.cli.options import (
+    AsJson,
+    ConfigPath,
+    OfPredictor,
+    OfStream,
+    StoreUrl,
+    history,
+    read_config,
+    store_url,
+    who,
+)
 from netpredict.cli.terminal import print_fields, print_json, print_table, say, utc
 from netpredict.errors import ArtefactError, DataError
 
@@ -226,11 +235,4 @@ def _move(url: str, row: Row, what: str, why: str, as_json: bool) -> None:
 
 def move(store: ModelRegistry, model_id: int, what: str, why: str) -> str | None:
     """Make a version the active one and note who did it and why; gives the version that was active before."""
-    return store.move_model(model_id, "active", _who(), what, {"why": why})
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in containers
-        return "unknown"
+    return store.move_model(model_id, "active", who(), what, {"why": why})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -92,3 +93,11 @@ def history(config: Path | None, url: str | None, stream: str | None = None) -> 
         if stream not in known:
             raise DataError(f"the store has no stream {stream!r}; it has {', '.join(sorted(known)) or 'none yet'}")
     return store
+
+
+def who() -> str:
+    """Who runs this command, for the audit."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in containers
+        return "unknown"

@@ -27,8 +27,8 @@ class SeriesTable:
     """Dense rows of the series of one stream, over all its lanes.
 
     Fixed columns: ``lane`` int32, ``series_id``, ``last_slot`` int64, ``route`` int16, ``scored`` int32 (row in the
-    pending rings, -1 = not scored), ``touched`` bool (its state is not packed yet). Named columns hold hidden states
-    and hook states; a lane packs those that run on it.
+    pending rings, -1 = not scored), ``touched`` bool (its state is not packed yet), ``moved`` bool (its history is on
+    another lane). Named columns hold hidden states and hook states; a lane packs those that run on it.
     """
 
     def __init__(self, capacity: int = 1024) -> None:
@@ -41,6 +41,7 @@ class SeriesTable:
         self.route = np.zeros(capacity, np.int16)
         self.scored = np.full(capacity, -1, np.int32)
         self.touched = np.zeros(capacity, bool)
+        self.moved = np.zeros(capacity, bool)
         self._columns: dict[str, AnyArray] = {}
         self._specs: dict[str, StateArray] = {}
 
@@ -89,6 +90,7 @@ class SeriesTable:
         self.last_slot[rows] = NO_SLOT
         self.scored[rows] = -1
         self.touched[rows] = False
+        self.moved[rows] = False
         for row in rows.tolist():
             self.keys[row] = ""
             self._free.append(row)
@@ -109,6 +111,7 @@ class SeriesTable:
             ("route", 0),
             ("scored", -1),
             ("touched", False),
+            ("moved", False),
         ):
             setattr(self, name, _doubled(getattr(self, name), fill))
         for name, column in self._columns.items():
@@ -136,12 +139,22 @@ class SeriesTable:
 
     def unpack(self, layout: str, rows: AnyArray, blob: bytes) -> None:
         """Take packed rows; columns that this table does not have are left out, new ones keep their first value."""
-        fields = [(name, dtype, tuple(shape)) for name, dtype, shape in json.loads(layout)]
-        packed = np.frombuffer(blob, np.dtype(fields))
-        for name, dtype, shape in fields:
+        for name, values in unpacked(layout, blob).items():
             spec = self._specs.get(name)
-            if spec is not None and (spec.dtype, spec.shape) == (dtype, shape):
-                self._columns[name][rows] = packed[name]
+            if spec is not None and fits(values, spec):
+                self._columns[name][rows] = values
+
+
+def unpacked(layout: str, blob: bytes) -> dict[str, AnyArray]:
+    """Packed rows as named columns (n, …)."""
+    fields = [(name, dtype, tuple(shape)) for name, dtype, shape in json.loads(layout)]
+    packed = np.frombuffer(blob, np.dtype(fields))
+    return {name: packed[name] for name, _, _ in fields}
+
+
+def fits(values: AnyArray, spec: StateArray) -> bool:
+    """Whether (n, …) values are of this shape and dtype."""
+    return values.shape[1:] == spec.shape and values.dtype == np.dtype(spec.dtype)
 
 
 def _doubled(array: AnyArray, fill: float) -> AnyArray:

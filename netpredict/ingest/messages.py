@@ -90,7 +90,7 @@ class Forecast(Struct, gc=False):
     ``series`` is the key with its fields joined by |, ``key`` the same by field. The target time of lead i is
     ``issued_at_us`` + (i + 1) * ``period_us``. ``levels`` are the probabilities of the quantiles. ``quality`` names
     reservations: warming, not_finite, failed, no_model, input_missing, suspect, approximate, challenger (nobody is
-    served with it).
+    served with it), moved.
     """
 
     schema: str

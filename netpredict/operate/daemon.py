@@ -49,7 +49,7 @@ LOG = structlog.get_logger(__name__)
 CHORES_S = 1.0
 """Metrics are brought up to date this often."""
 MODELS_S = 2.0
-"""The store is asked this often whether another model version became active."""
+"""The store is asked this often whether another model version became active, and what was asked for."""
 TRIALS_CRON = "*/5 * * * *"
 """Trials of model versions are judged, and bad forecasts noticed, this often."""
 COLLECT_S = 30.0
@@ -361,6 +361,7 @@ class Daemon:
             self._count()
         if self._models.due(now_s):
             self._follow_models()
+            self.pipeline.take_requests()
         if (idle and self._collect.due(now_s)) or now_s - self._collect.last_s > 10 * COLLECT_S:
             self._collect.last_s = now_s
             gc.collect()

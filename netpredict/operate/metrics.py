@@ -54,6 +54,9 @@ class Metrics:
         self.assigned_partitions = gauge("assigned_partitions", "Topic partitions of this instance.", "topic")
         # forecast
         self.series = gauge("series", "Series in memory.", "stream")
+        self.series_moved = counter(
+            "series_moved_total", "New series that live on another topic partition too.", "stream"
+        )
         self.series_refused = counter("series_refused_total", "New series beyond the limit.", "stream")
         self.forecasts = counter("forecasts_total", "Forecasts by rung of the ladder.", "stream", "predictor", "source")
         self.step_seconds = histogram("step_seconds", "Time of one poll batch, by phase.", STEP_BUCKETS_S, "phase")

@@ -64,6 +64,7 @@ class Tally:
             metrics.consumer_lag_records.labels(topic_partition.topic, str(topic_partition.partition)).set(records)
         for name, stream in streams.items():
             metrics.series.labels(name).set(len(stream.table))
+            metrics.series_moved.labels(name).inc(self._new(pipeline.moved[name], "moved", name))
             active = stream.config.routes[0].active
             for source, n in zip(Source, np.asarray(stream.forecasts_by_source).tolist(), strict=True):
                 fresh = self._new(n, "forecasts", name, source.name)

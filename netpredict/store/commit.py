@@ -87,7 +87,7 @@ class ForecastRows:
     slot_time_us: IntArray
     series_id: IntArray
     sources: npt.NDArray[np.uint8]
-    quality: npt.NDArray[np.uint8]
+    quality: npt.NDArray[np.uint16]
     ticks: Int32Array
     observed: Int32Array
     seasonal: Int32Array | None = None
@@ -151,6 +151,16 @@ class JournalRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlRequest:
+    """Something asked for from outside that waits to enter a lane: a journal row whose offset is still open."""
+
+    request_id: int
+    lane_id: int
+    kind: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class GapRow:
     """Offsets that were skipped, and why."""
 
@@ -177,6 +187,7 @@ class LaneCommit:
     scores: list[ScoreRow] = field(default_factory=list)
     series_states: list[StateRows] = field(default_factory=list)
     journal: list[JournalRow] = field(default_factory=list)
+    requests: list[int] = field(default_factory=list)  # that took effect or were refused
     firings: list[tuple[Firing, tuple[str, ...]]] = field(default_factory=list)  # with the names of its actuators
     dead_letters: list[DeadLetter] = field(default_factory=list)
     gaps: list[GapRow] = field(default_factory=list)
@@ -214,6 +225,19 @@ class LaneSnapshot:
     bucket_scores: Sequence[ScoreRow]  # of the bucket that ``state`` names, i.e. the sums in progress
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesState:
+    """A live series as the store holds it; ``layout`` and ``state`` are None when it has no state."""
+
+    topic_partition: TopicPartition
+    lane_id: int
+    series_id: int
+    key: str
+    slot: int
+    layout: str | None
+    state: bytes | None
+
+
 @dataclass(slots=True)
 class PendingForecasts:
     """Stored forecasts whose truth is still to come, of one (lane, model): arrays of n rows like ``ForecastRows``.
@@ -240,6 +264,10 @@ class Store(Protocol):
 
     def pending_forecasts(self, lane_id: int, model_id: int, layout: ForecastLayout) -> PendingForecasts:
         """Of each scored series: forecasts issued at its last slot or less than a horizon before it."""
+        ...
+
+    def requests(self) -> Sequence[ControlRequest]:
+        """What waits to enter any lane, oldest first."""
         ...
 
     def commit(self, commit: Commit) -> set[TopicPartition]:

@@ -14,7 +14,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from netpredict.errors import StoreError
-from netpredict.store import sqlite
+from netpredict.store import load, sqlite
+from netpredict.store.commit import SeriesState
 from netpredict.store.encode import text, ticks_rows
 from netpredict.store.schema import SOURCE_NAMES
 from netpredict.types import MISSING_TICKS, FloatArray, IntArray
@@ -75,6 +76,17 @@ class History:
             retired=retired,
             limit=limit,
         )
+
+    def series_states(self, stream: str, key: str) -> list[SeriesState]:
+        """Where the series of this key live, with their states."""
+        with sqlite.reader(self._path) as connection:
+            return load.series_states(connection, stream, key)
+
+    def moved(self, stream: str | None = None) -> list[Row]:
+        """Series that live on two topic partitions and did not get their state from the earlier one."""
+        names = ("stream", "series", "topic", "from_partition", "partition", "from_slot", "slot", "asked")
+        with sqlite.reader(self._path) as connection:
+            return [dict(zip(names, row, strict=True)) for row in load.moved(connection, stream)]
 
     def forecasts(
         self,

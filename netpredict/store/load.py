@@ -11,9 +11,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from netpredict.store.commit import SERIES_PER_LANE, ForecastLayout, JournalRow, PendingForecasts, ScoreRow
+from netpredict.store.commit import (
+    SERIES_PER_LANE,
+    ForecastLayout,
+    JournalRow,
+    PendingForecasts,
+    ScoreRow,
+    SeriesState,
+)
 from netpredict.store.encode import columns_of, forecast_layout_id, sources_rows, ticks_rows
-from netpredict.types import NO_SLOT
+from netpredict.types import NO_SLOT, TopicPartition
 
 SeriesRow = tuple[int, str, int, bool, str | None, bytes | None]
 
@@ -40,6 +47,33 @@ def live_series(connection: sqlite3.Connection, lane_id: int) -> tuple[list[Seri
                 damaged.append(key)
                 found.append((series_id, key, slot, bool(scored), None, None))
     return found, damaged
+
+
+def series_states(connection: sqlite3.Connection, stream: str, key: str) -> list[SeriesState]:
+    """The live series of this key, at most one a topic partition; a state that fails its checksum is left out."""
+    rows = connection.execute(
+        "SELECT p.topic, p.partition, p.lane_id, s.series_id, s.key, t.slot, l.layout, t.checksum, t.state"
+        " FROM topic_progress AS p CROSS JOIN series AS s ON s.lane_id = p.lane_id"
+        " LEFT JOIN series_state AS t ON t.series_id = s.series_id"
+        " LEFT JOIN state_layout AS l ON l.layout_id = t.layout_id"
+        " WHERE p.stream = ? AND s.key = ? AND s.retired_us IS NULL ORDER BY p.topic, p.partition",
+        (stream, key),
+    ).fetchall()
+    found = []
+    for topic, partition, lane_id, series_id, name, slot, layout, checksum, state in rows:
+        whole = state is not None and zlib.crc32(state) == checksum
+        stored = (slot, layout, state) if whole else (NO_SLOT, None, None)
+        found.append(SeriesState(TopicPartition(topic, partition), lane_id, series_id, name, *stored))
+    return found
+
+
+def moved(connection: sqlite3.Connection, stream: str | None) -> list[tuple[str, str, str, int, int, int, int, bool]]:
+    """Series that live on two topic partitions and did not get their state from the earlier one.
+
+    (stream, key, topic, earlier partition, partition, earlier last slot, last slot, whether their move is asked for).
+    """
+    rows = connection.execute(_MOVED, {"stream": stream, "numbers": SERIES_PER_LANE}).fetchall()
+    return [(*row[:7], bool(row[7])) for row in rows]
 
 
 def pending_forecasts(
@@ -107,6 +141,28 @@ def _score_row(row: dict[str, Any]) -> ScoreRow:
     lists = {name: msgspec.json.decode(row[name], type=tuple[int, ...]) for name in ("below", "pinball")}
     return ScoreRow(**row | lists | {"square_ticks": int(row["square_ticks"])})
 
+
+_MOVED = """
+WITH twin AS (
+  SELECT p.group_name, p.stream, s.key FROM topic_progress AS p CROSS JOIN series AS s ON s.lane_id = p.lane_id
+  WHERE s.retired_us IS NULL AND (:stream IS NULL OR p.stream = :stream)
+  GROUP BY p.group_name, p.stream, s.key HAVING count(*) > 1
+), place AS (
+  SELECT p.group_name, p.stream, p.lane_id, p.topic, p.partition, s.series_id, s.key, t.slot
+  FROM twin CROSS JOIN topic_progress AS p ON p.group_name = twin.group_name AND p.stream = twin.stream
+  CROSS JOIN series AS s ON s.lane_id = p.lane_id AND s.key = twin.key AND s.retired_us IS NULL
+  JOIN series_state AS t ON t.series_id = s.series_id
+)
+SELECT new.stream, new.key, new.topic, old.partition, new.partition, old.slot, new.slot,
+  EXISTS (SELECT 1 FROM control_request AS r WHERE r.lane_id = new.lane_id AND r.kind = 'move'
+    AND json_extract(r.payload, '$.number') = new.series_id % :numbers)
+FROM place AS new JOIN place AS old ON old.group_name = new.group_name AND old.stream = new.stream AND old.key = new.key
+WHERE (old.slot, old.lane_id) < (new.slot, new.lane_id) AND NOT EXISTS (
+  SELECT 1 FROM control_journal AS j WHERE j.lane_id = new.lane_id AND j.kind = 'move'
+    AND json_extract(j.payload, '$.number') = new.series_id % :numbers
+)
+ORDER BY new.stream, new.key, old.slot
+"""
 
 _PENDING = """
 WITH RECURSIVE lead(steps) AS (SELECT 0 UNION ALL SELECT steps + 1 FROM lead WHERE steps + 1 < :horizon)

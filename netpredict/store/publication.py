@@ -145,7 +145,7 @@ class SqlPublications:
                 np.full(len(series), slot_time_us, np.int64),
                 np.array(series, np.int64),
                 sources_rows(sources, kpis),
-                np.array(quality, np.uint8),
+                np.array(quality, np.uint16),
                 ticks_rows(ticks, kpis * layout.horizon_steps * len(layout.levels)),
                 np.empty((len(series), 0), np.int32),
             )

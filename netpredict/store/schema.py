@@ -195,6 +195,18 @@ control_journal = sa.Table(
     sa.ForeignKeyConstraint(["lane_id"], ["topic_progress.lane_id"]),
 )
 
+control_request = sa.Table(
+    "control_request",
+    metadata,
+    sa.Column("request_id", Big, primary_key=True),
+    _whole("lane_id"),
+    _text("kind"),
+    _text("payload"),
+    sa.ForeignKeyConstraint(["lane_id"], ["topic_progress.lane_id"]),
+    sqlite_autoincrement=True,  # no number twice: a lane remembers those that it took
+)
+"""What waits to enter the control journal; the commit in which it takes effect deletes it."""
+
 firing = sa.Table(
     "firing",
     metadata,

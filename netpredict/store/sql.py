@@ -17,6 +17,7 @@ from netpredict.store.commit import (
     COUNTS,
     ColumnLayout,
     Commit,
+    ControlRequest,
     ForecastLayout,
     LaneCommit,
     LaneSnapshot,
@@ -97,7 +98,7 @@ class SqlStore:
         3. observations
         4. scores
         5. new and retired series, series states, lane states
-        6. control journal
+        6. control journal, and the requests that entered it
         7. firings and their outbox, dead letters, gaps, what is to be published
         8. commit
 
@@ -112,6 +113,7 @@ class SqlStore:
             self._write_series(connection, lanes)  # 5
             self._upsert_states(connection, lanes, layouts)  # 5
             self._append_journal(connection, lanes)  # 6
+            _end_requests(connection, lanes)  # 6
             self._insert_firings(connection, lanes)  # 7
             self._insert_dead_letters(connection, lanes)  # 7
             if self.publishing:
@@ -370,6 +372,22 @@ class SqlStore:
         with reader(self.path) as connection:
             return load.pending_forecasts(connection, lane_id, model_id, layout)
 
+    def requests(self) -> list[ControlRequest]:
+        """What waits to enter any lane, oldest first."""
+        with reader(self.path) as connection:
+            rows = connection.execute(
+                "SELECT request_id, lane_id, kind, payload FROM control_request ORDER BY request_id"
+            ).fetchall()
+        return [ControlRequest(number, lane, kind, msgspec.json.decode(text)) for number, lane, kind, text in rows]
+
+    def request(self, lane_id: int, kind: str, payload: Mapping[str, Any]) -> int:
+        """Ask for something to enter a lane through its control journal; gives the id of the request."""
+        with self.writer.transaction() as connection:
+            done = connection.execute(
+                "INSERT INTO control_request(lane_id, kind, payload) VALUES (?, ?, ?)", (lane_id, kind, text(payload))
+            )
+        return int(done.lastrowid or 0)
+
     # -- registry and housekeeping ------------------------------------------------------------------------------------
 
     def register_model(
@@ -505,6 +523,12 @@ def _insert_run(connection: sqlite3.Connection, ended_us: int, run: RetrainRow) 
         (run.stream, run.predictor, run.started_us, ended_us, run.result, run.model_id, text(run.detail)),
     )
     return int(done.lastrowid or 0)
+
+
+def _end_requests(connection: sqlite3.Connection, lanes: Sequence[LaneCommit]) -> None:
+    taken = [(request_id,) for lane in lanes for request_id in lane.requests]
+    if taken:
+        connection.executemany("DELETE FROM control_request WHERE request_id = ?", taken)
 
 
 def _register(connection: sqlite3.Connection, into: str, row: tuple[Any, ...]) -> None:

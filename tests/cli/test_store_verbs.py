@@ -1,12 +1,19 @@
 """What the reading verbs say about a store that the pipeline filled."""
 
+import shlex
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from netpredict.cli import terminal
+from netpredict.cli import backtest, terminal
+from netpredict.config import load_config
+from netpredict.ingest.messages import Traffic
+from netpredict.ingest.source import MemoryLog
+from netpredict.store.history import History
 from netpredict.store.sql import SqlStore
+from netpredict.types import TopicPartition
 from tests.cli.conftest import document
 
 LISTS = {
@@ -65,6 +72,81 @@ def test_streams_count_every_record(cli, config: Path) -> None:
     only = document(cli("streams", "--stream", "traffic", "--partitions", "--config", config, "--json"))
     (partition,) = only["topic_partitions"]
     assert partition["next_offset"] == 91
+
+
+@pytest.fixture(scope="module")
+def moved(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three radio cells for five minutes, of which sim-00000-1 then goes on on another topic partition."""
+    folder = tmp_path_factory.mktemp("moved")
+    path = folder / "netpredict.toml"
+    path.write_text(config.read_text().replace(str(config.parent), str(folder)))
+    log = MemoryLog({"ran.traffic": 2, "ran.channel-state": 1})
+    for minute in range(8):
+        for cell in range(3) if minute < 5 else (1,):
+            time_us = 1_767_571_200_000_000 + minute * 60_000_000
+            row = Traffic("netpredict.traffic/1", f"sim-00000-{cell}", time_us, prb_use_dl_percent=40.0 + minute)
+            place = TopicPartition("ran.traffic", int(minute >= 5))
+            log.append_to(place, b"key", msgspec.json.encode(row), time_us // 1000)
+    read = load_config(path)
+    backtest.run(read, log, read.store.url)
+    return path
+
+
+@pytest.fixture
+def two_places(moved: Path, tmp_path: Path) -> tuple[str, ...]:
+    """A copy of that store."""
+    path = tmp_path / "netpredict.toml"
+    path.write_text(moved.read_text().replace(str(moved.parent), str(tmp_path)))
+    shutil.copy(moved.parent / "netpredict.db", tmp_path)
+    return ("--config", str(path))
+
+
+def test_a_moved_series_is_listed_with_the_command_that_moves_it(cli, two_places: tuple[str, ...]) -> None:
+    listed = document(cli("streams", "--moved", *two_places, "--json"))["moved"]
+    (row,) = listed
+    assert (row["series"], row["from"], row["to"], row["asked"]) == (
+        "sim-00000-1",
+        "ran.traffic/0",
+        "ran.traffic/1",
+        False,
+    )
+    assert row["do"] in cli("streams", "--moved", *two_places).stdout
+    words = shlex.split(row["do"])[1:]
+    assert "when the daemon starts" in cli(*words, *two_places).stdout
+    assert document(cli("streams", "--moved", *two_places, "--json"))["moved"][0]["do"] == "start the daemon"
+    backwards = ("--from", "ran.traffic/1", "--to", "ran.traffic/0", *two_places, "--json")
+    assert document(cli("streams", "move", "traffic", "sim-00000-1", *backwards))["kind"] == "move"
+
+
+def test_a_transplant_is_asked_for_once_and_noted(cli, two_places: tuple[str, ...]) -> None:
+    words = ("streams", "transplant", "traffic", "sim-00000-0", "sim-00000-2", *two_places)
+    asked = document(cli(*words, "--json"))
+    assert (asked["from_series"], asked["series"]) == ("sim-00000-0", "sim-00000-2")
+    url = load_config(Path(two_places[1])).store.url
+    assert [row["what"] for row in History(url).audit()] == ["series_transplant"]
+    with SqlStore(url) as store:
+        (request,) = store.requests()
+        assert (request.request_id, request.kind) == (asked["request_id"], "transplant")
+        assert cli(*words).exit_code == 69
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("transplant traffic none sim-00000-0", "no series none of stream traffic is alive"),
+        ("transplant traffic sim-00000-0 none", "no series none of stream traffic is alive"),
+        ("transplant traffic sim-00000-0 sim-00000-0", "sim-00000-0 is the series itself: name a neighbour"),
+        ("transplant traffic sim-00000-0 sim-00000-1", "lives on ran.traffic/0, ran.traffic/1"),
+        ("transplant traffic sim-00000-0 sim-00000-9", "no series sim-00000-9 of stream traffic is alive"),
+        ("move traffic sim-00000-0 --from ran.traffic/0 --to ran.traffic/1", "it lives on ran.traffic/0"),
+        ("move traffic sim-00000-1 --from ran.traffic/1 --to ran.traffic/1", "are both ran.traffic/1"),
+        ("move traffic none --from ran.traffic/0 --to ran.traffic/1", "is alive on ran.traffic/0"),
+    ],
+)
+def test_what_cannot_be_transplanted_or_moved_is_told(cli, two_places: tuple[str, ...], words: str, told: str) -> None:
+    result = cli("streams", *words.split(), *two_places)
+    assert result.exit_code == 1
+    assert told in result.stderr
 
 
 def test_forecasts_of_one_series_and_of_a_pattern(cli, config: Path) -> None:

@@ -22,7 +22,9 @@ from netpredict.learn.retrain import retrain_all
 from netpredict.operate.daemon import Daemon
 from netpredict.operate.notify import Notifier
 from netpredict.store import migrate
+from netpredict.store.compare import dump
 from netpredict.store.history import History
+from netpredict.transplant import payload
 from netpredict.types import TopicPartition
 
 START_US = 1_750_000_020_000_000
@@ -151,6 +153,26 @@ def test_without_a_model_the_ladder_serves_and_after_retraining_the_network_does
     assert len(rows) == 220
     assert {row["version"] for row in rows[:10]} == {runs[0].version}
     assert {row["version"] for row in rows[20:]} == {"-"}
+
+
+def test_a_transplant_that_is_asked_for_takes_effect_while_the_daemon_runs(
+    start: Callable[..., Running], log: MemoryLog
+) -> None:
+    append(log, range(5))
+    running = start()
+    running.until(lambda: running.drained(log))
+    history = History(running.url)
+    states = {f"cell-{cell}": history.series_states("traffic", f"cell-{cell}")[0] for cell in range(8)}
+    key, *others = [key for key, state in states.items() if state.topic_partition == states["cell-0"].topic_partition]
+    asked = payload("transplant", states[key], states[others[0]])
+    running.daemon.store.request(states[others[0]].lane_id, "transplant", asked)
+    running.until(lambda: any(lane.requests_taken for lane in running.daemon.pipeline.lanes.values()))
+    append(log, range(5, 6))
+    running.until(lambda: running.drained(log))
+    running.until(lambda: not running.daemon.store.requests())
+    running.stop()
+    (row,) = [row for row in dump(running.url, ["control_journal"])["control_journal"] if row[6] == "transplant"]
+    assert msgspec.json.decode(row[7])["series"] == others[0]
 
 
 def test_a_wrong_reload_changes_nothing_and_a_right_one_takes_effect(
