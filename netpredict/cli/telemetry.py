@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from netpredict.traces.replay import Sink
     from netpredict.traces.trace import Trace
 
-DEFAULT_TOPICS = {"traffic": "ran.traffic", "rsrp": "ran.rsrp", "channel-state": "ran.channel-state"}
+DEFAULT_TOPICS = {schema: f"ran.{schema}" for schema in ("traffic", "rsrp", "channel-state", "grid")}
 KAFKA = "kafka"
 MILAN_WEEKS = 620
 SHOWN_EVERY = 1000
