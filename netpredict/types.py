@@ -173,10 +173,10 @@ class Quality(enum.IntFlag):
 
     GOOD = 0
     WARMING = 1  # the active model has not seen warm_steps yet
-    NOT_FINITE = 2  # the active model answered NaN or infinity
+    NOT_FINITE = 2  # the active model answered NaN or infinity for a KPI that the series has shown before
     FAILED = 4  # the active model raised
     NO_MODEL = 8  # no version of the active predictor is loaded
-    INPUT_MISSING = 16  # a forecast KPI was missing in the newest observation
+    INPUT_MISSING = 16  # the newest observation lacks a forecast KPI that the series has shown before
     SUSPECT = 32  # the sender flagged the newest observation
     APPROXIMATE = 64  # the identity of the series is a guess
     CHALLENGER = 128  # of a version on trial: nobody is served with it
