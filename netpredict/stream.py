@@ -99,8 +99,8 @@ class Stream:
         self.fingerprint = _digest(config, [(bound.name, bound.config) for bound in self.hooks], self.levels)
         self.grid = (self.period_us, self.phase_us, self.bucket_slots)
         self.forecast_digest = _digest(self.layout)
-        places = config.grid.rows * config.grid.columns if config.grid else 1
-        self.table = SeriesTable(max(1, SERIES_AT_FIRST // places))
+        self.places = len(forecast_kpis) // len(config.kpis)
+        self.table = SeriesTable(max(1, SERIES_AT_FIRST // self.places))
         self.lanes: list[Lane | None] = []
         self.versions: dict[str, list[Version]] = {}  # the one that was activated last comes first
         self.placeholder: dict[str, int] = {}  # model id of a predictor without a version: the ladder's rows
@@ -143,7 +143,8 @@ class Stream:
         ):
             raise PluginError(f"predictor {name}@{version} answers {spec}, stream {self.name} needs {self.output}")
         running = RunningPredictor(name, version, model_id, predictor)
-        board = Scoreboard(len(spec.kpis), spec.horizon_steps, spec.levels, bool(self.config.season_buckets))
+        seasonal = bool(self.config.season_buckets)
+        board = Scoreboard(len(spec.kpis), spec.horizon_steps, spec.levels, seasonal, self.places)
         made = Version(running, board, len(self.lanes))
         made.board.pending.ensure(self._scored_rows)
         self.table.add_columns(running.columns())
@@ -295,7 +296,7 @@ class Stream:
     def _score_rows(self, version: Version, lane: Lane) -> list[ScoreRow]:
         model_id, bucket = version.running.model_id, lane.state.bucket or 0
         return [
-            ScoreRow(model_id, sums.source, self.output.kpis[sums.kpi], sums.lead_steps, bucket, *sums[3:])
+            ScoreRow(model_id, sums.source, self.config.kpis[sums.kpi], sums.lead_steps, bucket, *sums[3:])
             for sums in version.board.sums(lane.index)
         ]
 
