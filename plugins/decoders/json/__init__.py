@@ -158,7 +158,7 @@ class JsonDecoder:
                 if plane is not None:
                     planes[row, column] = _floats(list(chain.from_iterable(plane)))
         flags = np.array([message.suspect for message in messages], bool) * np.uint8(Quality.SUSPECT)
-        values = planes.reshape(len(messages), -1)
+        values = planes.reshape(len(messages), len(self._columns) * self._places)
         return Decoded(list(map(self._key_of, messages)), where, _times(messages), values, flags, rejects)
 
     def _report_rows(self, messages: list[Any], where: Any, rejects: list[Reject]) -> Decoded:
