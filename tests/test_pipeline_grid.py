@@ -16,8 +16,9 @@ from netpredict.learn.shelf import StoreShelf
 from netpredict.store import migrate
 from netpredict.store.history import History
 from netpredict.store.sql import SqlStore
-from netpredict.testing import MemoryStore, check_predictor
+from netpredict.testing import MemoryStore, StaticShelf, check_predictor
 from netpredict.types import Quality, Source, place_columns
+from netpredict_plugins.predictors.conv_lstm import PLUGIN
 from tests.pipeline_world import INGEST_MS, START_US, World
 
 MINUTE_US = 60_000_000
@@ -185,3 +186,31 @@ def test_other_predictors_take_a_grid_as_a_series_of_many_kpis(plugin):
     config["streams"]["city"] |= {"season_s": 600.0, "season_buckets": 10}
     stream, *_ = build_streams(parse_config(config))
     check_predictor(build_predictor("leaky", parse_config(config), stream.features, stream.output), stream.features)
+
+
+def conv_lstm(stream):
+    """With weights that are not those of a fresh network, whose head answers the last value whatever comes."""
+    made = PLUGIN.build(msgspec.convert({"units": 4}, PLUGIN.options), stream.features, stream.output)
+    rng = np.random.default_rng(5)
+    weights = {name: np.array(array) for name, array in made.weights().items()}
+    weights["head.kernel"] = rng.normal(0, 0.3, weights["head.kernel"].shape).astype(np.float32)
+    made.load_weights(weights)
+    return made
+
+
+def test_conv_lstm_serves_frames_from_its_carried_state_however_the_log_is_cut():
+    def shelf(streams, _):
+        (stream,) = streams
+        static = StaticShelf()
+        static.put("city", "leaky", "v1", lambda: conv_lstm(stream))
+        return static
+
+    rows, dumps = frames(minutes=40), []
+    for how in ({"poll": 1000}, {"poll": 3, "commit_every": 1}, {"poll": 7}):
+        store = MemoryStore()
+        World(world(rows).log, CONFIG, shelf).run(store, **how)
+        dumps.append(store.dump())
+    assert dumps[1] == dumps[0]
+    assert dumps[2] == dumps[0]
+    sources = np.array([np.frombuffer(row[2], np.uint8) for row in dumps[0]["forecasts"].values()])
+    assert (sources[-1] == Source.MODEL).sum() >= len(PLACES) - 2

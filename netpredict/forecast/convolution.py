@@ -18,6 +18,7 @@ from netpredict.errors import ConfigError
 from netpredict.forecast.backend import keras, tf
 from netpredict.forecast.heads import QuantileHead
 from netpredict.forecast.network import Network
+from netpredict.forecast.options import Count
 from netpredict.forecast.recurrent import RecurrentOptions, RecurrentPredictor
 from netpredict.types import FeatureSpec, FloatArray, Hidden, Outputs, OutputSpec, base_name, place_columns
 
@@ -29,6 +30,10 @@ class ConvLstmOptions(RecurrentOptions, frozen=True, kw_only=True):
 
     kernel_size: tuple[KernelSide, KernelSide] = (3, 3)
     unit_forget_bias: bool = True
+    train_epochs: Count = 60
+    patience: Count = 10
+    minibatch_size: Count = 8
+    bptt_steps: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 24
 
 
 class ConvLstmLayer:
