@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from netpredict.act.hook import AdaptationHook
 from netpredict.config import Config, StreamConfig
 from netpredict.decide import BoundHook
@@ -33,8 +31,7 @@ def build_decoder(name: str, stream: StreamConfig) -> Decoder:
     """The decoder of a stream."""
     plugin = load("decoders", stream.decoder)
     options = options_of(plugin, {}, f"streams.{name}")
-    columns: Sequence[str] = (*stream.kpis, *stream.features)
-    decoder: Decoder = plugin.build(options, stream.schema, stream.series_by, columns)
+    decoder: Decoder = plugin.build(options, stream.schema, stream.series_by, stream.observed_columns())
     return decoder
 
 
@@ -43,13 +40,16 @@ def bind_hook(name: str, config: Config, stream_name: str) -> BoundHook:
     bound, stream = config.hooks[name], config.streams[stream_name]
     plugin = load("hooks", bound.plugin)
     hook: AdaptationHook = plugin.build(options_of(plugin, bound.options, f"hooks.{name}.options"))
-    if missing := [kpi for kpi in hook.kpis_needed() if kpi not in stream.kpis]:
+    kpis, columns = stream.kpi_columns(), stream.observed_columns()
+    on_grid = f" (the columns of this grid are named like {kpis[0]})" if stream.grid else ""
+    if missing := [kpi for kpi in hook.kpis_needed() if kpi not in kpis]:
         raise ConfigError(
-            f"hooks.{name} needs forecasts of {', '.join(missing)}; add them to streams.{stream_name}.kpis"
+            f"hooks.{name} needs forecasts of {', '.join(missing)}; add them to streams.{stream_name}.kpis{on_grid}"
         )
-    columns = (*stream.kpis, *stream.features)
     if missing := [column for column in hook.columns_needed() if column not in columns]:
-        raise ConfigError(f"hooks.{name} reads {', '.join(missing)}; add them to streams.{stream_name}.features")
+        raise ConfigError(
+            f"hooks.{name} reads {', '.join(missing)}; add them to streams.{stream_name}.features{on_grid}"
+        )
     if hook.steps_needed() > stream.horizon_steps:
         raise ConfigError(
             f"hooks.{name} looks {hook.steps_needed()} steps ahead; streams.{stream_name}.horizon_steps is"

@@ -21,12 +21,17 @@ from msgspec import Meta, Struct
 
 from netpredict.clock import parse_day_windows
 from netpredict.errors import ConfigError
-from netpredict.types import Mode
+from netpredict.types import Mode, place_columns
 
 T = TypeVar("T")
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+PLACES_MAX = 4096
+"""Most places of a grid."""
+GRID_VALUES_MAX = 2**18
+"""Most values of one forecast of a grid: 1 MiB in memory, ``horizon_steps`` times that while its truths are to come."""
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,6 +122,13 @@ class RouteConfig(Section, frozen=True, kw_only=True):
     shadows: Annotated[list[str], Meta(description="Predictors that run and are scored beside it.")] = []
 
 
+class GridConfig(Section, frozen=True, kw_only=True):
+    """Shape of the frames of a grid of radio cells."""
+
+    rows: Annotated[int, Meta(ge=1, le=PLACES_MAX, description="Rows of places.")]
+    columns: Annotated[int, Meta(ge=1, le=PLACES_MAX, description="Places of each row.")]
+
+
 class StreamConfig(Section, frozen=True, kw_only=True):
     """One flow of telemetry: a topic, its schema and what is forecast from it."""
 
@@ -128,6 +140,14 @@ class StreamConfig(Section, frozen=True, kw_only=True):
     phase_s: Annotated[float, Meta(ge=0, description="Offset of the time grid, s.")] = 0.0
     kpis: Annotated[list[str], Meta(min_length=1, description="KPIs that are forecast.")]
     features: Annotated[list[str], Meta(description="Other observed columns that predictors see.")] = []
+    grid: Annotated[
+        GridConfig | None,
+        Meta(
+            description="Shape of a frame where one message is a whole grid of radio cells, the grid one series:"
+            " { rows = 12, columns = 13 }. Every KPI and feature then has a column for each place, like"
+            " activity_count[3,7]."
+        ),
+    ] = None
     horizon_steps: Annotated[int, Meta(ge=1, le=512, description="How far ahead, steps.")] = 12
     quantile_levels: Annotated[list[float], Meta(min_length=1, description="Levels of the forecast, rising.")] = (
         msgspec.field(default_factory=lambda: [0.1, 0.5, 0.9])
@@ -152,6 +172,17 @@ class StreamConfig(Section, frozen=True, kw_only=True):
     def predictor_names(self) -> list[str]:
         """Predictors that the routes use, sorted."""
         return sorted({name for route in self.routes for name in (route.active, *route.shadows)})
+
+    def kpi_columns(self) -> tuple[str, ...]:
+        """Names of the columns that are forecast: the KPIs, on a grid once for each place."""
+        return self._placed(self.kpis)
+
+    def observed_columns(self) -> tuple[str, ...]:
+        """Names of all observed columns, the forecast ones first."""
+        return self._placed([*self.kpis, *self.features])
+
+    def _placed(self, names: Sequence[str]) -> tuple[str, ...]:
+        return place_columns(names, self.grid.rows, self.grid.columns) if self.grid else tuple(names)
 
 
 class PredictorConfig(Section, frozen=True, kw_only=True):
@@ -407,6 +438,10 @@ def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
     columns = [*stream.kpis, *stream.features]
     if len(set(columns)) != len(columns):
         raise ConfigError(f"{where}: a column stands twice in kpis and features")
+    if any("[" in column for column in columns):
+        raise ConfigError(f"{where}: a column names no place; give the whole grid by the key grid")
+    if stream.grid is not None:
+        _check_grid(where, stream, stream.grid)
     if bool(stream.season_s) != bool(stream.season_buckets):
         raise ConfigError(f"{where}: season_s and season_buckets are given together or not at all")
     if stream.series_ttl_s < stream.period_s * (2 * stream.horizon_steps + stream.max_gap_steps):
@@ -423,3 +458,15 @@ def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
                 raise ConfigError(f"{where}.routes: no predictor named {predictor!r}")
     if config.store.retention_days * 86_400 < 2 * stream.horizon_steps * stream.period_s:
         raise ConfigError(f"store.retention_days: must span two horizons of {where}")
+
+
+def _check_grid(where: str, stream: StreamConfig, grid: GridConfig) -> None:
+    places = grid.rows * grid.columns
+    if places > PLACES_MAX:
+        raise ConfigError(f"{where}.grid: {grid.rows} x {grid.columns} are {places} places, at most {PLACES_MAX}")
+    values = places * len(stream.kpis) * stream.horizon_steps * len(stream.quantile_levels)
+    if values > GRID_VALUES_MAX:
+        raise ConfigError(
+            f"{where}: a forecast of {places} places, {len(stream.kpis)} kpis, {stream.horizon_steps} horizon_steps and"
+            f" {len(stream.quantile_levels)} quantile_levels has {values} values, at most {GRID_VALUES_MAX}"
+        )

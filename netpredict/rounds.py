@@ -185,7 +185,7 @@ class Rounds:
             np.full(shape, MISSING_TICKS, np.int32),
             np.full(shape[:2], Source.NONE, np.uint8),
             batch.flags.astype(np.uint16)
-            | np.where((truth == MISSING_TICKS).any(axis=1), Quality.INPUT_MISSING, 0).astype(np.uint16),
+            | np.where(self._lacks(truth, answers), Quality.INPUT_MISSING, 0).astype(np.uint16),
         )
         baselines = Baselines(truth, self._seasonal(answers))
         routes = stream.table.route[batch.series]
@@ -206,6 +206,21 @@ class Rounds:
                 middle = answers[rung.name].values[..., self._middle : self._middle + 1]
                 return self.stream.rounding.forecast(middle)[..., 0]
         return None
+
+    def _shown(self, answers: Answers) -> BoolArray:
+        """(n, kpis): what a series has shown at least once, for only then the last rung of the ladder has an answer.
+
+        A KPI that it never shows, like a place of a grid without a radio cell, casts no doubt on the others.
+        """
+        _, naive = self.stream.rungs[-1]
+        shown: BoolArray = np.isfinite(answers[naive.name].values).all(axis=(2, 3))
+        return shown
+
+    def _lacks(self, truth: Int32Array, answers: Answers) -> BoolArray:
+        """Rows (n,) that lack a KPI which their series has shown before."""
+        missing = truth == MISSING_TICKS
+        lacking: BoolArray = (missing & self._shown(answers)).any(axis=1) if missing.any() else missing.any(axis=1)
+        return lacking
 
     def _serve_route(
         self,
@@ -261,7 +276,8 @@ class Rounds:
         if answer is None or model is None:
             quality |= np.uint16(Quality.NO_MODEL)
         else:
-            failed, finite = answer.failed[rows], np.isfinite(model).all(axis=(1, 2, 3))
+            failed, finite = answer.failed[rows], np.isfinite(model).all(axis=(2, 3))
+            finite = (finite if finite.all() else finite | ~self._shown(answers)[rows]).all(axis=1)
             quality |= np.where(warm, 0, Quality.WARMING).astype(np.uint16)
             quality |= np.where(failed, Quality.FAILED, np.where(finite, 0, Quality.NOT_FINITE)).astype(np.uint16)
         moved = self.stream.table.moved[batch.series[rows]] & ~warm

@@ -20,12 +20,14 @@ from netpredict.forecast.series import Packing, SeriesTable
 from netpredict.ingest.decode import Decoder
 from netpredict.ingest.firewall import Firewall
 from netpredict.lane import Lane
-from netpredict.radio.quantities import KPIS
+from netpredict.radio.quantities import kpi_of
 from netpredict.store.commit import ColumnLayout, ForecastLayout, ScoreRow, StateRows
 from netpredict.types import AnyArray, FeatureSpec, OutputSpec, Source, StateArray
 
 LEVEL_DECIMALS = 9
 """Levels that agree so far are one."""
+SERIES_AT_FIRST = 1024
+"""Series that there is room for from the beginning; a grid counts as many as it has places."""
 
 
 CHALLENGER = 127
@@ -72,8 +74,8 @@ class Stream:
         self.decoder = decoder
         self.hooks = list(hooks)
         self.keep_observations = keep_observations
-        self.columns = (*config.kpis, *config.features)
-        self.firewall = Firewall(self.columns, config.kpis, config.max_future_s)
+        self.columns, forecast_kpis = config.observed_columns(), config.kpi_columns()
+        self.firewall = Firewall(self.columns, forecast_kpis, config.max_future_s)
         self.period_us = round(config.period_s * 1_000_000)
         self.phase_us = round(config.phase_s * 1_000_000)
         self.bucket_slots = _bucket_slots(config)
@@ -83,20 +85,22 @@ class Stream:
         self.features = FeatureSpec(
             self.columns, self.period_us, config.season_buckets, round(config.season_s * 1_000_000), self.phase_us
         )
-        self.output = OutputSpec(tuple(config.kpis), config.horizon_steps, self.levels)
-        kpis = [KPIS[kpi] for kpi in config.kpis]
+        self.output = OutputSpec(forecast_kpis, config.horizon_steps, self.levels)
+        observed = [kpi_of(column) for column in self.columns]
+        kpis = observed[: len(forecast_kpis)]
         self.layout = ForecastLayout(
             name, self.output.kpis, tuple(k.decimals for k in kpis), self.levels, config.horizon_steps, self.period_us
         )
-        self.column_layout = ColumnLayout(name, self.columns, tuple(KPIS[c].decimals for c in self.columns))
+        self.column_layout = ColumnLayout(name, self.columns, tuple(k.decimals for k in observed))
         self.rounding = Rounding(self.layout.decimals, [k.low for k in kpis], [k.high for k in kpis])
         self.column_rounding = Rounding(
-            self.column_layout.decimals, [KPIS[c].low for c in self.columns], [KPIS[c].high for c in self.columns]
+            self.column_layout.decimals, [k.low for k in observed], [k.high for k in observed]
         )
         self.fingerprint = _digest(config, [(bound.name, bound.config) for bound in self.hooks], self.levels)
         self.grid = (self.period_us, self.phase_us, self.bucket_slots)
         self.forecast_digest = _digest(self.layout)
-        self.table = SeriesTable()
+        self.places = len(forecast_kpis) // len(config.kpis)
+        self.table = SeriesTable(max(1, SERIES_AT_FIRST // self.places))
         self.lanes: list[Lane | None] = []
         self.versions: dict[str, list[Version]] = {}  # the one that was activated last comes first
         self.placeholder: dict[str, int] = {}  # model id of a predictor without a version: the ladder's rows
@@ -139,7 +143,8 @@ class Stream:
         ):
             raise PluginError(f"predictor {name}@{version} answers {spec}, stream {self.name} needs {self.output}")
         running = RunningPredictor(name, version, model_id, predictor)
-        board = Scoreboard(len(spec.kpis), spec.horizon_steps, spec.levels, bool(self.config.season_buckets))
+        seasonal = bool(self.config.season_buckets)
+        board = Scoreboard(len(spec.kpis), spec.horizon_steps, spec.levels, seasonal, self.places)
         made = Version(running, board, len(self.lanes))
         made.board.pending.ensure(self._scored_rows)
         self.table.add_columns(running.columns())
@@ -291,7 +296,7 @@ class Stream:
     def _score_rows(self, version: Version, lane: Lane) -> list[ScoreRow]:
         model_id, bucket = version.running.model_id, lane.state.bucket or 0
         return [
-            ScoreRow(model_id, sums.source, self.output.kpis[sums.kpi], sums.lead_steps, bucket, *sums[3:])
+            ScoreRow(model_id, sums.source, self.config.kpis[sums.kpi], sums.lead_steps, bucket, *sums[3:])
             for sums in version.board.sums(lane.index)
         ]
 

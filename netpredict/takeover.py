@@ -199,6 +199,6 @@ def _emptied(row: ScoreRow) -> ScoreRow:
 
 
 def _sums(stream: Stream, row: ScoreRow) -> Sums:
-    kpi = stream.output.kpis.index(row.kpi)
+    kpi = stream.config.kpis.index(row.kpi)
     errors = (row.abs_ticks, row.square_ticks, row.truth_abs_ticks, row.naive_abs_ticks, row.seasonal_abs_ticks)
     return Sums(row.source, kpi, row.lead_steps, row.n, row.flat, *errors, row.below, row.pinball)

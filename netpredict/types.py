@@ -7,6 +7,7 @@ one time; a *round* is one row per series, advanced together. See DESIGN §2 for
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -93,12 +94,31 @@ class StateArray:
     fill: float = 0.0
 
 
+def place_columns(names: Sequence[str], rows: int, columns: int) -> tuple[str, ...]:
+    """The columns of a grid: for each name all its places, row by row, as ``name[row,column]`` counted from 0."""
+    return tuple(f"{name}[{row},{column}]" for name in names for row in range(rows) for column in range(columns))
+
+
+def base_name(column: str) -> str:
+    """What a column measures: its name without the place on a grid."""
+    return column.partition("[")[0]
+
+
+def grid_of(columns: Sequence[str]) -> tuple[int, int] | None:
+    """(rows, columns) of the grid whose places these columns are, None when they are not exactly a grid."""
+    place = re.fullmatch(r".+\[(\d+),(\d+)\]", columns[-1]) if columns else None
+    if place is None:
+        return None
+    shape = (int(place[1]) + 1, int(place[2]) + 1)
+    return shape if place_columns(tuple(dict.fromkeys(map(base_name, columns))), *shape) == tuple(columns) else None
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
     """Columns of the feature matrix (n, f) that a predictor receives each step, in natural units, NaN = missing.
 
-    ``observed`` are the KPI columns of the stream; behind them stand ``CALENDAR`` columns of the slot that is advanced.
-    A missing step of a gap has NaN in all observed columns.
+    ``observed`` are the KPI columns of the stream, on a grid those of ``place_columns``; behind them stand ``CALENDAR``
+    columns of the slot that is advanced. A missing step of a gap has NaN in all observed columns.
     """
 
     observed: tuple[str, ...]
@@ -114,6 +134,11 @@ class FeatureSpec:
     def width(self) -> int:
         """Number of columns, f."""
         return len(self.observed) + len(self.CALENDAR)
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """(rows, columns) of the grid when the observed columns are its places, else None."""
+        return grid_of(self.observed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +173,10 @@ class Quality(enum.IntFlag):
 
     GOOD = 0
     WARMING = 1  # the active model has not seen warm_steps yet
-    NOT_FINITE = 2  # the active model answered NaN or infinity
+    NOT_FINITE = 2  # the active model answered NaN or infinity for a KPI that the series has shown before
     FAILED = 4  # the active model raised
     NO_MODEL = 8  # no version of the active predictor is loaded
-    INPUT_MISSING = 16  # a forecast KPI was missing in the newest observation
+    INPUT_MISSING = 16  # the newest observation lacks a forecast KPI that the series has shown before
     SUSPECT = 32  # the sender flagged the newest observation
     APPROXIMATE = 64  # the identity of the series is a guess
     CHALLENGER = 128  # of a version on trial: nobody is served with it

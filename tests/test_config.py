@@ -68,6 +68,10 @@ WRONG = [
     (f"{TRAFFIC}.routes", [{"active": "naive", "shadows": ["gru"]}], "no predictor named 'gru'"),
     (f"{TRAFFIC}.routes", [{"active": "naive", "shadows": ["naive"]}], "stands twice"),
     (f"{TRAFFIC}.routes", [{"active": 3}], r"^streams\.traffic\.routes\[0\]\.active: "),
+    (f"{TRAFFIC}.kpis", ["activity_count[0,0]"], "streams.traffic: .* names no place; .* key grid"),
+    (f"{TRAFFIC}.grid", {"rows": 65, "columns": 64}, r"streams\.traffic\.grid: 65 x 64 are 4160 places, at most 4096"),
+    (f"{TRAFFIC}.grid", {"rows": 0, "columns": 3}, ">= 1"),
+    (f"{TRAFFIC}.grid", {"rows": 2}, "missing required field `columns`"),
     ("streams.Traffic Jam", GOOD["streams"]["traffic"], "^streams: the name 'Traffic Jam'"),
     ("predictors.naive.plugin", 3, r"^predictors\.naive\.plugin: "),
     ("predictors.naive.optoins", {}, r"^predictors\.naive: .*`optoins`"),
@@ -89,6 +93,27 @@ WRONG = [
 def test_a_wrong_value_is_refused_by_name(path, value, message):
     with pytest.raises(ConfigError, match=message):
         parse_config(changed(path, value))
+
+
+def test_a_forecast_of_a_grid_has_a_bounded_size():
+    raw = changed(f"{TRAFFIC}.grid", {"rows": 64, "columns": 64})
+    raw["hooks"] = {}
+    raw["streams"]["traffic"] |= {"kpis": ["activity_count"], "features": [], "horizon_steps": 22}
+    with pytest.raises(
+        ConfigError, match=r"4096 places, 1 kpis, 22 horizon_steps .* has 270336 values, at most 262144"
+    ):
+        parse_config(raw)
+    raw["streams"]["traffic"]["horizon_steps"] = 21
+    columns = parse_config(raw).streams["traffic"].kpi_columns()
+    assert (len(columns), columns[0], columns[-1]) == (4096, "activity_count[0,0]", "activity_count[63,63]")
+
+
+def test_a_hook_that_needs_another_column_than_a_grid_has_is_told_how_they_are_named():
+    raw = changed(f"{TRAFFIC}.grid", {"rows": 2, "columns": 2})
+    raw["streams"]["traffic"] |= {"schema": "grid", "series_by": ["grid_id"]}
+    message = r"hooks\.bandwidth needs forecasts of prb_use_dl_percent; .* named like prb_use_dl_percent\[0,0\]"
+    with pytest.raises(ConfigError, match=message):
+        build_streams(parse_config(raw))
 
 
 UNFIT = [

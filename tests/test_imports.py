@@ -40,6 +40,7 @@ PUBLIC_TO_PLUGINS = (
     "netpredict.plugins",
     "netpredict.testing",
     "netpredict.forecast.recurrent",
+    "netpredict.forecast.convolution",
     "netpredict.forecast.predictor",
     "netpredict.act.hook",
     "netpredict.ingest.messages",

@@ -35,6 +35,10 @@ def replay(
             "--overlay", help="Let all traces begin when the first does, as if they had been measured at once."
         ),
     ] = False,
+    grid: Annotated[
+        bool,
+        typer.Option("--grid", help="Send frames of one grid (milan: the distinct full squares, 2 x 96 places)."),
+    ] = False,
     speed: Speed = None,
     bootstrap: Bootstrap = None,
     config: ConfigPath = None,
@@ -50,10 +54,12 @@ def replay(
         raise typer.BadParameter("give one of DATASET and --table", param_hint="DATASET")
     if table is None and Path(str(dataset)).suffix in TABLES and not str(dataset).endswith(RECORDED):
         table = Path(str(dataset))
+    if grid and (table is not None or str(dataset).endswith(RECORDED)):
+        raise typer.BadParameter("only a data set can be sent as a grid", param_hint="--grid")
     if table is not None:
         telemetry = of_table(table, mapping, pairs, limit_traces=limit_traces, overlay=overlay)
     else:
-        telemetry = of_source(str(dataset), limit_traces, overlay)
+        telemetry = of_source(str(dataset), limit_traces, overlay, grid)
     read = read_config(config)
     sent = send(telemetry, open_sink(to, read, bootstrap), topics_of(read), pace(speed, to))
     if as_json:
@@ -62,8 +68,8 @@ def replay(
         tell(telemetry, sent, to)
 
 
-def of_source(source: str, limit_traces: int | None, overlay: bool = False) -> Telemetry:
+def of_source(source: str, limit_traces: int | None, overlay: bool = False, grid: bool = False) -> Telemetry:
     """A data set by name, or a recorded file."""
     if source.endswith(RECORDED):
         return recorded(Path(source))
-    return of_dataset(source, limit_traces, overlay)
+    return of_dataset(source, limit_traces, overlay, grid)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from netpredict.traces.replay import Sink
     from netpredict.traces.trace import Trace
 
-DEFAULT_TOPICS = {"traffic": "ran.traffic", "rsrp": "ran.rsrp", "channel-state": "ran.channel-state"}
+DEFAULT_TOPICS = {schema: f"ran.{schema}" for schema in ("traffic", "rsrp", "channel-state", "grid")}
 KAFKA = "kafka"
 MILAN_WEEKS = 620
 SHOWN_EVERY = 1000
@@ -80,8 +80,8 @@ def side_by_side(traces: Iterable[Trace]) -> Iterator[Trace]:
         yield trace.starting_at(start_us)
 
 
-def of_dataset(name: str, limit_traces: int | None = None, overlay: bool = False) -> Telemetry:
-    """A public data set by name."""
+def of_dataset(name: str, limit_traces: int | None = None, overlay: bool = False, grid: bool = False) -> Telemetry:
+    """A public data set by name; ``grid``: as frames of one grid of radio cells."""
     from netpredict.traces.datasets import DATASETS
     from netpredict.traces.message import merge
 
@@ -93,7 +93,13 @@ def of_dataset(name: str, limit_traces: int | None = None, overlay: bool = False
     traces = telemetry.watch(dataset.read(limit_traces=limit_traces))
     if overlay:
         traces = side_by_side(traces)
-    telemetry.messages = merge(dataset.messages(trace.shifted(weeks) if weeks else trace) for trace in traces)
+    moved = (trace.shifted(weeks) if weeks else trace for trace in traces)
+    if not grid:
+        telemetry.messages = merge(map(dataset.messages, moved))
+    elif dataset.frames is not None:
+        telemetry.messages = dataset.frames(moved)
+    else:
+        raise DataError(f"the data set {name!r} is no grid of radio cells")
     return telemetry
 
 

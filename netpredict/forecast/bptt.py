@@ -20,7 +20,16 @@ from netpredict.forecast.heads import Reference, pinball
 from netpredict.forecast.network import Network
 from netpredict.forecast.optimisers import optimiser
 from netpredict.forecast.series import calendar
-from netpredict.types import AnyArray, FeatureSpec, FloatArray, IntArray, Progress, TrainingReport, TrainingSet
+from netpredict.types import (
+    AnyArray,
+    FeatureSpec,
+    FloatArray,
+    IntArray,
+    Progress,
+    TrainingReport,
+    TrainingSet,
+    base_name,
+)
 
 WARM_STEPS = 8.0  # values a column has seen before its scale is trusted in a loss
 _VALIDATION_WARM_CHUNKS = 2
@@ -190,9 +199,11 @@ def _padded(array: AnyArray, length: int, fill: float) -> AnyArray:
 
 
 def _scores(sums: Any, kpis: tuple[str, ...], levels: tuple[float, ...]) -> dict[str, float]:
-    """``skill`` is 1 - mae / naive_mae: above zero the network beats the last value."""
+    """``skill`` is 1 - mae / naive_mae: above zero the network beats the last value; all places of a KPI together."""
     scores: dict[str, float] = {}
-    for suffix, row in [("", sums.sum(axis=0)), *((f".{kpi}", row) for kpi, row in zip(kpis, sums, strict=True))]:
+    names = np.array([base_name(kpi) for kpi in kpis])
+    by_kpi = [(f".{name}", sums[names == name].sum(axis=0)) for name in dict.fromkeys(names.tolist())]
+    for suffix, row in [("", sums.sum(axis=0)), *by_kpi]:
         if row[0] > 0:
             pinball, mae, naive_mae = (float(total / row[0]) for total in row[1:4])
             skill = 1.0 - mae / naive_mae if naive_mae else 0.0

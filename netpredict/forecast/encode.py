@@ -45,9 +45,11 @@ class Encoded(NamedTuple):
 class Encoder:
     """Level and move of every column in units of its running deviation, missing marks, calendar as sine and cosine."""
 
+    per_column = 3
+
     def __init__(self, features: FeatureSpec, scaler_steps: int) -> None:
         self.columns = len(features.observed)
-        self.width = 3 * self.columns + 2 * len(features.CALENDAR)
+        self.width = self.per_column * self.columns + 2 * len(features.CALENDAR)
         self.state_shape = (SCALER_ROWS, self.columns)
         turns = [2 * np.pi / 24, 2 * np.pi / 7, 2 * np.pi / max(1, features.season_buckets)]
         self._turn = tf.constant(turns, dtype=tf.float32)

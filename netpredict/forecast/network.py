@@ -30,10 +30,14 @@ class Network:
         self.kpi_columns = [features.observed.index(kpi) for kpi in output.kpis]
         with tf.device("CPU:0"):
             self.encoder = Encoder(features, options.scaler_steps)
-            self.stack = Stack(layer, options, self.encoder.width)
-            self.head = QuantileHead(output, output.horizon_steps)
-            self.head.build(options.units)
-        self.rnn_shape = (self.stack.rows, options.units)
+            self.stack, self.head = self._built(layer, options, features, output)
+        self.rnn_shape = (self.stack.rows, *self.stack.shape)
+
+    def _built(self, layer: str, options: Any, features: FeatureSpec, output: OutputSpec) -> tuple[Any, Any]:
+        """Stack and head."""
+        stack, head = Stack(layer, options, self.encoder.width), QuantileHead(output, output.horizon_steps)
+        head.build(options.units)
+        return stack, head
 
     @property
     def _parts(self) -> list[Any]:
@@ -71,7 +75,7 @@ class Network:
 
     def of_kpis(self, columns: Any) -> Any:
         """(n, k) of the observed columns -> (n, kpis) of the forecast ones."""
-        return tf.stack([columns[:, column] for column in self.kpi_columns], axis=1)
+        return tf.gather(columns, self.kpi_columns, axis=1)
 
     def reference(self, encoded: Encoded) -> Reference:
         """What the head's units refer to."""

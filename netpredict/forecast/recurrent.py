@@ -39,11 +39,12 @@ class RecurrentPredictor:
 
     api_version = 1
     padded = True
+    network: type[Network] = Network
 
     def __init__(self, layer: str, options: RecurrentOptions, features: FeatureSpec, output: OutputSpec) -> None:
         check_specs(features, output)
         self.layer, self.options, self._features, self._output = layer, options, features, output
-        self._network = Network(layer, options, features, output)
+        self._network = self.network(layer, options, features, output)
         self._rnn_shape, self._scaler_shape = self._network.rnn_shape, self._network.encoder.state_shape
         self._step = self._compiled()
 
@@ -82,7 +83,7 @@ class RecurrentPredictor:
         """Train from scratch on the part before ``validation_from``, validate on the rest; seeded."""
         if dataset.features != self._features or dataset.output != self._output:
             raise ConfigError("the training set has other columns or outputs than this predictor was built for")
-        self._network = Network(self.layer, self.options, self._features, self._output)
+        self._network = self.network(self.layer, self.options, self._features, self._output)
         self._step = self._compiled()
         return bptt.fit(self._network, self.options, dataset, progress)
 

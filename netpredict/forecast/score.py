@@ -124,14 +124,21 @@ class PendingRing:
 
 
 class Scoreboard:
-    """Scores and calibration of one predictor version on one stream, by lane."""
+    """Scores and calibration of one predictor version on one stream, by lane.
 
-    def __init__(self, kpis: int, horizon: int, levels: Sequence[float], seasonal: bool = False) -> None:
+    ``columns`` are forecast; the ``places`` that a KPI has on a grid stand together there and are judged together, as
+    the series of a stream are.
+    """
+
+    def __init__(
+        self, columns: int, horizon: int, levels: Sequence[float], seasonal: bool = False, places: int = 1
+    ) -> None:
         self._levels = tuple(levels)
         self._milli = np.round(np.asarray(levels) * 1000).astype(np.int64)
         self._middle = middle_of(levels)
         self._highest_below = np.where(np.arange(len(levels)) < self._middle, -1, 0)
-        self.pending = PendingRing(kpis, horizon, len(levels), seasonal)
+        self._places, kpis = places, columns // places
+        self.pending = PendingRing(columns, horizon, len(levels), seasonal)
         self.factor = np.ones((0, kpis, horizon, len(levels)), np.float32)
         self._sums = np.zeros((0, len(SCORED_SOURCES), horizon, kpis, self._width), np.int64)
 
@@ -162,7 +169,8 @@ class Scoreboard:
         for source in SCORED_SOURCES:
             mine = known & (due.sources == source)
             if mine.any():
-                self._sums[lane[starts], source] += self._summed(y, due, mine, starts)  # lanes are unique here
+                sums = self._pooled(self._summed(y, due, mine, starts))
+                self._sums[lane[starts], source] += sums  # lanes are unique here
 
     def _summed(self, y: Int32Array, due: Due, mine: AnyArray, starts: AnyArray) -> IntArray:
         """Sums over the rows of each lane where ``mine`` (n, horizon, kpis) holds: (lanes, horizon, kpis, width).
@@ -192,6 +200,14 @@ class Scoreboard:
         sums[..., _SINGLE + levels :] = self._milli * total(difference) - 1000 * total(np.minimum(difference, 0))
         return sums
 
+    def _pooled(self, sums: IntArray) -> IntArray:
+        """The places of each KPI together: (lanes, horizon, columns, width) -> (lanes, horizon, kpis, width)."""
+        if self._places == 1:
+            return sums
+        lanes, horizon, _, width = sums.shape
+        pooled: IntArray = sums.reshape(lanes, horizon, -1, self._places, width).sum(axis=3)
+        return pooled
+
     def sums(self, lane: int) -> Iterator[Sums]:
         """All (source, KPI, lead) of the bucket in progress that have a truth."""
         levels = len(self._levels)
@@ -220,10 +236,9 @@ class Scoreboard:
         self._sums[lane] = 0
 
     def factors(self, lane: AnyArray) -> FloatArray:
-        """Calibration of each row's lane, float32 (n or 1, kpis, horizon, levels)."""
-        if len(lane) and (lane == lane[0]).all():
-            return self.factor[lane[:1]]
-        return self.factor[lane]
+        """Calibration of each row's lane, float32 (n or 1, columns, horizon, levels)."""
+        factor = self.factor[lane[:1] if len(lane) and (lane == lane[0]).all() else lane]
+        return factor if self._places == 1 else np.repeat(factor, self._places, axis=1)
 
 
 HASH_SPACE = 2**32

@@ -40,6 +40,7 @@ class Stack:
             self.norms = []
         self.states_per_cell = 2 if layer == "lstm" else 1
         self.rows = self.states_per_cell * options.layers
+        self.shape = (options.units,)
         for cell in self.cells:
             cell.build((None, width))
             width = self.units

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from netpredict.errors import ConfigError
 from netpredict.ingest.decode import Decoded
-from netpredict.radio.quantities import KPIS
+from netpredict.radio.quantities import kpi_of
 from netpredict.types import BoolArray, FloatArray, IntArray
 
 EARLIEST_US = 1_420_070_400_000_000
@@ -24,17 +24,19 @@ TIME_MAX_US = 2**62
 TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "ns": 1e-3}
 
 MAX_FIELD_CHARACTERS = 256
+COLUMNS_TOLD = 16
+"""A refusal tells the values of so many columns; a grid has thousands."""
 
 
 @dataclass(slots=True)
 class Verdict:
-    """``refused`` maps a reason to a mask (n,) of rows; ``repaired`` counts values made missing, by column.
+    """``refused`` maps a reason to a mask (n,) of rows; ``repaired`` counts values made missing, by KPI.
 
     ``detail`` says of a refused row what was found and what is allowed.
     """
 
     refused: dict[str, BoolArray]
-    repaired: dict[str, int]
+    repaired: Mapping[str, int]
     detail: Callable[[str, int], str]
 
 
@@ -42,13 +44,12 @@ class Firewall:
     """Ranges by the KPI catalogue: a value outside becomes missing, a row without any KPI left is refused."""
 
     def __init__(self, columns: Sequence[str], kpis: Sequence[str], max_future_s: float) -> None:
-        unknown = [column for column in columns if column not in KPIS]
-        if unknown:
-            raise ConfigError(f"unknown columns {', '.join(unknown)}; known are {', '.join(sorted(KPIS))}")
+        known = [kpi_of(column) for column in columns]
         self._columns = tuple(columns)
+        self._names = [kpi.name for kpi in known]
         self._kpis = [columns.index(kpi) for kpi in kpis]
-        self._low = np.array([KPIS[column].low for column in columns], np.float32)
-        self._high = np.array([KPIS[column].high for column in columns], np.float32)
+        self._low = np.array([kpi.low for kpi in known], np.float32)
+        self._high = np.array([kpi.high for kpi in known], np.float32)
         self._max_future_us = round(max_future_s * 1_000_000)
 
     def inspect(self, decoded: Decoded, ingest_time_us: IntArray) -> Verdict:
@@ -56,13 +57,13 @@ class Firewall:
         values = decoded.values
         with np.errstate(invalid="ignore"):
             outside = (values < self._low) | (values > self._high)
-        repaired: dict[str, int] = {}
+        repaired: Counter[str] = Counter()
         found = values
         if outside.any():
             found = values.copy()
             values[outside] = np.nan
-            counts = outside.sum(axis=0)
-            repaired = {name: int(n) for name, n in zip(self._columns, counts, strict=True) if n}
+            for column in np.flatnonzero(outside.any(axis=0)).tolist():
+                repaired[self._names[column]] += int(outside[:, column].sum())
         times = decoded.event_time_us
         refused: dict[str, BoolArray] = {
             "time_unit": (times < EARLIEST_US) | (times > LATEST_US),
@@ -78,9 +79,9 @@ class Firewall:
         return Verdict({reason: mask for reason, mask in refused.items() if mask.any()}, repaired, detail)
 
     def _values_found(self, values: FloatArray) -> str:
-        return "; ".join(
-            f"{self._columns[column]} {self._value_found(column, values[column])}" for column in self._kpis
-        )
+        told = self._kpis[:COLUMNS_TOLD]
+        found = [f"{self._columns[column]} {self._value_found(column, values[column])}" for column in told]
+        return "; ".join([*found, "and so on"] if len(self._kpis) > COLUMNS_TOLD else found)
 
     def _value_found(self, column: int, value: np.float32) -> str:
         if np.isnan(value):

@@ -3,13 +3,13 @@
 Every message names its schema as ``netpredict.<stream>/<major>`` or ``netpredict.<stream>/<major>.<minor>``.
 A minor version only adds optional fields, so any minor of a known major is read. A field that is absent or
 null was not measured. Units stand in the names; ranges are checked by the firewall, not here. The records are
-keyed by the coarsest field of the series (the UE where there is one, else the radio cell).
+keyed by the coarsest field of the series (the UE where there is one, else the radio cell or the grid).
 
 ``SCHEMAS`` is what netpredict reads, ``PUBLISHED`` what it sends: forecasts and actions, as CloudEvents in binary mode,
 keyed in the same way. They come at least once; a repeated message bears the id (``ce_id``) of the first.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -74,6 +74,29 @@ class ChannelState(Struct, gc=False, omit_defaults=True):
     suspect: bool = False
 
 
+Plane: TypeAlias = list[list[float | None]]
+
+
+class Grid(Struct, gc=False, omit_defaults=True):
+    """One frame: a grid of radio cells over one period that begins at ``event_time_us`` (µs since the epoch, UTC).
+
+    The grid is one series. Each KPI is a list of rows of equal length, null where a place was not measured or holds no
+    radio cell; ``[r][c]`` is the place in row r and column c, and places side by side are neighbours on the ground.
+    """
+
+    schema: str
+    grid_id: str
+    event_time_us: int
+    dl_throughput_kbps: Plane | None = None
+    ul_throughput_kbps: Plane | None = None
+    prb_use_dl_percent: Plane | None = None
+    prb_use_ul_percent: Plane | None = None
+    connected_ues: Plane | None = None
+    allocated_prbs: Plane | None = None
+    activity_count: Plane | None = None
+    suspect: bool = False
+
+
 class KpiForecast(Struct, gc=False):
     """Forecast of one KPI: ``values[lead][level]`` in the KPI's unit, null = none; lead 0 is one period ahead.
 
@@ -133,6 +156,7 @@ SCHEMAS: dict[str, type[Struct]] = {
     "netpredict.traffic/1": Traffic,
     "netpredict.rsrp/1": Rsrp,
     "netpredict.channel-state/1": ChannelState,
+    "netpredict.grid/1": Grid,
 }
 
 FORECAST_SCHEMA = "netpredict.forecast/1"

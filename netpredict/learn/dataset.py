@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from netpredict.errors import DataError
-from netpredict.types import AnyArray, FeatureSpec, OutputSpec, TrainingSet
+from netpredict.types import AnyArray, FeatureSpec, OutputSpec, TrainingSet, base_name
 
 
 def build(
@@ -51,14 +51,16 @@ def build(
 def mase_scales(dataset: TrainingSet) -> dict[str, float]:
     """``mase_scale.<kpi>``: mean error of seasonal naive on the training part, in the KPI's unit (radio.md ch. 11).
 
-    Without a season the value before stands in (Hyndman and Koehler 2006). A KPI that never moved has no scale.
+    Without a season the value before stands in (Hyndman and Koehler 2006). A KPI that never moved has no scale; on a
+    grid all its places share one.
     """
     features, values = dataset.features, dataset.values[:, : dataset.validation_from]
     season = max(1, round(features.season_us / features.period_us))
     scales = {}
-    for kpi in dataset.output.kpis:
-        column = values[:, :, features.observed.index(kpi)].astype(np.float64)
-        moved = np.abs(column[:, season:] - column[:, :-season])
+    for kpi in dict.fromkeys(map(base_name, dataset.output.kpis)):
+        places = [features.observed.index(column) for column in dataset.output.kpis if base_name(column) == kpi]
+        columns = values[:, :, places].astype(np.float64)
+        moved = np.abs(columns[:, season:] - columns[:, :-season])
         if np.isfinite(moved).any() and (scale := float(np.nanmean(moved))):
             scales[f"mase_scale.{kpi}"] = scale
     return scales

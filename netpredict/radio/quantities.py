@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netpredict.errors import ConfigError
+from netpredict.types import base_name
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -222,6 +223,14 @@ class Kpi:
     high: float
     decimals: int
     description: str
+
+
+def kpi_of(column: str) -> Kpi:
+    """What a column of a stream measures, at whatever place of a grid; ConfigError when it is unknown."""
+    known = KPIS.get(base_name(column))
+    if known is None:
+        raise ConfigError(f"unknown column {base_name(column)!r}; known are {', '.join(sorted(KPIS))}")
+    return known
 
 
 def _catalogue(*kpis: Kpi) -> dict[str, Kpi]:

@@ -18,7 +18,7 @@ from netpredict.store import load, sqlite
 from netpredict.store.commit import SeriesState
 from netpredict.store.encode import text, ticks_rows
 from netpredict.store.schema import SOURCE_NAMES
-from netpredict.types import MISSING_TICKS, FloatArray, IntArray
+from netpredict.types import MISSING_TICKS, FloatArray, IntArray, base_name
 
 Row = dict[str, Any]
 
@@ -535,7 +535,7 @@ def _scale(layouts: Sequence[Row], group: tuple[str, str, int, str, int, int]) -
     """Levels and ticks per unit of a group of scores, by the newest layout that fits it."""
     stream, _, _, kpi, _, level_count = group
     for layout in layouts:
-        kpis, levels = msgspec.json.decode(layout["kpis"]), msgspec.json.decode(layout["levels"])
+        kpis, levels = list(map(base_name, msgspec.json.decode(layout["kpis"]))), msgspec.json.decode(layout["levels"])
         if layout["stream"] == stream and kpi in kpis and len(levels) == level_count:
             return levels, 10.0 ** msgspec.json.decode(layout["decimals"])[kpis.index(kpi)]
     raise StoreError(f"scores of {stream}, {kpi} have no layout of {level_count} levels")

@@ -1,7 +1,7 @@
 """The public data sets by name: where they lie, who reads them, how often they sample."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +33,8 @@ class Dataset:
     reader: TraceReader
     folder: str
     period_s: float
+    frames: Callable[[Iterable[Trace]], Iterator[TraceMessage]] | None = None
+    """All traces as frames of one grid of radio cells, for data sets of squares."""
 
     def read(self, root: Path | None = None, limit_traces: int | None = None) -> Iterator[Trace]:
         """Yield the traces below ``root`` (default: ``data_folder()``)."""
@@ -50,7 +52,7 @@ DATASETS = {
         Dataset("wmnlab", wmnlab, "wmnlab", wmnlab.PERIOD_S),
         Dataset("tractor", tractor, "tractor", tractor.PERIOD_S),
         Dataset("nist-prosas", nist_prosas, "nist-prosas", nist_prosas.PERIOD_S),
-        Dataset("milan", milan, "milan-hourly", milan.PERIOD_S),
+        Dataset("milan", milan, "milan-hourly", milan.PERIOD_S, milan.frames),
     )
 }
 

@@ -7,12 +7,13 @@ from operator import itemgetter
 
 import msgspec
 
-from netpredict.ingest.messages import ChannelState, Rsrp, Traffic
+from netpredict.ingest.messages import ChannelState, Grid, Rsrp, Traffic
 
 SCHEMA_OF = {
     "traffic": "netpredict.traffic/1",
     "rsrp": "netpredict.rsrp/1",
     "channel-state": "netpredict.channel-state/1",
+    "grid": "netpredict.grid/1",
 }
 
 _encode = msgspec.json.Encoder().encode
@@ -20,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class TraceMessage:
-    """One record to publish: ``key`` is the UE where there is one, else the radio cell; ``value`` is JSON."""
+    """One record to publish: ``key`` is the UE where there is one, else the radio cell or grid; ``value`` is JSON."""
 
     stream: str
     event_time_us: int
@@ -31,6 +32,11 @@ class TraceMessage:
 def traffic_message(row: Traffic) -> TraceMessage:
     """Encode the load of one radio cell."""
     return TraceMessage("traffic", row.event_time_us, row.radio_cell_id.encode(), _encode(row))
+
+
+def grid_message(frame: Grid) -> TraceMessage:
+    """Encode one frame of a grid of radio cells."""
+    return TraceMessage("grid", frame.event_time_us, frame.grid_id.encode(), _encode(frame))
 
 
 def ue_message(stream: str, row: Rsrp | ChannelState) -> TraceMessage:

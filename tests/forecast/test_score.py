@@ -169,3 +169,30 @@ def test_the_hash_sample_has_its_share_and_is_nested(share):
     chosen = {value for value in hashes if sampled(value, share)}
     assert len(chosen) / len(hashes) == pytest.approx(share, abs=0.02)
     assert {value for value in hashes if sampled(value, share / 2)} <= chosen
+
+
+def test_the_places_of_a_kpi_share_its_sums_and_its_calibration():
+    places, series = 2, 3
+    grid = Scoreboard(KPIS * places, HORIZON, LEVELS, places=places)
+    plain = Scoreboard(KPIS, HORIZON, LEVELS)
+    for board, rows in ((grid, series), (plain, series * places)):
+        board.ensure_lanes(1)
+        board.pending.ensure(rows)
+    rng = np.random.default_rng(4)
+    for slot in range(20):
+        truth = rng.integers(-50, 50, (series, KPIS, places)).astype(np.int32)
+        ticks = np.sort(rng.integers(-60, 60, (series, KPIS, places, HORIZON, len(LEVELS))), axis=-1).astype(np.int32)
+        for board in (grid, plain):
+            rows, said, seen = np.arange(series), ticks.reshape(series, -1, HORIZON, len(LEVELS)), truth
+            if board is plain:  # the same, each place a series of its own
+                rows = np.arange(series * places)
+                said, seen = (
+                    np.moveaxis(part, 2, 1).reshape(len(rows), *part[:, :, 0].shape[1:]) for part in (ticks, truth)
+                )
+            seen, lane, slots = seen.reshape(len(rows), -1), np.zeros_like(rows), np.full_like(rows, slot)
+            board.score(rows, lane, slots, seen)
+            board.pending.add(rows, slots, said, seen, np.zeros(seen.shape))
+    assert list(grid.sums(0)) == list(plain.sums(0))
+    for board in (grid, plain):
+        board.close_bucket(0)
+    np.testing.assert_array_equal(grid.factors(np.array([0])), np.repeat(plain.factors(np.array([0])), places, axis=1))

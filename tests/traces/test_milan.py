@@ -93,3 +93,45 @@ def test_the_published_squares_have_the_known_counts(data_root):
     assert len(full) == 211
     assert sum("exact_copy" not in trace.noted for trace in full) == 147
     assert max(len(trace.frame) for trace in published) == 1488
+
+
+def test_squares_of_a_pair_of_rows_stand_side_by_side_without_the_empty_columns():
+    # 1 and 3 in row 0; 102 in row 1; 1001, 1002 and 1102 in rows 10 and 11
+    assert milan.places([1, 3, 102, 1001, 1002, 1102]) == {
+        1: (0, 0),
+        102: (1, 1),
+        3: (0, 2),
+        1001: (0, 3),
+        1002: (0, 4),
+        1102: (1, 4),
+    }
+
+
+def test_frames_hold_the_distinct_full_squares_at_their_places(write, monkeypatch):
+    monkeypatch.setattr(milan, "HOURS", 3)
+    folder = write("1,2,3", "4,5", "1,2,3", "7,x,9", labels="1.0e+00\n2.0e+00\n3.0e+00\n1.02e+02\n")
+
+    frames = [msgspec.json.decode(message.value) for message in milan.frames(milan.read(folder))]
+
+    assert [frame["activity_count"] for frame in frames] == [
+        [[1, None], [None, 7]],
+        [[2, None], [None, None]],
+        [[3, None], [None, 9]],
+    ]
+    assert frames[0]["event_time_us"] == pd.Timestamp("2013-10-31 23:00", tz="UTC").value // 1000
+    assert {frame["grid_id"] for frame in frames} == {"milan"}
+
+
+def test_the_published_squares_make_a_grid_of_two_rows(data_root):
+    full = [trace for trace in milan.read(data_root / "milan-hourly") if not trace.noted]
+    squares = [int(trace.name.removeprefix("milan-")) for trace in full]
+    place_of = milan.places(squares)
+
+    first, *rest = milan.frames(full)
+    plane = msgspec.json.decode(first.value)["activity_count"]
+
+    assert len(rest) == milan.HOURS - 1
+    assert (len(plane), {len(row) for row in plane}) == (2, {96})
+    assert len(set(place_of.values())) == 147 == sum(value is not None for row in plane for value in row)
+    assert place_of[1059][0] == 0
+    assert place_of[1159] == (1, place_of[1059][1]), "the square to the north"

@@ -15,25 +15,30 @@ from netpredict.errors import ConfigError
 from netpredict.ingest.decode import Decoded, Reject
 from netpredict.ingest.messages import SCHEMAS
 from netpredict.plugins import Plugin
-from netpredict.types import FloatArray, Int32Array, LogRecord, Quality
+from netpredict.types import FloatArray, Int32Array, LogRecord, Quality, base_name, grid_of
 
-IDENTITIES = ("ue_id", "radio_cell_id")
+IDENTITIES = ("ue_id", "radio_cell_id", "grid_id")
 OF_REPORT = ("serving", "approximate")
 OF_NEIGHBOUR = {f"nbr1_{kpi}": kpi for kpi in ("rsrp_dbm", "rsrq_db", "sinr_db")}
 """Columns of a row of a report that are measured on the strongest other radio cell of the same report."""
+PLACE_BYTES = 32
+"""What a frame may be longer than other records, for each of its values."""
 
 
 class JsonOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the json decoder."""
 
     max_bytes: int = 65_536
-    """A longer record is refused, bytes."""
+    """A longer record is refused, bytes; a frame of a grid may have 32 more for each of its values."""
     max_neighbours: int = 64
     """A report with more neighbours is refused."""
 
 
 class JsonDecoder:
-    """Decodes one schema; columns are fields of its messages, and ``OF_REPORT``, ``OF_NEIGHBOUR`` of reports."""
+    """Decodes one schema; columns are fields of its messages, and ``OF_REPORT``, ``OF_NEIGHBOUR`` of reports.
+
+    A frame of schema ``grid`` is one row; its columns are the places of fields, ``name[row,column]``.
+    """
 
     api_version = 1
 
@@ -51,15 +56,21 @@ class JsonDecoder:
                 raise ConfigError(f"series_by names {field!r}; a series of schema {schema!r} is named by {known}, once")
         if self._reports and "radio_cell_id" not in series_by:
             raise ConfigError(f"series_by of schema {schema!r} needs radio_cell_id: by it the rows of a report differ")
-        for column in columns:
+        self._grid = grid_of(columns)
+        if (schema == "grid") != (self._grid is not None):
+            raise ConfigError(f"schema {schema!r}: a stream has the key grid if, and only if, its schema is grid")
+        names = dict.fromkeys(map(base_name, columns))
+        for column in names:
             if column not in fields:
                 raise ConfigError(f"schema {schema!r} has no field {column!r}; it has {', '.join(sorted(fields))}")
-        self._options = options
+        self._max_bytes = options.max_bytes + (PLACE_BYTES * len(columns) if self._grid else 0)
+        self._max_neighbours = options.max_neighbours
         self._accepted = {name}
         self._name = re.compile(re.escape(name) + r"(\.[0-9]{1,4})?")
         self._decode: Callable[[bytes | None], Any] = msgspec.json.Decoder(self._message).decode  # type: ignore[assignment]
         self._series_by = tuple(series_by)
-        self._columns = tuple(columns)
+        self._columns = tuple(names)
+        self._places = len(columns) // len(names)
         self._key_of = _key_function(self._series_by)
 
     def decode(self, records: Sequence[LogRecord]) -> Decoded:
@@ -73,14 +84,16 @@ class JsonDecoder:
                 messages, where = self._one_by_one(records, rejects)
         except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError):
             messages, where = self._one_by_one(records, rejects)
-        return (self._report_rows if self._reports else self._plain_rows)(messages, where, rejects)
+        rows = self._report_rows if self._reports else self._plain_rows if self._grid is None else self._frame_rows
+        return rows(messages, where, rejects)
 
     def _something_is_odd(self, records: Sequence[LogRecord], messages: Sequence[Any]) -> bool:
         return (
             not self._accepted.issuperset({message.schema for message in messages})
-            or max(map(len, [record.value for record in records]), default=0) > self._options.max_bytes  # type: ignore[arg-type]
+            or max(map(len, [record.value for record in records]), default=0) > self._max_bytes  # type: ignore[arg-type]
             or not all(map(self._key_of, messages))
-            or (self._reports and any(len(m.neighbours) > self._options.max_neighbours for m in messages))
+            or (self._reports and any(len(m.neighbours) > self._max_neighbours for m in messages))
+            or (self._grid is not None and any(map(self._misfit, messages)))
         )
 
     def _one_by_one(self, records: Sequence[LogRecord], rejects: list[Reject]) -> tuple[list[Any], Int32Array]:
@@ -96,8 +109,8 @@ class JsonDecoder:
     def _checked(self, value: bytes | None) -> Any:
         if value is None:
             raise _RefusedError("tombstone", "no value")
-        if len(value) > self._options.max_bytes:
-            raise _RefusedError("oversize", f"{len(value)} bytes, at most {self._options.max_bytes}")
+        if len(value) > self._max_bytes:
+            raise _RefusedError("oversize", f"{len(value)} bytes, at most {self._max_bytes}")
         try:
             message = self._decode(value)
         except msgspec.ValidationError as error:
@@ -106,19 +119,46 @@ class JsonDecoder:
             raise _RefusedError("undecodable", str(error)) from error
         if not self._name.fullmatch(message.schema):
             raise _RefusedError("schema", f"schema is {message.schema[:80]!r}")
-        if self._reports and len(message.neighbours) > self._options.max_neighbours:
+        if self._reports and len(message.neighbours) > self._max_neighbours:
             raise _RefusedError("oversize", f"{len(message.neighbours)} neighbours")
         if not self._key_of(message):
             raise _RefusedError("invalid", f"one of {', '.join(self._series_by)} is absent")
+        if misfit := self._misfit(message):
+            raise _RefusedError("shape", misfit)
         if len(self._accepted) < 64:
             self._accepted.add(message.schema)
         return message
+
+    def _misfit(self, message: Any) -> str:
+        """How a frame differs from the grid of the stream, empty when it does not."""
+        if self._grid is None:
+            return ""
+        rows, columns = self._grid
+        for name in self._columns:
+            plane = getattr(message, name)
+            if plane is not None and list(map(len, plane)) != [columns] * rows:
+                widths = " or ".join(map(str, sorted(set(map(len, plane))))) or "0"
+                return (
+                    f"{name} is {len(plane)} x {widths}, expected {rows} x {columns} as in the key grid of the stream"
+                )
+        return ""
 
     def _plain_rows(self, messages: list[Any], where: Any, rejects: list[Reject]) -> Decoded:
         values = np.empty((len(messages), len(self._columns)), np.float32)
         for column, name in enumerate(self._columns):
             values[:, column] = _floats(list(map(attrgetter(name), messages)))
         flags = np.array([message.suspect for message in messages], bool) * np.uint8(Quality.SUSPECT)
+        return Decoded(list(map(self._key_of, messages)), where, _times(messages), values, flags, rejects)
+
+    def _frame_rows(self, messages: list[Any], where: Any, rejects: list[Reject]) -> Decoded:
+        planes = np.full((len(messages), len(self._columns), self._places), np.nan, np.float32)
+        for row, message in enumerate(messages):
+            for column, name in enumerate(self._columns):
+                plane = getattr(message, name)
+                if plane is not None:
+                    planes[row, column] = _floats(list(chain.from_iterable(plane)))
+        flags = np.array([message.suspect for message in messages], bool) * np.uint8(Quality.SUSPECT)
+        values = planes.reshape(len(messages), len(self._columns) * self._places)
         return Decoded(list(map(self._key_of, messages)), where, _times(messages), values, flags, rejects)
 
     def _report_rows(self, messages: list[Any], where: Any, rejects: list[Reject]) -> Decoded:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netpredict.errors import ConfigError
-from netpredict.ingest.messages import SCHEMAS, ChannelState, Neighbour, Rsrp, Traffic
+from netpredict.ingest.messages import SCHEMAS, ChannelState, Grid, Neighbour, Rsrp, Traffic
 from netpredict.plugins import load, options_of
-from netpredict.types import Quality
+from netpredict.types import Quality, place_columns
 from netpredict_plugins.decoders.json import PLUGIN, JsonDecoder, JsonOptions
 
 NOW_US = 1_700_000_000_000_000
@@ -245,3 +245,76 @@ def test_a_row_of_a_report_can_carry_the_strongest_other_radio_cell() -> None:
     expected = [[-85, -80, -1], [-80, -90, -9], [-80, -85, -9], [nan, -80, nan], [-70, nan, 0]]
     expected += [[nan, -70, nan], [-70, nan, 0]]
     np.testing.assert_array_equal(decoded.values, np.array(expected, np.float32))
+
+
+GRID_COLUMNS = place_columns(["activity_count", "connected_ues"], 2, 3)
+
+
+def grid(columns: Any = GRID_COLUMNS, **options: Any) -> JsonDecoder:
+    return JsonDecoder(JsonOptions(**options), "grid", ["grid_id"], columns)
+
+
+def frame(**planes: Any) -> Record:
+    return Record(msgspec.json.encode(Grid("netpredict.grid/1", "milan", NOW_US, **planes)))
+
+
+def test_a_frame_is_one_row_with_a_column_for_each_place():
+    decoded = grid().decode([frame(activity_count=[[1, 2, None], [4, 5, 6]], connected_ues=[[7, 8, 9], [0, 1, 2]])])
+    assert (decoded.keys, decoded.record.tolist(), decoded.rejects) == (["milan"], [0], [])
+    np.testing.assert_array_equal(decoded.values, [[1, 2, np.nan, 4, 5, 6, 7, 8, 9, 0, 1, 2]])
+
+
+def test_a_kpi_that_a_frame_leaves_out_is_missing_at_every_place():
+    decoded = grid().decode([frame(connected_ues=[[7, 8, 9], [0, 1, 2]], suspect=True)])
+    np.testing.assert_array_equal(decoded.values, [[*[np.nan] * 6, 7, 8, 9, 0, 1, 2]])
+    assert decoded.flags.tolist() == [Quality.SUSPECT]
+
+
+def test_a_grid_without_a_record_has_no_rows():
+    assert grid().decode([]).values.shape == (0, 12)
+
+
+MISFITS = {
+    "3 x 2": [[1, 2], [3, 4], [5, 6]],
+    "2 x 3 or 4": [[1, 2, 3], [4, 5, 6, 7]],
+    "1 x 6": [[1, 2, 3, 4, 5, 6]],
+    "0 x 0": [],
+    "2 x 0": [[], []],
+}
+
+
+@pytest.mark.parametrize("found", MISFITS)
+def test_a_frame_of_another_shape_is_refused_alone(found):
+    good = frame(activity_count=[[1, 2, 3], [4, 5, 6]])
+    decoded = grid().decode([good, frame(activity_count=MISFITS[found]), good])
+    (reject,) = decoded.rejects
+    assert (reject.record, reject.reason) == (1, "shape")
+    assert reject.detail.startswith(f"activity_count is {found}, expected 2 x 3")
+    assert decoded.record.tolist() == [0, 2]
+
+
+def test_a_plane_that_is_not_rows_of_numbers_is_invalid():
+    for plane in ("7", '[[1,2,"3"],[4,5,6]]', "[1,2,3]"):
+        value = f'{{"schema":"netpredict.grid/1","grid_id":"g","event_time_us":{NOW_US},"activity_count":{plane}}}'
+        (reject,) = grid().decode([Record(value.encode())]).rejects
+        assert reject.reason == "invalid"
+
+
+def test_a_large_frame_may_be_longer_than_other_records():
+    columns = place_columns(["activity_count"], 64, 64)
+    whole = frame(activity_count=[[123456.78125] * 64] * 64)
+    assert len(whole.value or b"") < 65_536
+    assert grid(columns, max_bytes=10).decode([whole]).rejects == []
+    (reject,) = grid(columns, max_bytes=10).decode([frame(activity_count=[[0.123456789] * 64] * 256)]).rejects
+    assert reject.reason == "oversize"
+
+
+def test_only_a_grid_stream_reads_frames():
+    with pytest.raises(ConfigError, match="if, and only if, its schema is grid"):
+        grid(["activity_count"])
+    with pytest.raises(ConfigError, match="if, and only if, its schema is grid"):
+        traffic(place_columns(COLUMNS, 2, 2))
+    with pytest.raises(ConfigError, match="no field 'cqi'"):
+        grid(place_columns(["cqi"], 2, 2))
+    with pytest.raises(ConfigError, match="named by grid_id"):
+        JsonDecoder(JsonOptions(), "grid", ["radio_cell_id"], GRID_COLUMNS)
