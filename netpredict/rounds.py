@@ -213,7 +213,7 @@ class Rounds:
         A KPI that it never shows, like a place of a grid without a radio cell, casts no doubt on the others.
         """
         _, naive = self.stream.rungs[-1]
-        shown: BoolArray = np.isfinite(answers[naive.name].values).all(axis=(2, 3))
+        shown: BoolArray = np.asarray(np.isfinite(answers[naive.name].values).all(axis=(2, 3)))
         return shown
 
     def _lacks(self, truth: Int32Array, answers: Answers) -> BoolArray:
@@ -276,8 +276,8 @@ class Rounds:
         if answer is None or model is None:
             quality |= np.uint16(Quality.NO_MODEL)
         else:
-            failed, finite = answer.failed[rows], np.isfinite(model).all(axis=(2, 3))
-            finite = (finite if finite.all() else finite | ~self._shown(answers)[rows]).all(axis=1)
+            failed, sound = answer.failed[rows], np.asarray(np.isfinite(model).all(axis=(2, 3)))
+            finite = (sound if sound.all() else sound | ~self._shown(answers)[rows]).all(axis=1)
             quality |= np.where(warm, 0, Quality.WARMING).astype(np.uint16)
             quality |= np.where(failed, Quality.FAILED, np.where(finite, 0, Quality.NOT_FINITE)).astype(np.uint16)
         moved = self.stream.table.moved[batch.series[rows]] & ~warm
