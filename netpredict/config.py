@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from netpredict.calendar import check_holidays, check_time_zone
 from netpredict.clock import parse_day_windows
 from netpredict.errors import ConfigError
 from netpredict.types import Mode, place_columns
@@ -159,6 +160,8 @@ class StreamConfig(Section, frozen=True, kw_only=True):
     warm_steps: Annotated[int, Meta(ge=0, le=10_000, description="Steps a series needs before a model serves it.")] = 8
     season_s: Annotated[float, Meta(ge=0, description="Length of the season, s; 0 = none.")] = 0.0
     season_buckets: Annotated[int, Meta(ge=0, le=168, description="Bucket means kept per season.")] = 0
+    time_zone: Annotated[str, Meta(description="IANA zone whose hour, weekday and holidays predictors see.")] = "UTC"
+    holidays: Annotated[list[str], Meta(description='Days unlike others, e.g. "2013-12-25", by that zone.')] = []
     bucket_s: Annotated[
         Positive | None, Meta(description="Calibration and scores take effect at ends of buckets this long, s.")
     ] = None
@@ -429,6 +432,14 @@ def _check_learn(learn: LearnConfig) -> None:
     parse_day_windows(learn.window_utc, "learn.window_utc")
 
 
+def _check_calendar(where: str, stream: StreamConfig) -> None:
+    try:
+        check_time_zone(stream.time_zone)
+        check_holidays(stream.holidays)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
 def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
     levels = stream.quantile_levels
     if levels != sorted(set(levels)) or not all(0 < level < 1 for level in levels):
@@ -444,6 +455,7 @@ def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
         _check_grid(where, stream, stream.grid)
     if bool(stream.season_s) != bool(stream.season_buckets):
         raise ConfigError(f"{where}: season_s and season_buckets are given together or not at all")
+    _check_calendar(where, stream)
     if stream.series_ttl_s < stream.period_s * (2 * stream.horizon_steps + stream.max_gap_steps):
         raise ConfigError(f"{where}.series_ttl_s: must span two horizons and the longest gap")
     if round(stream.period_s * 1_000_000) < 1:

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from netpredict.calendar import calendar
 from netpredict.decide import Fired
 from netpredict.forecast.calibrate import middle_of, widen
 from netpredict.forecast.fallback import climb_down
 from netpredict.forecast.running import Answer, RunningPredictor
-from netpredict.forecast.series import calendar
 from netpredict.ingest.align import slot_time_us
 from netpredict.stream import CHALLENGER, Stream, Version
 from netpredict.types import (
@@ -138,7 +138,7 @@ class Rounds:
         if values is not None:
             features[:, : values.shape[1]] = values
         times = slot_time_us(slot, spec.period_us, spec.phase_us)
-        features[:, len(spec.observed) :] = calendar(times, spec.season_us, spec.season_buckets)
+        features[:, len(spec.observed) :] = calendar(times, spec)
         features.setflags(write=False)
         return features
 

@@ -83,7 +83,13 @@ class Stream:
         needed = {level for bound in self.hooks for level in bound.hook.levels_needed()}
         self.levels = tuple(sorted({round(level, LEVEL_DECIMALS) for level in (*config.quantile_levels, *needed)}))
         self.features = FeatureSpec(
-            self.columns, self.period_us, config.season_buckets, round(config.season_s * 1_000_000), self.phase_us
+            self.columns,
+            self.period_us,
+            config.season_buckets,
+            round(config.season_s * 1_000_000),
+            self.phase_us,
+            tuple(config.holidays),
+            config.time_zone,
         )
         self.output = OutputSpec(forecast_kpis, config.horizon_steps, self.levels)
         observed = [kpi_of(column) for column in self.columns]

@@ -126,9 +126,14 @@ class FeatureSpec:
     season_buckets: int = 0
     season_us: int = 0
     phase_us: int = 0
+    holidays: tuple[str, ...] = field(default=(), compare=False)  # next year's list does not make another model
+    time_zone: str = "UTC"
 
-    CALENDAR = ("hour_of_day", "day_of_week", "season_bucket")
-    """Hour 0..24 and weekday 0..6 (0 = Monday), both UTC; index of the season's bucket (0 when there is no season)."""
+    CALENDAR = ("hour_of_day", "day_of_week", "season_bucket", "holiday")
+    """Hour 0..24, weekday 0..6 (0 = Monday), index of the season's bucket (0 when there is no season), 1 on a holiday.
+
+    All by the local time of ``time_zone`` (IANA); ``holidays`` are its ISO dates.
+    """
 
     @property
     def width(self) -> int:

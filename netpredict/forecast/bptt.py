@@ -16,26 +16,21 @@ import numpy as np
 from netpredict.errors import NetpredictError
 from netpredict.forecast.backend import tf
 from netpredict.forecast.encode import ABSURD, COUNT_ROW
-from netpredict.forecast.heads import Reference, pinball
+from netpredict.forecast.heads import pinball
+from netpredict.forecast.history import History
 from netpredict.forecast.network import Network
-from netpredict.forecast.optimisers import optimiser
-from netpredict.forecast.series import calendar
-from netpredict.types import (
-    AnyArray,
-    FeatureSpec,
-    FloatArray,
-    IntArray,
-    Progress,
-    TrainingReport,
-    TrainingSet,
-    base_name,
-)
+from netpredict.forecast.optimisers import Schedule, clipped, optimiser
+from netpredict.forecast.options import RecurrentOptions
+from netpredict.forecast.structures import At, Teacher
+from netpredict.types import AnyArray, Progress, TrainingReport, TrainingSet, base_name
 
 WARM_STEPS = 8.0  # values a column has seen before its scale is trusted in a loss
 _VALIDATION_WARM_CHUNKS = 2
+_VALIDATION_SERIES = 512
+_ERRORS_MAX = 20_000_000  # that quantiles of errors are taken of; beyond it a seeded sample of the series
 
 
-def fit(network: Network, options: Any, dataset: TrainingSet, progress: Progress | None) -> TrainingReport:
+def fit(network: Network, options: RecurrentOptions, dataset: TrainingSet, progress: Progress | None) -> TrainingReport:
     """Train the fresh network in place, keep the weights of the best validation; DataError without training data."""
     tf.config.experimental.enable_op_determinism()
     started_s = time.monotonic()
@@ -45,157 +40,170 @@ def fit(network: Network, options: Any, dataset: TrainingSet, progress: Progress
         losses: list[float] = []
         validation_losses: list[float] = []
         for done in range(1, options.train_epochs + 1):
-            losses.append(run.train_once())
-            found = run.validate()
-            validation_losses.append(found.get("pinball", math.nan))
+            losses.append(run.train_once(done - 1))
+            validation_loss, found = run.validate()
+            validation_losses.append(validation_loss)
             if not math.isfinite(losses[-1]):
                 raise NetpredictError(f"training diverged in train_epoch {done}: lower learning_rate or clip_norm")
             if progress is not None:
                 left_s = (time.monotonic() - started_s) / done * (options.train_epochs - done)
                 progress(done, options.train_epochs, losses[-1], validation_losses[-1], left_s)
+            improved = not found or validation_loss < best
+            run.schedule.judge(improved)
             since += 1
-            if not found or found["pinball"] < best:
-                best, best_weights, scores, since = found.get("pinball", math.inf), network.values(), found, 0
+            if improved:
+                best, best_weights, scores, since = validation_loss, network.values(), found, 0
             if since >= options.patience:
                 break
         network.assign(best_weights)
+        if network.spread is not None:
+            network.spread.measure(run.errors())
+            scores = run.validate()[1]
     return TrainingReport(len(losses), time.monotonic() - started_s, losses, validation_losses, scores)
 
 
-class _Forward(NamedTuple):
-    """A chunk's raw answers, what they refer to, scaled targets, 1 where they count (steps * n, …), and last hidden."""
+class _Lesson(NamedTuple):
+    """A chunk walked through: what is known at its steps, the targets there, and the hidden state after it."""
 
-    raw: Any
-    reference: Reference
-    target: Any
-    valid: Any
+    at: At
+    teacher: Teacher
     rnn: Any
 
 
 class _Run:
-    """One training: the history with the time axis first, the compiled chunk functions, the optimiser."""
+    """One training: the history, the compiled chunk functions, the optimiser."""
 
-    def __init__(self, network: Network, options: Any, dataset: TrainingSet) -> None:
+    def __init__(self, network: Network, options: RecurrentOptions, dataset: TrainingSet) -> None:
         self.network, self.options, self.output = network, options, dataset.output
-        self.values = np.ascontiguousarray(np.moveaxis(dataset.values, 1, 0), dtype=np.float32)
-        steps = len(self.values)
-        self.cut = min(dataset.validation_from, steps)
-        slots = np.asarray(dataset.first_slot)[None, :] + np.arange(steps)[:, None]
-        self.calendar = _calendar(slots, dataset.features)
+        self.history = History(network.encoder, dataset, options.bptt_steps)
+        network.head.check(self.history.values[:, :, network.kpi_columns])
         self.order = np.random.default_rng(options.seed)
-        network.encoder.learn(self.values[: self.cut])
-        self.scaler = self._scaler_history()
+        self.schedule = Schedule(options)
         self.optimiser = optimiser(options)
         self.optimiser.build(network.trainable)
         self.train_chunk = self._compiled(self._train_chunk)
         self.score_chunk = self._compiled(self._score_chunk)
 
-    def _scaler_history(self) -> FloatArray:
-        """The scaler before every step, and after the last one: (T + 1, S, *state_shape)."""
-        steps, series, _ = self.values.shape
-        history = np.zeros((steps + 1, series, *self.network.encoder.state_shape), dtype=np.float32)
-        scale = tf.function(self.network.encoder.scale, autograph=False)
-        for step in range(steps):
-            history[step + 1] = scale(tf.constant(self.values[step]), tf.constant(history[step])).numpy()
-        return history
-
     def _compiled(self, chunk: Any) -> Any:
         """One graph for minibatches of every size."""
-        k, length = self.values.shape[2], self.options.bptt_steps
-        shapes = [
-            (length + self.output.horizon_steps, None, k),
-            (length, None, self.calendar.shape[2]),
-            (length + 1, None, *self.network.encoder.state_shape),
-            (None, *self.network.rnn_shape),
-        ]
+        shapes = [*self.history.shapes, (None, *self.network.rnn_shape)]
         signature = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
         return tf.function(chunk, input_signature=signature, autograph=False).get_concrete_function()
 
-    def _chunks(self, first: int, stop: int, rows: AnyArray) -> Iterator[tuple[int, list[Any]]]:
-        """Chunks of these series from ``first``; what lies at or beyond ``stop`` is missing."""
-        length, ahead = self.options.bptt_steps, self.options.bptt_steps + self.output.horizon_steps
-        for start in range(first, stop - 1, length):
-            values = self.values[start : min(start + ahead, stop), rows]
-            calendar = self.calendar[start : start + length, rows]
-            scaler = self.scaler[start : start + length + 1, rows]
-            chunk = [(values, ahead, np.nan), (calendar, length, 0.0), (scaler, length + 1, 0.0)]
-            yield start, [tf.constant(_padded(array, size, fill)) for array, size, fill in chunk]
-
-    def train_once(self) -> float:
-        """One train_epoch: every series once, in a seeded order, its chunks in theirs; the mean loss."""
-        order = self.order.permutation(self.values.shape[1])
+    def train_once(self, train_epoch: int) -> float:
+        """Every series once, in a seeded order, its chunks in theirs; the mean loss."""
+        minibatches = self._minibatches(self.order.permutation(self.history.series), self.options.minibatch_size)
         total, weight = 0.0, 0.0
-        for rows in np.split(order, range(self.options.minibatch_size, len(order), self.options.minibatch_size)):
+        self.network.structure.begin(train_epoch / self.options.train_epochs)
+        for index, rows in enumerate(minibatches):
+            self.optimiser.learning_rate = self.schedule.rate(train_epoch + index / len(minibatches))
             rnn = self._cold(len(rows))
-            for _, chunk in self._chunks(0, self.cut, rows):
+            for _, chunk in self.history.chunks(self._first_step(), self.history.cut, rows):
                 loss, count, rnn = self.train_chunk(*chunk, rnn)
                 total, weight = total + float(loss), weight + float(count)
         return total / weight if weight else math.nan
+
+    def _first_step(self) -> int:
+        """Where the first chunk begins: when only its last step is taught, not always at the same hour."""
+        if self.network.structure.taught_steps == "all":
+            return 0
+        length = self.options.bptt_steps
+        return int(self.order.integers(min(length, max(1, self.history.cut - length))))
+
+    @staticmethod
+    def _minibatches(rows: AnyArray, size: int) -> list[AnyArray]:
+        return np.split(rows, range(size, len(rows), size))
 
     def _cold(self, rows: int) -> Any:
         return tf.zeros((rows, *self.network.rnn_shape))
 
     def _train_chunk(self, values: Any, calendar: Any, scaler: Any, rnn: Any) -> tuple[Any, Any, Any]:
         with tf.GradientTape() as tape:
-            forward = self._forward(values, calendar, scaler, rnn, training=True)
-            count = tf.reduce_sum(forward.valid)
-            losses = self.network.head.loss(forward.raw, forward.target, forward.reference)
-            total = tf.reduce_sum(losses * forward.valid)
-            penalties = [tf.reduce_sum(tf.square(w)) for w in self.network.trainable if "kernel" in w.name]
-            loss = total / tf.maximum(count, 1.0) + self.options.l2 * tf.add_n(penalties)
-        self.optimiser.apply(tape.gradient(loss, self.network.trainable), self.network.trainable)
-        return total, count, forward.rnn
+            lesson = self._walked(values, calendar, scaler, rnn, training=True)
+            at, teacher = self._taught(lesson)
+            raw = self.network.structure.teach(at, teacher)
+            target, valid = (part[:, :, : self.network.structure.taught_leads] for part in teacher)
+            count = tf.reduce_sum(valid)
+            total = tf.reduce_sum(self.network.head.loss(raw, target, at.reference) * valid)
+            loss = total / tf.maximum(count, 1.0) + self._penalty()
+        gradients = clipped(tape.gradient(loss, self.network.trainable), self.options)
+        self.optimiser.apply(gradients, self.network.trainable)
+        return total, count, lesson.rnn
 
-    def _forward(self, values: Any, calendar: Any, scaler: Any, rnn: Any, training: bool) -> _Forward:
-        network, length, columns = self.network, self.options.bptt_steps, self.values.shape[2]
+    def _penalty(self) -> Any:
+        kernels = [weight.value for weight in self.network.trainable if "kernel" in weight.name]
+        squares = self.options.l2 * tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
+        return squares + self.options.l1 * tf.add_n([tf.reduce_sum(tf.abs(kernel)) for kernel in kernels])
+
+    def _taught(self, lesson: _Lesson) -> tuple[At, Teacher]:
+        """The steps of a chunk that the loss is taken of."""
+        if self.network.structure.taught_steps == "all":
+            return lesson.at, lesson.teacher
+        n = tf.shape(lesson.rnn)[0]
+        last: tuple[At, Teacher] = tf.nest.map_structure(lambda part: part[-n:], (lesson.at, lesson.teacher))
+        return last
+
+    def _walked(self, values: Any, calendar: Any, scaler: Any, rnn: Any, training: bool) -> _Lesson:
+        """Every step of a chunk as rows (steps * n, …), the first step first."""
+        network, length, columns = self.network, self.options.bptt_steps, self.history.columns
         before, after = (tf.reshape(part, (-1, *scaler.shape[2:])) for part in (scaler[:-1], scaler[1:]))
-        now = tf.reshape(values[:length], (-1, columns))
-        encoded = network.encoder.encode(now, tf.reshape(calendar, (-1, calendar.shape[2])), before, after)
+        now, calendar = tf.reshape(values[:length], (-1, columns)), tf.reshape(calendar, (-1, calendar.shape[2]))
+        encoded = network.encoder.encode(now, calendar, before, after)
         sequence = tf.reshape(encoded.inputs, (length, -1, network.encoder.width))
-        outputs, rows = network.stack.along(sequence, tf.unstack(rnn, axis=1), training)
+        walked = network.stack.along(sequence, tf.unstack(rnn, axis=1), training, network.structure.needs_states)
+        reference = network.reference(encoded)
         ahead = [values[lead : lead + length] for lead in range(1, self.output.horizon_steps + 1)]
         truth = tf.stack([network.of_kpis(tf.reshape(part, (-1, columns))) for part in ahead], axis=2)
-        reference = network.reference(encoded)
         trusted = network.of_kpis(after[:, COUNT_ROW]) >= WARM_STEPS
         valid = (tf.abs(truth) < ABSURD) & trusted[:, :, None]
         target = tf.where(valid, network.head.target(truth, reference), 0.0)
-        raw = network.head.raw(outputs)
-        return _Forward(raw, reference, target, tf.cast(valid, tf.float32), tf.stack(rows, axis=1))
+        at = At(walked.outputs, walked.states, encoded, reference, after, calendar)
+        return _Lesson(at, Teacher(target, tf.cast(valid, tf.float32)), tf.stack(walked.rows, axis=1))
 
     def _score_chunk(self, values: Any, calendar: Any, scaler: Any, rnn: Any) -> tuple[Any, Any]:
-        """Per step and KPI, summed over series and leads: count, pinball, error, naive's error, covered per level."""
-        raw, reference, target, valid, rnn = self._forward(values, calendar, scaler, rnn, training=False)
-        levels = self.network.head.levels(raw, reference)
+        """Per step and KPI, over series and leads, sums of: count, loss, pinball, error, naive's, covered per level."""
+        at, (target, valid), rnn = self._walked(values, calendar, scaler, rnn, training=False)
+        raw = self.network.structure.answer(at)
+        loss, levels = self.network.head.loss(raw, target, at.reference), self.network.levels(raw, at.reference)
         error = tf.abs(target - levels[self.network.head.middle])
         covered = [tf.cast(target <= level, tf.float32) for level in levels]
-        parts = [1.0, pinball(self.output.levels, levels, target), error, tf.abs(target), *covered]
+        parts = [1.0, loss, pinball(self.output.levels, levels, target), error, tf.abs(target), *covered]
         sums = [tf.reduce_sum(part * valid, axis=2) for part in parts]
         by_step = tf.reshape(tf.stack(sums, axis=2), (self.options.bptt_steps, -1, valid.shape[1], len(sums)))
         return tf.reduce_sum(by_step, axis=1), rnn
 
-    def validate(self) -> dict[str, float]:
-        """Scores of the forecasts issued at or after the cut, errors in units of the scale; {} when there are none."""
-        steps, series, _ = self.values.shape
-        first = max(0, self.cut - _VALIDATION_WARM_CHUNKS * self.options.bptt_steps)
-        sums: FloatArray | Any = np.zeros((len(self.output.kpis), 4 + len(self.output.levels)))
-        for rows in np.split(np.arange(series), range(512, series, 512)):
+    def _error_chunk(self, values: Any, calendar: Any, scaler: Any, rnn: Any) -> tuple[Any, Any]:
+        """Truth - point of every step of a chunk, (steps, n, kpis, horizon), NaN where nothing is known."""
+        at, (target, valid), rnn = self._walked(values, calendar, scaler, rnn, training=False)
+        point = self.network.head.point(self.network.structure.answer(at), at.reference)
+        errors = tf.where(valid > 0.5, target - point, np.nan)
+        return tf.reshape(errors, (self.options.bptt_steps, -1, *errors.shape[1:])), rnn
+
+    def _held_out(self, chunk_function: Any, first: int, series: AnyArray) -> Iterator[Any]:
+        """What a chunk function says of the steps at or after ``first``, its hidden state warmed before them."""
+        begin = max(0, first - _VALIDATION_WARM_CHUNKS * self.options.bptt_steps)
+        for rows in self._minibatches(series, _VALIDATION_SERIES):
             rnn = self._cold(len(rows))
-            for start, chunk in self._chunks(first, steps, rows):
-                by_step, rnn = self.score_chunk(*chunk, rnn)
-                sums = sums + by_step.numpy()[max(0, self.cut - start) :].sum(axis=0, dtype=np.float64)
-        return _scores(sums, self.output.kpis, self.output.levels)
+            for start, chunk in self.history.chunks(begin, self.history.steps, rows):
+                answer, rnn = chunk_function(*chunk, rnn)
+                yield answer.numpy()[max(0, first - start) :]
 
+    def validate(self) -> tuple[float, dict[str, float]]:
+        """Loss and scores of the forecasts issued at or after the cut, in units of the scale; NaN, {} without any."""
+        sums: Any = np.zeros((len(self.output.kpis), 5 + len(self.output.levels)))
+        for by_step in self._held_out(self.score_chunk, self.history.cut, np.arange(self.history.series)):
+            sums = sums + by_step.sum(axis=0, dtype=np.float64)
+        count, loss = sums[:, 0].sum(), sums[:, 1].sum()
+        scores = _scores(np.delete(sums, 1, axis=1), self.output.kpis, self.output.levels)
+        return (float(loss / count) if count else math.nan), scores
 
-def _calendar(slots: IntArray, features: FeatureSpec) -> FloatArray:
-    """The columns that the live pipeline appends, for a (T, S) grid of slots."""
-    flat = calendar(slots.ravel() * features.period_us + features.phase_us, features.season_us, features.season_buckets)
-    return flat.reshape(*slots.shape, flat.shape[1])
-
-
-def _padded(array: AnyArray, length: int, fill: float) -> AnyArray:
-    if len(array) == length:
-        return array
-    return np.concatenate([array, np.full((length - len(array), *array.shape[1:]), fill, dtype=array.dtype)])
+    def errors(self) -> AnyArray:
+        """Errors of the point (N, kpis, horizon) on what is held out, on the training part when nothing is."""
+        first = self.history.cut if self.history.cut < self.history.steps - 1 else 0
+        each = (self.history.steps - first) * len(self.output.kpis) * self.output.horizon_steps
+        sample = self.order.permutation(self.history.series)[: max(1, _ERRORS_MAX // each)]
+        found = list(self._held_out(self._compiled(self._error_chunk), first, sample))
+        return np.concatenate([errors.reshape(-1, *errors.shape[2:]) for errors in found])
 
 
 def _scores(sums: Any, kpis: tuple[str, ...], levels: tuple[float, ...]) -> dict[str, float]:

@@ -6,6 +6,8 @@ Contract of an encoder. It is built from the ``FeatureSpec`` and owns every assu
 - ``scale(values, scaler)``: one causal step, (n, k) natural values -> the scaler after them, (n, *state_shape);
 - ``encode(values, calendar, before, after)``: the same values, the calendar columns, the scaler before and after
   ``scale`` -> ``Encoded``: inputs (n, ``width``), and what a head needs to answer in natural units, each (n, k);
+- ``clock(calendar)``: the part of the inputs that the calendar alone makes, (n, ``clock_width``);
+- ``later(calendar, steps)``: the calendar so many steps later, as far as it can be told from the columns;
 - ``learn(values)``: takes from the training part (T, S, k) what no gradient teaches, before the first train_epoch;
 - ``named()``: its tensors by name, saved with the weights.
 
@@ -49,10 +51,13 @@ class Encoder:
 
     def __init__(self, features: FeatureSpec, scaler_steps: int) -> None:
         self.columns = len(features.observed)
-        self.width = self.per_column * self.columns + 2 * len(features.CALENDAR)
+        self.clock_width = 2 * (len(features.CALENDAR) - 1) + 1
+        self.width = self.per_column * self.columns + self.clock_width
         self.state_shape = (SCALER_ROWS, self.columns)
-        turns = [2 * np.pi / 24, 2 * np.pi / 7, 2 * np.pi / max(1, features.season_buckets)]
-        self._turn = tf.constant(turns, dtype=tf.float32)
+        self._buckets = float(max(1, features.season_buckets))
+        self._turn = tf.constant([2 * np.pi / cycle for cycle in (24.0, 7.0, self._buckets)], dtype=tf.float32)
+        self._step_h = features.period_us / 3_600_000_000
+        self._step_buckets = features.period_us * features.season_buckets / max(1, features.season_us)
         self._forget = 1.0 / scaler_steps
         ones = np.ones(self.columns, dtype=np.float32)
         self._prior_ratio = tf.Variable(0.1 * ones, trainable=False)
@@ -86,10 +91,22 @@ class Encoder:
         moved = tf.where(before[:, COUNT_ROW] > 0.5, last - before[:, 0], 0.0)
         level, move = (last - mean) / scale, moved / scale
         missing = tf.cast(~(tf.abs(values) < ABSURD), tf.float32)
-        angle = calendar * self._turn
         columns = [tf.clip_by_value(level, -CLIP, CLIP), tf.clip_by_value(move, -CLIP, CLIP), missing]
-        inputs = tf.concat([*columns, tf.sin(angle), tf.cos(angle)], axis=1)
-        return Encoded(inputs, last, scale, count > 0.5)
+        return Encoded(tf.concat([*columns, self.clock(calendar)], axis=1), last, scale, count > 0.5)
+
+    def clock(self, calendar: Any) -> Any:
+        """Sine and cosine of hour, weekday and season; the holiday as it is."""
+        angle = calendar[:, :-1] * self._turn
+        return tf.concat([tf.sin(angle), tf.cos(angle), calendar[:, -1:]], axis=1)
+
+    def later(self, calendar: Any, steps: Any) -> Any:
+        """By the clock alone: without changes of the clocks, and a day that is not today is taken as no holiday."""
+        hour, day, bucket, holiday = tf.unstack(calendar, axis=1)
+        hours = hour + steps * self._step_h
+        days = tf.floor(hours / 24.0)
+        buckets = tf.math.floormod(bucket + steps * self._step_buckets, self._buckets)
+        holiday = tf.where(days > 0.5, 0.0, holiday)
+        return tf.stack([hours - 24.0 * days, tf.math.floormod(day + days, 7.0), buckets, holiday], axis=1)
 
     def learn(self, values: FloatArray) -> None:
         """What a series is assumed to vary by before it has shown it: medians over the series; DataError if empty."""

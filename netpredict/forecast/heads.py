@@ -3,8 +3,11 @@
 Contract of a head. It is built for an ``OutputSpec`` and a number of leads (all of them, or one that is shared by all):
 
 - ``build(width)`` makes its weights; ``dense`` holds them;
+- ``check(truth)``: DataError when the history (T, S, kpis) holds what it can never answer, before training;
 - ``raw(hidden)``: (m, width) -> (m, kpis, parts, leads), free of any constraint;
-- ``levels(raw, reference)``: -> one (m, kpis, leads) per level of the output, in units of the reference;
+- ``levels(raw, reference)``: -> one (m, kpis, leads) per level of the output, in units of the reference; a head with
+  ``is_point`` answers one, and a ``Spread`` puts the levels around it;
+- ``point(raw, reference)``: -> (m, kpis, leads), the one that is fed back where a structure feeds back;
 - ``target(truth, reference)``: natural (m, kpis, leads) -> the same units;
 - ``loss(raw, target, reference)``: -> (m, kpis, leads); the caller weighs it by what is valid and takes the mean;
 - ``natural(levels, reference)``: -> (m, kpis, leads, levels) in natural units, what a predictor answers.
@@ -19,11 +22,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from netpredict.errors import DataError
 from netpredict.forecast.backend import keras, tf
-from netpredict.types import OutputSpec
+from netpredict.forecast.encode import ABSURD
+from netpredict.radio.quantities import KPIS
+from netpredict.types import FloatArray, OutputSpec, base_name
 
 _FIRST_WIDTH = 0.3  # distance between two levels before training, in units of the scale
 _TARGET_CLIP = 20.0  # in units of the scale; a series that wakes from a standstill would drown all others
+_LEAST_SHARE = 1e-3  # where the logit of the last value of a bounded KPI ends
+_LEAST_ERRORS = 20  # of one KPI at one lead, below which its quantiles say nothing
 
 
 class Reference(NamedTuple):
@@ -33,14 +41,30 @@ class Reference(NamedTuple):
     scale: Any
 
 
-class QuantileHead:
-    """A median around the last value and softplus distances to the levels beside it: levels never cross."""
+def head_of(options: Any, output: OutputSpec, leads: int, point: bool, places: int) -> QuantileHead | PointHead:
+    """The head of these options: quantiles where the loss teaches them and the structure can carry them."""
+    if options.loss == "bce":
+        return ShareHead(output, leads, options.loss, places)
+    if point or options.loss != "pinball":
+        return PointHead(output, leads, options.loss, places)
+    return QuantileHead(output, leads, places)
 
-    def __init__(self, output: OutputSpec, leads: int) -> None:
-        self.probabilities = output.levels
+
+class QuantileHead:
+    """A median around the last value and softplus distances to the levels beside it: levels never cross.
+
+    The ``places`` of a grid, which are its innermost columns, share the weights: hidden is (m, rows, columns, width).
+    """
+
+    is_point = False
+
+    def __init__(self, output: OutputSpec, leads: int, places: int = 1) -> None:
+        self.kpis, self.probabilities, self._places = output.kpis, output.levels, places
         self.middle = int(np.argmin([abs(level - 0.5) for level in output.levels]))
-        self.shape = (len(output.kpis), len(output.levels), leads)
-        size = int(np.prod(self.shape))
+        parts = 1 if self.is_point else len(output.levels)
+        self.shape = (len(output.kpis), parts, leads)
+        self._dense_shape = (len(output.kpis) // places, parts, leads)
+        size = int(np.prod(self._dense_shape))
         self.dense = keras.layers.Dense(
             size, kernel_initializer="zeros", bias_initializer=self._first_bias, name="head"
         )
@@ -49,15 +73,21 @@ class QuantileHead:
         """Make the weights for hidden vectors of this width."""
         self.dense.build((None, width))
 
+    def check(self, truth: FloatArray) -> None:
+        """Any history will do."""
+
     def _first_bias(self, shape: Any, dtype: Any = None) -> Any:
         """Before training: the median is the last value, the levels stand evenly around it."""
-        bias = np.full(self.shape, np.log(np.expm1(_FIRST_WIDTH)), dtype=np.float32)
+        bias = np.full(self._dense_shape, np.log(np.expm1(_FIRST_WIDTH)), dtype=np.float32)
         bias[:, self.middle] = 0.0
         return tf.constant(bias.reshape(shape), dtype=dtype)
 
     def raw(self, hidden: Any) -> Any:
-        """(m, width) -> (m, kpis, levels, leads)."""
-        return tf.reshape(self.dense(hidden), (-1, *self.shape))
+        """(m, width) -> (m, kpis, parts, leads)."""
+        raw = self.dense(hidden)
+        if self._places > 1:
+            raw = tf.transpose(tf.reshape(raw, (-1, self._places, *self._dense_shape)), (0, 2, 1, 3, 4))
+        return tf.reshape(raw, (-1, *self.shape))
 
     def levels(self, raw: Any, reference: Reference) -> list[Any]:
         """One (m, kpis, leads) per level, none below the level before it."""
@@ -68,6 +98,10 @@ class QuantileHead:
         for index in range(self.middle - 1, -1, -1):
             levels[index] = levels[index + 1] - tf.nn.softplus(parts[index])
         return levels
+
+    def point(self, raw: Any, reference: Reference) -> Any:
+        """The median."""
+        return raw[:, :, self.middle]
 
     def target(self, truth: Any, reference: Reference) -> Any:
         """How far the truth lies from the last value, in units of the scale."""
@@ -80,6 +114,123 @@ class QuantileHead:
     def natural(self, levels: list[Any], reference: Reference) -> Any:
         """(m, kpis, leads, levels); NaN where the centre is."""
         return tf.stack([reference.centre + reference.scale * level for level in levels], axis=3)
+
+
+class PointHead(QuantileHead):
+    """One linear output by KPI and lead, taught by ``mse``, ``mae`` or ``pinball`` at 0.5; before training 0."""
+
+    is_point = True
+
+    def __init__(self, output: OutputSpec, leads: int, loss: str, places: int = 1) -> None:
+        super().__init__(output, leads, places)
+        self._squared, self._weight = loss == "mse", 0.5 if loss == "pinball" else 1.0
+
+    def _first_bias(self, shape: Any, dtype: Any = None) -> Any:
+        return tf.zeros(shape, dtype)
+
+    def levels(self, raw: Any, reference: Reference) -> list[Any]:
+        """The point alone."""
+        return [self.point(raw, reference)]
+
+    def point(self, raw: Any, reference: Reference) -> Any:
+        """The linear output."""
+        return raw[:, :, 0]
+
+    def raw_of(self, point: Any, reference: Reference) -> Any:
+        """The raw answer that gives this point, (m, kpis, leads) -> (m, kpis, 1, leads)."""
+        return point[:, :, None]
+
+    def loss(self, raw: Any, target: Any, reference: Reference) -> Any:
+        """Squared or absolute error in units of the scale."""
+        error = target - self.point(raw, reference)
+        return tf.square(error) if self._squared else self._weight * tf.abs(error)
+
+
+class ShareHead(PointHead):
+    """Where in its range a bounded KPI will be: sigmoid(logit of the last value + output), by binary cross-entropy.
+
+    The range is that of the catalogue of KPIs, and 0 to 1 for a KPI outside it.
+    """
+
+    def __init__(self, output: OutputSpec, leads: int, loss: str, places: int = 1) -> None:
+        super().__init__(output, leads, loss, places)
+        known = [KPIS.get(base_name(kpi)) for kpi in output.kpis]
+        self._low = np.array([[kpi.low if kpi else 0.0] for kpi in known], dtype=np.float32)
+        self._range = np.array([[kpi.high - kpi.low if kpi else 1.0] for kpi in known], dtype=np.float32)
+
+    def check(self, truth: FloatArray) -> None:
+        """DataError naming a KPI that leaves its range."""
+        for index, kpi in enumerate(self.kpis):
+            values = truth[:, :, index][np.abs(truth[:, :, index]) < ABSURD]
+            low, high = float(self._low[index, 0]), float(self._low[index, 0] + self._range[index, 0])
+            if len(values) and not low <= values.min() <= values.max() <= high:
+                found = f"{values.min():g} to {values.max():g}"
+                raise DataError(
+                    f'loss = "bce" needs {kpi} within {low:g} and {high:g}, found {found}; take another loss'
+                )
+
+    def _share(self, natural: Any) -> Any:
+        return (natural - self._low) / self._range
+
+    def _logit(self, share: Any) -> Any:
+        share = tf.clip_by_value(share, _LEAST_SHARE, 1.0 - _LEAST_SHARE)
+        return tf.math.log(share) - tf.math.log1p(-share)
+
+    def point(self, raw: Any, reference: Reference) -> Any:
+        """In units of the reference, as every head."""
+        share = tf.sigmoid(raw[:, :, 0] + self._logit(self._share(reference.centre)))
+        return (self._low + self._range * share - reference.centre) / reference.scale
+
+    def raw_of(self, point: Any, reference: Reference) -> Any:
+        """See ``PointHead``."""
+        share = self._share(reference.centre + reference.scale * point)
+        return (self._logit(share) - self._logit(self._share(reference.centre)))[:, :, None]
+
+    def target(self, truth: Any, reference: Reference) -> Any:
+        """Not clipped: the range bounds it."""
+        return (truth - reference.centre) / reference.scale
+
+    def loss(self, raw: Any, target: Any, reference: Reference) -> Any:
+        """Binary cross-entropy of the share."""
+        share = tf.clip_by_value(self._share(reference.centre + reference.scale * target), 0.0, 1.0)
+        logits = raw[:, :, 0] + self._logit(self._share(reference.centre))
+        return tf.nn.sigmoid_cross_entropy_with_logits(labels=share + tf.zeros_like(logits), logits=logits)
+
+
+class Spread:
+    """Levels around a point: quantiles of its errors by KPI and lead, measured on data that it was not trained on."""
+
+    def __init__(self, output: OutputSpec) -> None:
+        self.probabilities = output.levels
+        away = _FIRST_WIDTH * (np.arange(len(output.levels)) - output.levels.index(0.5))
+        first = np.broadcast_to(away[None, :, None], (len(output.kpis), len(output.levels), output.horizon_steps))
+        self._residual = tf.Variable(first.astype(np.float32), trainable=False)
+
+    def named(self) -> dict[str, Any]:
+        """The measured quantiles (kpis, levels, leads), in units of the reference."""
+        return {"spread.residual": self._residual}
+
+    def levels(self, point: Any) -> list[Any]:
+        """(m, kpis, leads) -> the same for each level; the point is the median."""
+        return [point + self._residual[:, index] for index in range(len(self.probabilities))]
+
+    def measure(self, errors: FloatArray) -> None:
+        """Take the quantiles of truth - point, (N, kpis, leads), NaN = no truth; too few leave what was."""
+        residual = self._residual.numpy()
+        for kpi in range(errors.shape[1]):
+            for lead in range(errors.shape[2]):
+                known = errors[:, kpi, lead][~np.isnan(errors[:, kpi, lead])]
+                if len(known) >= _LEAST_ERRORS:
+                    residual[kpi, :, lead] = [_around_zero(level, known) for level in self.probabilities]
+        self._residual.assign(residual)
+
+
+def _around_zero(level: float, errors: FloatArray) -> float:
+    """The quantile, but not on the other side of the median than its level."""
+    if level == 0.5:
+        return 0.0
+    quantile = float(np.quantile(errors, level))
+    return min(quantile, 0.0) if level < 0.5 else max(quantile, 0.0)
 
 
 def pinball(probabilities: tuple[float, ...], levels: list[Any], target: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The recurrent network as one pure step: encoder, stack of layers, head. No row of a batch sees another.
+"""The recurrent network as one pure step: encoder, stack of layers, structure with its head. No row sees another.
 
 Its tensors are two-dimensional (rows, columns), so that the step of the daemon and the chunk of a training share every
 line. The encoder has no trainable part: it runs over a whole history before the first gradient is taken.
@@ -13,35 +13,27 @@ import numpy as np
 
 from netpredict.errors import ArtefactError
 from netpredict.forecast.backend import check_backend, tf
-from netpredict.forecast.encode import Encoded, Encoder
-from netpredict.forecast.heads import QuantileHead, Reference
-from netpredict.forecast.stack import Stack
+from netpredict.forecast.heads import Reference, Spread
+from netpredict.forecast.structures import STRUCTURES, At, Frame
 from netpredict.types import FeatureSpec, OutputSpec
 
-__all__ = ["Network"]
 
-
-class Network:
-    """Weights and the pure functions over them. ``rnn`` is (n, state rows, units), ``scaler`` (n, rows, k)."""
+class Network(Frame):
+    """Weights and the pure functions over them. ``rnn`` is (n, state rows, units), ``scaler`` (n, *its shape)."""
 
     def __init__(self, layer: str, options: Any, features: FeatureSpec, output: OutputSpec) -> None:
         check_backend()
         self.observed = len(features.observed)
-        self.kpi_columns = [features.observed.index(kpi) for kpi in output.kpis]
         with tf.device("CPU:0"):
-            self.encoder = Encoder(features, options.scaler_steps)
-            self.stack, self.head = self._built(layer, options, features, output)
+            super().__init__(layer, options, features, output)
+            self.structure = STRUCTURES[options.structure](self)
+            self.head = self.structure.head
+            self.spread = Spread(output) if self.head.is_point else None
         self.rnn_shape = (self.stack.rows, *self.stack.shape)
-
-    def _built(self, layer: str, options: Any, features: FeatureSpec, output: OutputSpec) -> tuple[Any, Any]:
-        """Stack and head."""
-        stack, head = Stack(layer, options, self.encoder.width), QuantileHead(output, output.horizon_steps)
-        head.build(options.units)
-        return stack, head
 
     @property
     def _parts(self) -> list[Any]:
-        return [*self.stack.parts, self.head.dense]
+        return [*self.stack.parts, *self.structure.parts]
 
     @property
     def trainable(self) -> list[Any]:
@@ -49,9 +41,9 @@ class Network:
         return [weight for part in self._parts for weight in part.trainable_weights]
 
     def named(self) -> dict[str, Any]:
-        """Every tensor of an artefact by name: weights and the prior of the scaler."""
+        """Every tensor of an artefact by name: weights, the prior of the scaler, the spread around a point."""
         weights = {f"{part.name}.{weight.name}": weight for part in self._parts for weight in part.trainable_weights}
-        return {**weights, **self.encoder.named()}
+        return {**weights, **self.encoder.named(), **(self.spread.named() if self.spread else {})}
 
     def values(self) -> dict[str, Any]:
         """A copy of every tensor, as numpy."""
@@ -73,22 +65,19 @@ class Network:
         for name, variable in mine.items():
             variable.assign(np.asarray(weights[name]))
 
-    def of_kpis(self, columns: Any) -> Any:
-        """(n, k) of the observed columns -> (n, kpis) of the forecast ones."""
-        return tf.gather(columns, self.kpi_columns, axis=1)
-
-    def reference(self, encoded: Encoded) -> Reference:
-        """What the head's units refer to."""
-        return Reference(self.of_kpis(encoded.last)[:, :, None], self.of_kpis(encoded.scale)[:, :, None])
+    def levels(self, raw: Any, reference: Reference) -> list[Any]:
+        """Raw answers of all leads -> one (m, kpis, horizon) per level of the output, in units of the reference."""
+        levels = self.head.levels(raw, reference)
+        return self.spread.levels(levels[0]) if self.spread else levels
 
     def step(self, features: Any, rnn: Any, scaler: Any) -> tuple[Any, Any, Any]:
         """The whole of one step: (n, f) in natural units -> (n, kpis, horizon, levels) in natural units, new hidden."""
         values, calendar = features[:, : self.observed], features[:, self.observed :]
         after = self.encoder.scale(values, scaler)
         encoded = self.encoder.encode(values, calendar, scaler, after)
-        hidden, rows = self.stack.step(encoded.inputs, tf.unstack(rnn, axis=1))
+        output, rows = self.stack.step(encoded.inputs, tf.unstack(rnn, axis=1))
         reference = self.reference(encoded)
-        levels = self.head.levels(self.head.raw(hidden), reference)
+        raw = self.structure.answer(At(output, rows, encoded, reference, after, calendar))
         known = tf.where(self.of_kpis(encoded.ever)[:, :, None], reference.centre, np.nan)
-        answer = self.head.natural(levels, reference._replace(centre=known))
+        answer = self.head.natural(self.levels(raw, reference), reference._replace(centre=known))
         return answer, tf.stack(rows, axis=1), after

@@ -1,4 +1,4 @@
-"""The settings of the recurrent predictors, without TensorFlow."""
+"""The settings of the recurrent predictors, and which of them go together; without TensorFlow."""
 
 from __future__ import annotations
 
@@ -6,9 +6,30 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from netpredict.errors import ConfigError
+from netpredict.types import OutputSpec
+
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Rate = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
+Ratio = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
+Weight = Annotated[float, msgspec.Meta(ge=0.0)]
+
+Activation = Literal[
+    "tanh",
+    "relu",
+    "sigmoid",
+    "hard_sigmoid",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "softplus",
+    "softsign",
+    "exponential",
+    "linear",
+]
+Structure = Literal["many_to_many", "many_to_one", "one_to_one", "one_to_many", "seq2seq", "autoregressive"]
 
 
 class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -16,18 +37,62 @@ class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     units: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
     layers: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
-    activation: Literal["tanh", "relu", "sigmoid", "elu", "selu", "softsign", "linear"] = "tanh"
+    structure: Structure = "many_to_many"
+    activation: Activation = "tanh"
     dropout: Rate = 0.0
     recurrent_dropout: Rate = 0.0
-    l2: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    l1: Weight = 0.0
+    l2: Weight = 0.0
     layer_normalisation: bool = False
     scaler_steps: Count = 200
-    optimiser: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    optimiser: Literal["adam", "adamw", "rmsprop", "adagrad", "sgd"] = "adam"
+    momentum: Rate = 0.0
+    nesterov: bool = False
+    weight_decay: Weight = 0.004
     learning_rate: Positive = 0.003
-    clip_norm: Positive = 1.0
-    loss: Literal["pinball"] = "pinball"
+    schedule: Literal["constant", "cosine", "exponential", "plateau"] = "constant"
+    warmup_epochs: Weight = 0.0
+    final_rate_ratio: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.1
+    clip_norm: Weight = 1.0
+    clip_value: Weight = 0.0
+    loss: Literal["pinball", "mse", "mae", "bce"] = "pinball"
+    teacher_forcing: Ratio = 1.0
+    teacher_forcing_last: Ratio = 0.0
     train_epochs: Count = 20
     patience: Count = 4
     minibatch_size: Count = 64
     bptt_steps: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 32
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 1
+
+
+_DEFAULTS = RecurrentOptions()
+
+
+def check_options(options: RecurrentOptions, output: OutputSpec) -> None:
+    """ConfigError where settings contradict each other or the output; before any graph is built."""
+    if options.structure == "one_to_one" and output.horizon_steps != 1:
+        raise ConfigError(
+            f'structure = "one_to_one" answers one step ahead, not {output.horizon_steps}: set horizon_steps = 1 or '
+            'take another structure ("autoregressive" rolls such a model out)'
+        )
+    if (options.loss != "pinball" or options.structure in ("seq2seq", "autoregressive")) and 0.5 not in output.levels:
+        what = f'loss = "{options.loss}"' if options.loss != "pinball" else f'structure = "{options.structure}"'
+        raise ConfigError(f"{what} needs the level 0.5 among {list(output.levels)}: the point stands there")
+    if options.momentum and options.optimiser not in ("sgd", "rmsprop"):
+        raise ConfigError(f'momentum is for the optimisers "sgd" and "rmsprop", not "{options.optimiser}"')
+    if options.nesterov and (options.optimiser != "sgd" or not options.momentum):
+        raise ConfigError('nesterov needs optimiser = "sgd" and a momentum above 0')
+    if options.weight_decay != _DEFAULTS.weight_decay and options.optimiser != "adamw":
+        raise ConfigError(f'weight_decay is for the optimiser "adamw", not "{options.optimiser}"; l2 is for all')
+    if options.warmup_epochs >= options.train_epochs:
+        left = f"leaves nothing of {options.train_epochs} train_epochs"
+        raise ConfigError(f"warmup_epochs = {options.warmup_epochs:g} {left}")
+    _check_teacher(options)
+
+
+def _check_teacher(options: RecurrentOptions) -> None:
+    given = (options.teacher_forcing, options.teacher_forcing_last)
+    if options.structure != "seq2seq" and given != (_DEFAULTS.teacher_forcing, _DEFAULTS.teacher_forcing_last):
+        raise ConfigError(f'teacher_forcing is for structure = "seq2seq", not "{options.structure}"')
+    if given[1] > given[0]:
+        raise ConfigError(f"teacher_forcing falls, from {given[0]:g} to teacher_forcing_last = {given[1]:g} at most")

@@ -14,7 +14,7 @@ from netpredict.errors import ConfigError
 from netpredict.forecast import bptt
 from netpredict.forecast.backend import tf
 from netpredict.forecast.network import Network
-from netpredict.forecast.options import RecurrentOptions
+from netpredict.forecast.options import RecurrentOptions, check_options
 from netpredict.types import (
     FeatureSpec,
     FloatArray,
@@ -43,6 +43,7 @@ class RecurrentPredictor:
 
     def __init__(self, layer: str, options: RecurrentOptions, features: FeatureSpec, output: OutputSpec) -> None:
         check_specs(features, output)
+        check_options(options, output)
         self.layer, self.options, self._features, self._output = layer, options, features, output
         self._network = self.network(layer, options, features, output)
         self._rnn_shape, self._scaler_shape = self._network.rnn_shape, self._network.encoder.state_shape

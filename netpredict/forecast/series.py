@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from netpredict.types import NO_SLOT, AnyArray, Hidden, IntArray, StateArray
+from netpredict.types import NO_SLOT, AnyArray, Hidden, StateArray
 
 FREE = -1
 """Lane of a row that holds no series."""
@@ -161,14 +161,3 @@ def _doubled(array: AnyArray, fill: float) -> AnyArray:
     grown = np.full((2 * len(array), *array.shape[1:]), fill, array.dtype)
     grown[: len(array)] = array
     return grown
-
-
-def calendar(slot_time_us: IntArray, season_us: int, season_buckets: int) -> npt.NDArray[np.float32]:
-    """Calendar columns of ``FeatureSpec`` for slots at these times (µs, UTC): float32 (n, 3)."""
-    day_us = 86_400_000_000
-    columns = np.zeros((len(slot_time_us), 3), np.float32)
-    columns[:, 0] = (slot_time_us % day_us) / 3_600_000_000
-    columns[:, 1] = (slot_time_us // day_us + 3) % 7  # the epoch was a Thursday
-    if season_buckets:
-        columns[:, 2] = slot_time_us % season_us * season_buckets // season_us
-    return columns

@@ -56,7 +56,7 @@ def test_step_by_step_it_equals_the_keras_layers_over_the_whole_sequence(kernel_
     rng = np.random.default_rng(2)
     sequence = rng.normal(size=(6, 1, stack.width)).astype(np.float32)
 
-    frames = tf.reshape(stack.frames(tf.reshape(sequence, (-1, stack.width))), (1, 6, ROWS, COLUMNS, 5))
+    frames = tf.reshape(stack.enter(tf.reshape(sequence, (-1, stack.width))), (1, 6, ROWS, COLUMNS, 5))
     whole, states = frames, []
     for layer in stack.layers:
         twin = keras.layers.ConvLSTM2D(
@@ -67,7 +67,7 @@ def test_step_by_step_it_equals_the_keras_layers_over_the_whole_sequence(kernel_
         whole, *last = twin(whole)
         states += last
     rows = [tf.zeros((1, *stack.shape))] * stack.rows
-    along, after_chunk = stack.along(tf.constant(sequence), rows, training=False)
+    along, _, after_chunk = stack.along(tf.constant(sequence), rows, training=False)
     outputs = []
     for step in sequence:
         output, rows = stack.step(tf.constant(step), rows)
@@ -82,7 +82,7 @@ def test_step_by_step_it_equals_the_keras_layers_over_the_whole_sequence(kernel_
 
 def test_a_plane_of_the_frames_is_a_kpi_at_its_places_and_the_calendar_is_everywhere():
     stack = ConvLstmStack(ConvLstmOptions(), (2, 3), planes=2, width=14)
-    frames = np.asarray(stack.frames(tf.range(14, dtype=tf.float32)[None]))
+    frames = np.asarray(stack.enter(tf.range(14, dtype=tf.float32)[None]))
     np.testing.assert_array_equal(frames[0, :, :, 0], [[0, 1, 2], [3, 4, 5]])
     np.testing.assert_array_equal(frames[0, :, :, 1], [[6, 7, 8], [9, 10, 11]])
     assert (frames[0, :, :, 2] == 12).all()

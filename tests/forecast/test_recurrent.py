@@ -3,17 +3,11 @@ import pytest
 
 from netpredict.errors import ArtefactError, ConfigError
 from netpredict.forecast.backend import keras, tf
-from netpredict.forecast.recurrent import RecurrentOptions, RecurrentPredictor
+from netpredict.forecast.recurrent import RecurrentPredictor
 from netpredict.types import FeatureSpec, OutputSpec
-
-
-class Options(RecurrentOptions, frozen=True, kw_only=True):
-    reset_after: bool = True
-    unit_forget_bias: bool = True
-
+from tests.forecast.networks import LAYERS, Options, cold, keras_layer, shaken, walked
 
 FEATURES = FeatureSpec(("load", "users", "rsrp_dbm", "sinr_db"), 900_000_000, 24, 86_400_000_000)
-LAYERS = ("lstm", "gru", "simple_rnn")
 
 
 def predictor_of(layer="gru", kpis=("load",), horizon=6, levels=(0.1, 0.5, 0.9), features=FEATURES, **options):
@@ -21,65 +15,58 @@ def predictor_of(layer="gru", kpis=("load",), horizon=6, levels=(0.1, 0.5, 0.9),
     return shaken(predictor)
 
 
-def shaken(predictor):
-    """Weights far from the even start, so that a mistake shows."""
-    rng = np.random.default_rng(7)
-    weights = {}
-    for name, tensor in predictor.weights().items():
-        noise = 0.0 if name.startswith("scaler") else 0.3
-        weights[name] = (tensor + noise * rng.normal(size=tensor.shape)).astype(np.float32)
-    predictor.load_weights(weights)
-    return predictor
-
-
-def cold(predictor, n):
-    return {name: np.full((n, *a.shape), a.fill, a.dtype) for name, a in predictor.state_spec().items()}
-
-
 def random_features(steps, n, width=4, missing=0.2, seed=0):
     rng = np.random.default_rng(seed)
-    values = rng.normal(size=(steps, n, width + 3)) * np.exp(4 * rng.normal(size=(1, n, 1)))
-    values[:, :, width:] = rng.uniform(0, 7, size=(steps, n, 3))
+    values = rng.normal(size=(steps, n, width + 4)) * np.exp(4 * rng.normal(size=(1, n, 1)))
+    values[:, :, width:] = rng.uniform(0, 7, size=(steps, n, 4))
     values[:, :, :width][rng.random((steps, n, width)) < missing] = np.nan
     return values.astype(np.float32)
 
 
-def walked(predictor, features):
-    """All outputs of a walk over (T, n, f), and the last hidden."""
-    hidden = cold(predictor, features.shape[1])
-    outputs = []
-    for step in features:
-        output, hidden = predictor.advance(step, hidden)
-        outputs.append(np.stack([output[kpi] for kpi in predictor.output_spec().kpis], axis=1))
-    return np.stack(outputs), hidden
-
-
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"layers": 4, "reset_after": False, "unit_forget_bias": False},
+        {"layers": 2, "layer_normalisation": True, "activation": "softsign"},
+        {"activation": "relu"},
+        {"activation": "selu", "reset_after": False},
+    ],
+)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_the_step_applied_over_and_over_is_the_keras_layer_over_the_whole_sequence(layer, reset_after, layers):
-    network = predictor_of(layer, layers=layers, units=24, reset_after=reset_after)._network
-    sequence = tf.constant(np.random.default_rng(1).normal(size=(8, 40, network.encoder.width)), tf.float32)
+def test_the_step_applied_over_and_over_is_the_keras_layer_over_the_whole_sequence(layer, options):
+    stack = predictor_of(layer, units=24, **options)._network.stack
+    steps = 40 if stack.layers[0].weights.activation is keras.activations.tanh else 12  # the others may grow
+    sequence = tf.constant(np.random.default_rng(1).normal(size=(8, steps, stack.width)), tf.float32)
 
-    rows, stepped = [tf.zeros((8, 24))] * (layers * network.stack.states_per_cell), []
+    rows, stepped = [tf.zeros((8, 24))] * stack.rows, []
     for step in tf.unstack(sequence, axis=1):
-        output, rows = network.stack.step(step, rows)
+        output, rows = stack.step(step, rows)
         stepped.append(output)
+    chunk = stack.along(tf.transpose(sequence, (1, 0, 2)), [tf.zeros((8, 24))] * stack.rows, False, keep_states=True)
 
-    kind = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "simple_rnn": keras.layers.SimpleRNN}[layer]
     whole = sequence
-    for cell in network.stack.cells:
-        own = {"reset_after": reset_after} if layer == "gru" else {}
-        reference = kind(24, return_sequences=True, return_state=True, **own)
-        reference.build(whole.shape)
-        reference.set_weights([weight.numpy() for weight in cell.trainable_weights])
-        whole, *last = reference(whole)
-    assert np.abs(np.stack(stepped, axis=1) - whole.numpy()).max() < 1e-5
-    for mine, theirs in zip(rows[-len(last) :], last, strict=True):
-        assert np.abs(mine.numpy() - theirs.numpy()).max() < 1e-5
+    for one in stack.layers:
+        whole, *last = keras_layer(layer, one)(whole)
+        whole = one.output(whole)
+    atol = 1e-5 * max(1.0, np.abs(whole).max())
+    np.testing.assert_allclose(np.stack(stepped, axis=1), whole, atol=atol)
+    np.testing.assert_allclose(np.reshape(chunk.outputs, (steps, 8, 24)), np.stack(stepped), atol=atol)
+    for mine, kept, theirs in zip(rows[-len(last) :], chunk.states[-len(last) :], last, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=atol)
+        np.testing.assert_allclose(kept[-8:], theirs, atol=atol)
 
 
-@pytest.mark.parametrize("options", [{}, {"units": 33, "layers": 2, "layer_normalisation": True}, {"units": 50}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"units": 33, "layers": 2, "layer_normalisation": True},
+        {"units": 50, "structure": "one_to_many"},
+        {"structure": "seq2seq", "layers": 2},
+        {"units": 33, "structure": "autoregressive"},
+    ],
+)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_row_is_bit_equal_whatever_else_is_in_the_batch(layer, options):
     predictor = predictor_of(layer, kpis=("load", "sinr_db"), levels=(0.05, 0.5, 0.8, 0.95), **options)
@@ -166,7 +153,7 @@ def test_series_of_very_different_scale_share_weights():
 
 def test_a_constant_series_is_forecast_as_itself():
     predictor = RecurrentPredictor("gru", Options(), FEATURES, OutputSpec(("load",), 6, (0.1, 0.5, 0.9)))
-    features = np.zeros((300, 16, 7), dtype=np.float32)
+    features = np.zeros((300, 16, 8), dtype=np.float32)
     features[:, 8:, :4] = 7.0
     outputs, _ = walked(predictor, features)
     np.testing.assert_allclose(outputs[-1, 8:], 7.0, rtol=0.01)

@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
+from netpredict.calendar import calendar
 from netpredict.errors import ConfigError, DataError
 from netpredict.forecast.recurrent import RecurrentOptions, RecurrentPredictor
-from netpredict.forecast.series import calendar
 from netpredict.types import FeatureSpec, OutputSpec, TrainingSet
 
 
@@ -56,7 +56,7 @@ def test_the_skill_of_the_report_is_that_of_the_live_steps():
     hidden = {name: np.full((16, *a.shape), a.fill, a.dtype) for name, a in predictor.state_spec().items()}
     errors, naive_errors = [], []
     for t in range(396):
-        columns = calendar(np.full(16, t * FEATURES.period_us), FEATURES.season_us, FEATURES.season_buckets)
+        columns = calendar(np.full(16, t * FEATURES.period_us), FEATURES)
         values = dataset.values[:, t]
         outputs, hidden = predictor.advance(np.concatenate([values, columns], axis=1), hidden)
         if t >= 320:

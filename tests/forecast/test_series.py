@@ -1,6 +1,6 @@
 import numpy as np
 
-from netpredict.forecast.series import FREE, SeriesTable, calendar
+from netpredict.forecast.series import FREE, SeriesTable
 from netpredict.types import NO_SLOT, StateArray
 
 SPECS = {"a": StateArray((2,), fill=-1.0), "b": StateArray((), "uint16"), "c": StateArray((2, 3), "int64", 7)}
@@ -127,11 +127,3 @@ def test_gather_copies_and_scatter_writes():
 
 def test_a_fresh_row_has_seen_nothing():
     assert (table(1).last_slot == NO_SLOT).all()
-
-
-def test_calendar_columns():
-    hour_us = 3_600_000_000
-    thursday, monday = 0, 4 * 24 * hour_us + 90 * 60_000_000
-    found = calendar(np.array([thursday, monday, -hour_us]), 24 * hour_us, 24)
-    assert found.tolist() == [[0, 3, 0], [1.5, 0, 1], [23, 2, 23]]
-    assert calendar(np.array([monday]), 0, 0)[0, 2] == 0

@@ -26,7 +26,7 @@ def test_it_keeps_the_contract_of_a_predictor():
 def test_it_is_trainable_and_starts_as_the_last_value():
     predictor = PLUGIN.build(PLUGIN.options(), FEATURES, OUTPUT)
     hidden = {name: np.full((16, *a.shape), a.fill, a.dtype) for name, a in predictor.state_spec().items()}
-    features = np.tile(np.array([[5.0, -90.0, 1.0, 2.0, 3.0]], dtype=np.float32), (16, 1))
+    features = np.tile(np.array([[5.0, -90.0, 1.0, 2.0, 3.0, 0.0]], dtype=np.float32), (16, 1))
 
     outputs, hidden = predictor.advance(features, hidden)
 
