@@ -176,7 +176,7 @@ def _build(plugin: Plugin, case: Case, asked: Asked) -> Any:
 
 def _rollout_steps(case: Case) -> int:
     """Beyond the horizon, as far as the scored part lets three examples go."""
-    room = (case.values.shape[1] - case.scored_from) // 2
+    room = (int(case.values.shape[1]) - case.scored_from) // 2
     return max(case.training.output.horizon_steps, min(4 * case.training.output.horizon_steps, room, 120))
 
 
@@ -244,7 +244,7 @@ def _entry(
     return Entry(
         predictor=plugin.name,
         options=msgspec.to_builtins(options_of(plugin, asked.options(plugin), plugin.name)),
-        weights=sum(array.size for array in predictor.weights().values()) if plugin.trainable else 0,
+        weights=sum(int(np.size(array)) for array in predictor.weights().values()) if plugin.trainable else 0,
         training_s=report.training_s,
         train_epoch_s=train_epoch_s,
         loss=list(report.loss),

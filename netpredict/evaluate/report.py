@@ -147,8 +147,8 @@ class _Report:
 
     def _table(self) -> str:
         best = self._best()
-        heads = ("predictor", f"MAE{self.unit}", f"RMSE{self.unit}", f"pinball{self.unit}", "skill", "coverage")
-        heads += ("training", "per train_epoch", "train_epochs", "weights", "forecast")
+        heads = ["predictor", f"MAE{self.unit}", f"RMSE{self.unit}", f"pinball{self.unit}", "skill", "coverage"]
+        heads += ["training", "per train_epoch", "train_epochs", "weights", "forecast"]
         rows = "".join(self._row(entry, best) for entry in self.said.entries)
         head = "".join(f"<th>{escape(name)}</th>" for name in heads)
         return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"

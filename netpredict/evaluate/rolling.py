@@ -11,11 +11,9 @@ import numpy as np
 from netpredict.forecast.predictor import Predictor
 from netpredict.forecast.running import RunningPredictor
 from netpredict.forecast.series import SeriesTable
-from netpredict.learn.evaluate import features_at
+from netpredict.learn.evaluate import LEAD_IN_STEPS, features_at
 from netpredict.types import AnyArray, FloatArray, TrainingSet
 
-LEAD_IN_STEPS = 512
-"""So many steps before the first forecast that counts the hidden states begin."""
 SOUGHT_STEPS = 40
 
 
