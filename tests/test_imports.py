@@ -25,7 +25,8 @@ LAYERS = (
     ("takeover",),
     ("gather",),
     ("pipeline", "build"),
-    ("learn", "traces", "evaluate"),
+    ("learn", "traces"),
+    ("evaluate",),
     ("operate",),
     ("cli",),
 )
@@ -67,6 +68,7 @@ HOMES = {
     "sqlite3": SQL_HOMES,
     "apscheduler": ("netpredict/operate/scheduler.py",),
     "typer": ("netpredict/cli/",),
+    "plotly": ("netpredict/evaluate/report.py",),
 }
 
 

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from netpredict.cli import (
     actions,
     backtest,
+    compare,
     configuration,
     db,
     dead_letters,
@@ -123,6 +124,7 @@ app.command("simulate")(simulate.simulate)
 app.command("replay")(replay.replay)
 app.command("train")(train.train)
 app.command("backtest")(backtest.backtest)
+app.command("compare")(compare.compare)
 app.add_typer(streams.app, name="streams")
 app.add_typer(models.app, name="models")
 app.add_typer(actions.app, name="actions")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from netpredict.config import Config
     from netpredict.traces.message import TraceMessage
     from netpredict.traces.replay import Sink
+    from netpredict.traces.table import TableMapping
     from netpredict.traces.trace import Trace
 
 DEFAULT_TOPICS = {schema: f"ran.{schema}" for schema in ("traffic", "rsrp", "channel-state", "grid")}
@@ -116,20 +117,29 @@ def of_table(
     from itertools import islice
 
     from netpredict.traces.message import merge
-    from netpredict.traces.table import header_of, read_mapping, read_table, table_messages
+    from netpredict.traces.table import read_table, table_messages
 
-    if mapping_file is None and not pairs:
-        raise DataError(
-            f"{path} has the columns {', '.join(header_of(path))}: say which is what with --mapping FILE, or with "
-            "--map time_column=COLUMN --map radio_cell_column=COLUMN --map kpis.KPI=COLUMN:UNIT"
-        )
-    mapping = read_mapping(mapping_file, pairs or (), stream)
+    mapping = mapping_of(path, mapping_file, pairs, stream)
     telemetry = Telemetry(path.name, (), mapping.time_zone)
     traces = telemetry.watch(islice(read_table(path, mapping), limit_traces))
     if overlay:
         traces = side_by_side(traces)
     telemetry.messages = merge(table_messages(trace, mapping.stream) for trace in traces)
     return telemetry
+
+
+def mapping_of(
+    path: Path, mapping_file: Path | None, pairs: Sequence[str] | None = None, stream: str | None = None
+) -> TableMapping:
+    """The mapping of a table as given by options; without any, a DataError that names the columns there are."""
+    from netpredict.traces.table import header_of, read_mapping
+
+    if mapping_file is None and not pairs:
+        raise DataError(
+            f"{path} has the columns {', '.join(header_of(path))}: say which is what with --mapping FILE, or with "
+            "--map time_column=COLUMN --map radio_cell_column=COLUMN --map kpis.KPI=COLUMN:UNIT"
+        )
+    return read_mapping(mapping_file, pairs or (), stream)
 
 
 def open_sink(to: str, config: Config, bootstrap: str | None) -> Sink:

@@ -120,12 +120,12 @@ def _simulated(stream: Stream, seconds: int, radio_cells: int, ues: int, seed: i
 
 def training_set(stream: Stream, messages: Iterable[TraceMessage], config: Config) -> TrainingSet:
     """Messages as the daemon would read them: decoder, firewall, grid; then the newest steps of each series."""
-    from netpredict.learn.dataset import build
+    from netpredict.learn.dataset import build, newest
 
     keys, series, slots, values = _rows(stream, messages)
     if not len(slots):
         raise DataError(f"no message is of schema {stream.config.schema}, or none of them could be used")
-    first_slot, grid = _newest(series, slots, values, len(keys), config.learn.history_steps)
+    first_slot, grid = newest(series, slots, values, len(keys), config.learn.history_steps)
     chosen = _evenly(len(keys), config.learn.series_max)
     return build(
         stream.features,
@@ -166,21 +166,6 @@ def _rows(stream: Stream, messages: Iterable[TraceMessage]) -> tuple[list[str], 
         np.concatenate(slots),
         np.concatenate([np.empty((0, width), np.float32), *values]),
     )
-
-
-def _newest(series: Any, slots: Any, values: Any, count: int, steps: int) -> tuple[Any, Any]:
-    """Each series on a grid of its own newest ``steps`` slots; of two rows of one slot the first wins, as live."""
-    import numpy as np
-
-    last, first = np.full(count, -(2**62)), np.full(count, 2**62)
-    np.maximum.at(last, series, slots)
-    np.minimum.at(first, series, slots)
-    width = min(steps, int((last - first).max()) + 1)
-    step = slots - (last[series] - width + 1)
-    kept = np.flatnonzero(step >= 0)[::-1]
-    grid = np.full((count, width, values.shape[1]), np.nan, np.float32)
-    grid[series[kept], step[kept]] = values[kept]
-    return last - width + 1, grid
 
 
 def _evenly(count: int, most: int) -> list[int]:

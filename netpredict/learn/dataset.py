@@ -79,6 +79,21 @@ def align(series: AnyArray, slot: AnyArray, values: AnyArray, series_count: int)
     return np.full(series_count, first, dtype=np.int64), grid
 
 
+def newest(
+    series: AnyArray, slot: AnyArray, values: AnyArray, series_count: int, steps: int
+) -> tuple[AnyArray, AnyArray]:
+    """Like ``align``, but each series on a grid of its own newest ``steps`` slots, so that none is mostly gaps."""
+    last, first = np.full(series_count, -(2**62)), np.full(series_count, 2**62)
+    np.maximum.at(last, series, slot)
+    np.minimum.at(first, series, slot)
+    width = min(steps, int((last - first).max()) + 1)
+    step = slot - (last[series] - width + 1)
+    kept = np.flatnonzero(step >= 0)[::-1]
+    grid = np.full((series_count, width, values.shape[1]), np.nan, np.float32)
+    grid[series[kept], step[kept]] = values[kept]
+    return last - width + 1, grid
+
+
 def write_arrays(path: Path, dataset: TrainingSet) -> None:
     """The arrays of a TrainingSet, without its specs, as .npz."""
     names = np.array(dataset.series_names, dtype=np.str_)

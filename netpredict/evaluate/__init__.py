@@ -1,0 +1,1 @@
+"""Predictors and hooks measured beside each other, on traces and on cases whose truth is known."""
