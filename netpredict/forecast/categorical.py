@@ -1,7 +1,7 @@
 """The categorical head: a softmax over the classes of integer KPIs, told as quantiles, and the table it starts from.
 
-It sees the one-hot lags twice: through the recurrent layers, and beside them. Before the first train_epoch the weights of
-the newest class are the logarithm of the Markov table P(class in h steps | class now): what is learnt comes on top.
+It sees the one-hot lags twice: through the recurrent layers, and beside them. Before the first train_epoch the weights
+of the newest class are the logarithm of the Markov table P(class in h steps | class now): what is learnt comes on top.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ _LEAST = 1e-9  # probability
 
 
 class CategoricalHead:
-    """Logits (m, kpis, classes, leads). Class c fills (c - 1/2, c + 1/2) evenly, and the quantiles are read off that."""
+    """Logits (m, kpis, classes, leads). Class c fills (c - 1/2, c + 1/2) evenly, and the quantiles are read off that.
+
+    Its unit is one class, whatever the scale of the reference.
+    """
 
     is_point = False
     sees_inputs = True
+    measured = ("log_loss", "markov_log_loss")
 
     def __init__(self, output: OutputSpec, classes: Classes, first_lag: int) -> None:
         """``first_lag``: where the one-hot of the newest class begins in what the head sees."""
@@ -93,7 +97,7 @@ class CategoricalHead:
         for probability in self.probabilities:
             filled = tf.clip_by_value((probability - below) / tf.maximum(chance, _LEAST), 0.0, 1.0)
             natural = low - 0.5 + tf.minimum(tf.reduce_sum(filled, axis=3), count)
-            levels.append((natural - reference.centre) / reference.scale)
+            levels.append(natural - reference.centre)
         return levels
 
     def point(self, raw: Any, reference: Reference) -> Any:
@@ -101,28 +105,27 @@ class CategoricalHead:
         return self.levels(raw, reference)[self.middle]
 
     def target(self, truth: Any, reference: Reference) -> Any:
-        """Not clipped: the classes bound it."""
-        return (truth - reference.centre) / reference.scale
+        """How far the truth lies from the last value, in classes."""
+        return truth - reference.centre
 
     def loss(self, raw: Any, target: Any, reference: Reference) -> Any:
         """Cross-entropy in nats: -log P(class of the truth)."""
         logits = tf.transpose(raw, (0, 1, 3, 2))
         return tf.nn.sparse_softmax_cross_entropy_with_logits(self._class(target, reference), logits)
 
-    def measures(self, raw: Any, target: Any, reference: Reference) -> dict[str, Any]:
+    def measures(self, raw: Any, target: Any, reference: Reference) -> list[Any]:
         """The log-loss, and beside it that of the Markov table: where it is not below, the table is enough."""
         kpis, _, leads = self.shape
-        now = self._classes.index(reference.centre[:, :, 0])
+        now = self._classes.nearest(reference.centre[:, :, 0])
         then, where = self._class(target, reference), tf.zeros_like(target, tf.int32)
         place = [tf.range(kpis)[None, :, None], tf.cast(now, tf.int32)[:, :, None], then, tf.range(leads)[None, None]]
         table = -tf.gather_nd(self._table, tf.stack([where + part for part in place], axis=3))
-        return {"log_loss": self.loss(raw, target, reference), "markov_log_loss": table}
+        return [self.loss(raw, target, reference), table]
 
     def _class(self, target: Any, reference: Reference) -> Any:
-        natural = reference.centre + reference.scale * target
-        index = self._classes.index(tf.transpose(natural, (0, 2, 1)))
+        index = self._classes.nearest(tf.transpose(reference.centre + target, (0, 2, 1)))
         return tf.cast(tf.transpose(index, (0, 2, 1)), tf.int32)
 
     def natural(self, levels: list[Any], reference: Reference) -> Any:
         """(m, kpis, leads, levels); NaN where the centre is."""
-        return tf.stack([reference.centre + reference.scale * level for level in levels], axis=3)
+        return tf.stack([reference.centre + level for level in levels], axis=3)

@@ -53,4 +53,5 @@ def probability_at_least(quantiles: npt.ArrayLike, levels: Sequence[float], clas
 def class_probabilities(quantiles: npt.ArrayLike, levels: Sequence[float], classes: Sequence[int]) -> FloatArray:
     """P(Y = c) for every class c, (…, classes), summing to 1; differences of ``probability_at_least``."""
     at_least = probability_at_least(quantiles, levels, classes)
-    return at_least - np.concatenate([at_least[..., 1:], np.zeros_like(at_least[..., :1])], axis=-1)
+    chance: FloatArray = -np.diff(at_least, axis=-1, append=0.0)
+    return chance
