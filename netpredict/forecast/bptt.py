@@ -15,14 +15,14 @@ import numpy as np
 
 from netpredict.errors import NetpredictError
 from netpredict.forecast.backend import tf
-from netpredict.forecast.encode import ABSURD, COUNT_ROW
+from netpredict.forecast.encode import ABSURD
 from netpredict.forecast.heads import pinball
 from netpredict.forecast.history import History
 from netpredict.forecast.network import Network
 from netpredict.forecast.optimisers import Schedule, clipped, optimiser
 from netpredict.forecast.options import RecurrentOptions
 from netpredict.forecast.structures import At, Teacher
-from netpredict.types import AnyArray, Progress, TrainingReport, TrainingSet, base_name
+from netpredict.types import AnyArray, OutputSpec, Progress, TrainingReport, TrainingSet, base_name
 
 WARM_STEPS = 8.0  # values a column has seen before its scale is trusted in a loss
 _VALIDATION_WARM_CHUNKS = 2
@@ -76,7 +76,9 @@ class _Run:
     def __init__(self, network: Network, options: RecurrentOptions, dataset: TrainingSet) -> None:
         self.network, self.options, self.output = network, options, dataset.output
         self.history = History(network.encoder, dataset, options.bptt_steps)
-        network.head.check(self.history.values[:, :, network.kpi_columns])
+        truth = self.history.values[:, :, network.kpi_columns]
+        network.head.check(truth)
+        network.head.learn(truth[: self.history.cut])
         self.order = np.random.default_rng(options.seed)
         self.schedule = Schedule(options)
         self.optimiser = optimiser(options)
@@ -86,8 +88,7 @@ class _Run:
 
     def _compiled(self, chunk: Any) -> Any:
         """One graph for minibatches of every size."""
-        shapes = [*self.history.shapes, (None, *self.network.rnn_shape)]
-        signature = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
+        signature = [*self.history.signature, tf.TensorSpec((None, *self.network.rnn_shape))]
         return tf.function(chunk, input_signature=signature, autograph=False).get_concrete_function()
 
     def train_once(self, train_epoch: int) -> float:
@@ -146,7 +147,8 @@ class _Run:
     def _walked(self, values: Any, calendar: Any, scaler: Any, rnn: Any, training: bool) -> _Lesson:
         """Every step of a chunk as rows (steps * n, …), the first step first."""
         network, length, columns = self.network, self.options.bptt_steps, self.history.columns
-        before, after = (tf.reshape(part, (-1, *scaler.shape[2:])) for part in (scaler[:-1], scaler[1:]))
+        before = {name: tf.reshape(part[:-1], (-1, *part.shape[2:])) for name, part in scaler.items()}
+        after = {name: tf.reshape(part[1:], (-1, *part.shape[2:])) for name, part in scaler.items()}
         now, calendar = tf.reshape(values[:length], (-1, columns)), tf.reshape(calendar, (-1, calendar.shape[2]))
         encoded = network.encoder.encode(now, calendar, before, after)
         sequence = tf.reshape(encoded.inputs, (length, -1, network.encoder.width))
@@ -154,20 +156,23 @@ class _Run:
         reference = network.reference(encoded)
         ahead = [values[lead : lead + length] for lead in range(1, self.output.horizon_steps + 1)]
         truth = tf.stack([network.of_kpis(tf.reshape(part, (-1, columns))) for part in ahead], axis=2)
-        trusted = network.of_kpis(after[:, COUNT_ROW]) >= WARM_STEPS
+        trusted = network.of_kpis(encoded.count) >= WARM_STEPS
         valid = (tf.abs(truth) < ABSURD) & trusted[:, :, None]
         target = tf.where(valid, network.head.target(truth, reference), 0.0)
         at = At(walked.outputs, walked.states, encoded, reference, after, calendar)
         return _Lesson(at, Teacher(target, tf.cast(valid, tf.float32)), tf.stack(walked.rows, axis=1))
 
     def _score_chunk(self, values: Any, calendar: Any, scaler: Any, rnn: Any) -> tuple[Any, Any]:
-        """Per step and KPI, over series and leads, sums of: count, loss, pinball, error, naive's, covered per level."""
+        """Per step and KPI, over series and leads, sums of: count, loss, pinball, error, naive's, covered per level,
+        and what the head measures.
+        """
         at, (target, valid), rnn = self._walked(values, calendar, scaler, rnn, training=False)
         raw = self.network.structure.answer(at)
         loss, levels = self.network.head.loss(raw, target, at.reference), self.network.levels(raw, at.reference)
         error = tf.abs(target - levels[self.network.head.middle])
         covered = [tf.cast(target <= level, tf.float32) for level in levels]
         parts = [1.0, loss, pinball(self.output.levels, levels, target), error, tf.abs(target), *covered]
+        parts += self.network.head.measures(raw, target, at.reference)
         sums = [tf.reduce_sum(part * valid, axis=2) for part in parts]
         by_step = tf.reshape(tf.stack(sums, axis=2), (self.options.bptt_steps, -1, valid.shape[1], len(sums)))
         return tf.reduce_sum(by_step, axis=1), rnn
@@ -190,11 +195,12 @@ class _Run:
 
     def validate(self) -> tuple[float, dict[str, float]]:
         """Loss and scores of the forecasts issued at or after the cut, in units of the scale; NaN, {} without any."""
-        sums: Any = np.zeros((len(self.output.kpis), 5 + len(self.output.levels)))
+        measured = self.network.head.measured
+        sums: Any = np.zeros((len(self.output.kpis), 5 + len(self.output.levels) + len(measured)))
         for by_step in self._held_out(self.score_chunk, self.history.cut, np.arange(self.history.series)):
             sums = sums + by_step.sum(axis=0, dtype=np.float64)
         count, loss = sums[:, 0].sum(), sums[:, 1].sum()
-        scores = _scores(np.delete(sums, 1, axis=1), self.output.kpis, self.output.levels)
+        scores = _scores(np.delete(sums, 1, axis=1), self.output, measured)
         return (float(loss / count) if count else math.nan), scores
 
     def errors(self) -> AnyArray:
@@ -206,10 +212,11 @@ class _Run:
         return np.concatenate([errors.reshape(-1, *errors.shape[2:]) for errors in found])
 
 
-def _scores(sums: Any, kpis: tuple[str, ...], levels: tuple[float, ...]) -> dict[str, float]:
+def _scores(sums: Any, output: OutputSpec, measured: tuple[str, ...]) -> dict[str, float]:
     """``skill`` is 1 - mae / naive_mae: above zero the network beats the last value; all places of a KPI together."""
     scores: dict[str, float] = {}
-    names = np.array([base_name(kpi) for kpi in kpis])
+    columns = [*(f"covered_{level:g}" for level in output.levels), *measured]
+    names = np.array([base_name(kpi) for kpi in output.kpis])
     by_kpi = [(f".{name}", sums[names == name].sum(axis=0)) for name in dict.fromkeys(names.tolist())]
     for suffix, row in [("", sums.sum(axis=0)), *by_kpi]:
         if row[0] > 0:
@@ -217,7 +224,5 @@ def _scores(sums: Any, kpis: tuple[str, ...], levels: tuple[float, ...]) -> dict
             skill = 1.0 - mae / naive_mae if naive_mae else 0.0
             scores |= {f"pinball{suffix}": pinball, f"mae{suffix}": mae, f"naive_mae{suffix}": naive_mae}
             scores |= {f"skill{suffix}": skill}
-            scores |= {
-                f"covered_{level:g}{suffix}": float(n / row[0]) for level, n in zip(levels, row[4:], strict=True)
-            }
+            scores |= {f"{name}{suffix}": float(part / row[0]) for name, part in zip(columns, row[4:], strict=True)}
     return scores

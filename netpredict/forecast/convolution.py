@@ -114,6 +114,8 @@ class ConvLstmPredictor(RecurrentPredictor):
         grid = features.grid
         if grid is None:
             raise ConfigError('conv_lstm needs a grid: give the stream schema = "grid" and the key grid')
+        if options.loss == "cross_entropy":
+            raise ConfigError('conv_lstm has no classes: loss = "cross_entropy" is for gru, lstm, simple_rnn')
         if options.structure in ("one_to_many", "seq2seq"):
             raise ConfigError(
                 f'conv_lstm has no decoder: structure = "{options.structure}" is for gru, lstm, simple_rnn'

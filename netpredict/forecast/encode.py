@@ -2,9 +2,9 @@
 
 Contract of an encoder. It is built from the ``FeatureSpec`` and owns every assumption about natural units:
 
-- ``state_shape``: shape of the scaler state of ONE series, float32, zero at a cold start;
-- ``scale(values, scaler)``: one causal step, (n, k) natural values -> the scaler after them, (n, *state_shape);
-- ``encode(values, calendar, before, after)``: the same values, the calendar columns, the scaler before and after
+- ``state_shapes``: name -> shape of the arrays that it keeps of ONE series, float32, zero at a cold start;
+- ``scale(values, state)``: one causal step, (n, k) natural values -> the arrays after them, {name: (n, *shape)};
+- ``encode(values, calendar, before, after)``: the same values, the calendar columns, those arrays before and after
   ``scale`` -> ``Encoded``: inputs (n, ``width``), and what a head needs to answer in natural units, each (n, k);
 - ``clock(calendar)``: the part of the inputs that the calendar alone makes, (n, ``clock_width``);
 - ``later(calendar, steps)``: the calendar so many steps later, as far as it can be told from the columns;
@@ -17,6 +17,7 @@ daemon with n rows, in training with all steps of a chunk as rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from netpredict.types import FeatureSpec, FloatArray
 
 ABSURD = 1e30  # larger magnitudes are taken as missing: their squares and differences would overflow
 SCALER_ROWS = 4  # last value, running mean, running mean absolute deviation, number of values seen
-COUNT_ROW = 3
+_COUNT_ROW = 3
 CLIP = 8.0
 _PRIOR_STEPS = 4.0  # weight of the prior deviation, in observations
 _COUNT_MAX = 1e6  # below 2**24, where float32 stops counting
@@ -36,12 +37,17 @@ _FLOOR_RATIO = 1e-4  # of the fleet's deviation, for a series that stands at zer
 
 
 class Encoded(NamedTuple):
-    """Network inputs (n, width); by column (n, k): last value, scale in natural units, whether it was ever seen."""
+    """Network inputs (n, width); by column (n, k): last value, scale in natural units, number of values seen."""
 
     inputs: Any
     last: Any
     scale: Any
-    ever: Any
+    count: Any
+
+    @property
+    def ever(self) -> Any:
+        """Whether a column has been seen at all, (n, k)."""
+        return self.count > 0.5
 
 
 class Encoder:
@@ -53,7 +59,7 @@ class Encoder:
         self.columns = len(features.observed)
         self.clock_width = 2 * (len(features.CALENDAR) - 1) + 1
         self.width = self.per_column * self.columns + self.clock_width
-        self.state_shape = (SCALER_ROWS, self.columns)
+        self.state_shapes: dict[str, tuple[int, ...]] = {"scaler": (SCALER_ROWS, self.columns)}
         self._buckets = float(max(1, features.season_buckets))
         self._turn = tf.constant([2 * np.pi / cycle for cycle in (24.0, 7.0, self._buckets)], dtype=tf.float32)
         self._step_h = features.period_us / 3_600_000_000
@@ -67,9 +73,9 @@ class Encoder:
         """The prior of the scaler."""
         return {"scaler.ratio": self._prior_ratio, "scaler.deviation": self._prior_deviation}
 
-    def scale(self, values: Any, scaler: Any) -> Any:
-        """One causal step of the scaler: (n, k) natural values, NaN = missing -> new (n, SCALER_ROWS, k)."""
-        last, mean, deviation, count = tf.unstack(scaler, axis=1)
+    def scale(self, values: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+        """One causal step: (n, k) natural values, NaN = missing -> new ``scaler`` (n, SCALER_ROWS, k)."""
+        last, mean, deviation, count = tf.unstack(state["scaler"], axis=1)
         is_seen = tf.abs(values) < ABSURD  # false for NaN
         seen = tf.cast(is_seen, tf.float32)
         value = tf.where(is_seen, values, last)
@@ -79,20 +85,21 @@ class Encoder:
         surprise = tf.where(is_first, prior, tf.abs(value - mean))
         mean += seen * tf.maximum(1.0 / (count + 1.0), self._forget) * (value - mean)
         deviation = before + seen * tf.maximum(1.0 / (count + _PRIOR_STEPS), self._forget) * (surprise - before)
-        return tf.stack([value, mean, deviation, tf.minimum(count + seen, _COUNT_MAX)], axis=1)
+        return {"scaler": tf.stack([value, mean, deviation, tf.minimum(count + seen, _COUNT_MAX)], axis=1)}
 
     def _prior(self, value: Any) -> Any:
         return self._prior_ratio * tf.abs(value) + _FLOOR_RATIO * self._prior_deviation
 
-    def encode(self, values: Any, calendar: Any, before: Any, after: Any) -> Encoded:
+    def encode(self, values: Any, calendar: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> Encoded:
         """See the contract; a missing value stands as the last one, with its mark."""
-        last, mean, deviation, count = tf.unstack(after, axis=1)
+        last, mean, deviation, count = tf.unstack(after["scaler"], axis=1)
+        first_value = before["scaler"][:, _COUNT_ROW] < 0.5
         scale = tf.maximum(deviation, _LEAST_RATIO * self._prior(mean))
-        moved = tf.where(before[:, COUNT_ROW] > 0.5, last - before[:, 0], 0.0)
+        moved = tf.where(first_value, 0.0, last - before["scaler"][:, 0])
         level, move = (last - mean) / scale, moved / scale
         missing = tf.cast(~(tf.abs(values) < ABSURD), tf.float32)
         columns = [tf.clip_by_value(level, -CLIP, CLIP), tf.clip_by_value(move, -CLIP, CLIP), missing]
-        return Encoded(tf.concat([*columns, self.clock(calendar)], axis=1), last, scale, count > 0.5)
+        return Encoded(tf.concat([*columns, self.clock(calendar)], axis=1), last, scale, count)
 
     def clock(self, calendar: Any) -> Any:
         """Sine and cosine of hour, weekday and season; the holiday as it is."""

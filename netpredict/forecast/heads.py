@@ -4,12 +4,15 @@ Contract of a head. It is built for an ``OutputSpec`` and a number of leads (all
 
 - ``build(width)`` makes its weights; ``dense`` holds them;
 - ``check(truth)``: DataError when the history (T, S, kpis) holds what it can never answer, before training;
-- ``raw(hidden)``: (m, width) -> (m, kpis, parts, leads), free of any constraint;
+- ``learn(truth)``: takes from the training part (T, S, kpis) what no gradient teaches, before the first train_epoch;
+- ``raw(hidden)``: (m, width) -> (m, kpis, parts, leads), free of any constraint; when it ``sees_inputs`` those of the
+  network stand behind the hidden vector;
 - ``levels(raw, reference)``: -> one (m, kpis, leads) per level of the output, in units of the reference; a head with
   ``is_point`` answers one, and a ``Spread`` puts the levels around it;
 - ``point(raw, reference)``: -> (m, kpis, leads), the one that is fed back where a structure feeds back;
 - ``target(truth, reference)``: natural (m, kpis, leads) -> the same units;
 - ``loss(raw, target, reference)``: -> (m, kpis, leads); the caller weighs it by what is valid and takes the mean;
+- ``measures(raw, target, reference)``: -> one (m, kpis, leads) for each name in ``measured``, reported by the training;
 - ``natural(levels, reference)``: -> (m, kpis, leads, levels) in natural units, what a predictor answers.
 
 A unit of the reference is the scale of the series around its last value: natural = centre + scale · level. The
@@ -41,15 +44,6 @@ class Reference(NamedTuple):
     scale: Any
 
 
-def head_of(options: Any, output: OutputSpec, leads: int, point: bool, places: int) -> QuantileHead | PointHead:
-    """The head of these options: quantiles where the loss teaches them and the structure can carry them."""
-    if options.loss == "bce":
-        return ShareHead(output, leads, options.loss, places)
-    if point or options.loss != "pinball":
-        return PointHead(output, leads, options.loss, places)
-    return QuantileHead(output, leads, places)
-
-
 class QuantileHead:
     """A median around the last value and softplus distances to the levels beside it: levels never cross.
 
@@ -57,6 +51,8 @@ class QuantileHead:
     """
 
     is_point = False
+    sees_inputs = False
+    measured: tuple[str, ...] = ()
 
     def __init__(self, output: OutputSpec, leads: int, places: int = 1) -> None:
         self.kpis, self.probabilities, self._places = output.kpis, output.levels, places
@@ -75,6 +71,9 @@ class QuantileHead:
 
     def check(self, truth: FloatArray) -> None:
         """Any history will do."""
+
+    def learn(self, truth: FloatArray) -> None:
+        """Nothing but gradients teaches it."""
 
     def _first_bias(self, shape: Any, dtype: Any = None) -> Any:
         """Before training: the median is the last value, the levels stand evenly around it."""
@@ -110,6 +109,10 @@ class QuantileHead:
     def loss(self, raw: Any, target: Any, reference: Reference) -> Any:
         """Pinball loss, the mean over the levels."""
         return pinball(self.probabilities, self.levels(raw, reference), target)
+
+    def measures(self, raw: Any, target: Any, reference: Reference) -> list[Any]:
+        """Nothing beyond what is reported of every head."""
+        return []
 
     def natural(self, levels: list[Any], reference: Reference) -> Any:
         """(m, kpis, leads, levels); NaN where the centre is."""

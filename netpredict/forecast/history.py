@@ -1,4 +1,4 @@
-"""The history that a network is trained on, cut into chunks: values, calendar and scaler with the time axis first."""
+"""The history that a network is trained on, cut into chunks, the time axis first."""
 
 from __future__ import annotations
 
@@ -25,31 +25,41 @@ class History:
         self._calendar = _calendar(slots, dataset.features)
         encoder.learn(self.values[: self.cut])
         self._scaler = self._scaled(encoder)
-        self.shapes = [
-            (self._ahead, None, self.columns),
-            (length, None, self._calendar.shape[2]),
-            (length + 1, None, *encoder.state_shape),
+        self.signature = [
+            tf.TensorSpec((self._ahead, None, self.columns)),
+            tf.TensorSpec((length, None, self._calendar.shape[2])),
+            {name: tf.TensorSpec((length + 1, None, *shape)) for name, shape in encoder.state_shapes.items()},
         ]
 
-    def _scaled(self, encoder: Encoder) -> FloatArray:
-        """The scaler before every step, and after the last one: (T + 1, S, *state_shape)."""
-        history = np.zeros((self.steps + 1, self.series, *encoder.state_shape), dtype=np.float32)
+    def _scaled(self, encoder: Encoder) -> dict[str, FloatArray]:
+        """The arrays of the encoder before every step, and after the last one: {name: (T + 1, S, *shape)}."""
+        shapes = encoder.state_shapes.items()
+        history = {name: np.zeros((self.steps + 1, self.series, *shape), np.float32) for name, shape in shapes}
+        state = {name: tf.constant(array[0]) for name, array in history.items()}
         scale = tf.function(encoder.scale, autograph=False)
         for step in range(self.steps):
-            history[step + 1] = scale(tf.constant(self.values[step]), tf.constant(history[step])).numpy()
+            state = scale(tf.constant(self.values[step]), state)
+            for name, array in state.items():
+                history[name][step + 1] = array.numpy()
         return history
 
     def chunks(self, first: int, stop: int, rows: AnyArray) -> Iterator[tuple[int, list[Any]]]:
         """Chunks of these series from ``first``; what lies at or beyond ``stop`` is missing.
 
-        Each is values (length + horizon, n, k), calendar (length, n, c) and scaler (length + 1, n, *state_shape).
+        Each is values (length + horizon, n, k), calendar (length, n, c), the encoder's {name: (length + 1, n, …)}.
         """
         for start in range(first, stop - 1, self._length):
             values = self.values[start : min(start + self._ahead, stop), rows]
             calendar = self._calendar[start : start + self._length, rows]
-            scaler = self._scaler[start : start + self._length + 1, rows]
-            chunk = [(values, self._ahead, np.nan), (calendar, self._length, 0.0), (scaler, self._length + 1, 0.0)]
-            yield start, [tf.constant(_padded(array, size, fill)) for array, size, fill in chunk]
+            scaler = {name: array[start : start + self._length + 1, rows] for name, array in self._scaler.items()}
+            yield (
+                start,
+                [
+                    _padded(values, self._ahead, np.nan),
+                    _padded(calendar, self._length, 0.0),
+                    {name: _padded(array, self._length + 1, 0.0) for name, array in scaler.items()},
+                ],
+            )
 
 
 def _calendar(slots: IntArray, features: FeatureSpec) -> FloatArray:
@@ -58,7 +68,6 @@ def _calendar(slots: IntArray, features: FeatureSpec) -> FloatArray:
     return flat.reshape(*slots.shape, flat.shape[1])
 
 
-def _padded(array: AnyArray, length: int, fill: float) -> AnyArray:
-    if len(array) == length:
-        return array
-    return np.concatenate([array, np.full((length - len(array), *array.shape[1:]), fill, dtype=array.dtype)])
+def _padded(array: AnyArray, length: int, fill: float) -> Any:
+    missing = np.full((length - len(array), *array.shape[1:]), fill, dtype=array.dtype)
+    return tf.constant(np.concatenate([array, missing]))

@@ -19,7 +19,7 @@ from netpredict.types import FeatureSpec, OutputSpec
 
 
 class Network(Frame):
-    """Weights and the pure functions over them. ``rnn`` is (n, state rows, units), ``scaler`` (n, *its shape)."""
+    """Weights and the pure functions over them. ``rnn`` is (n, state rows, units), ``scaler`` the encoder's arrays."""
 
     def __init__(self, layer: str, options: Any, features: FeatureSpec, output: OutputSpec) -> None:
         check_backend()

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from netpredict.errors import ConfigError
+from netpredict.radio.classes import classes_of
 from netpredict.types import OutputSpec
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -55,7 +56,8 @@ class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     final_rate_ratio: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.1
     clip_norm: Weight = 1.0
     clip_value: Weight = 0.0
-    loss: Literal["pinball", "mse", "mae", "bce"] = "pinball"
+    loss: Literal["pinball", "mse", "mae", "bce", "cross_entropy"] = "pinball"
+    lags: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     teacher_forcing: Ratio = 1.0
     teacher_forcing_last: Ratio = 0.0
     train_epochs: Count = 20
@@ -75,8 +77,9 @@ def check_options(options: RecurrentOptions, output: OutputSpec) -> None:
             f'structure = "one_to_one" answers one step ahead, not {output.horizon_steps}: set horizon_steps = 1 or '
             'take another structure ("autoregressive" rolls such a model out)'
         )
-    if (options.loss != "pinball" or options.structure in ("seq2seq", "autoregressive")) and 0.5 not in output.levels:
-        what = f'loss = "{options.loss}"' if options.loss != "pinball" else f'structure = "{options.structure}"'
+    is_point = options.loss in ("mse", "mae", "bce")
+    if (is_point or options.structure in ("seq2seq", "autoregressive")) and 0.5 not in output.levels:
+        what = f'loss = "{options.loss}"' if is_point else f'structure = "{options.structure}"'
         raise ConfigError(f"{what} needs the level 0.5 among {list(output.levels)}: the point stands there")
     if options.momentum and options.optimiser not in ("sgd", "rmsprop"):
         raise ConfigError(f'momentum is for the optimisers "sgd" and "rmsprop", not "{options.optimiser}"')
@@ -88,6 +91,7 @@ def check_options(options: RecurrentOptions, output: OutputSpec) -> None:
         left = f"leaves nothing of {options.train_epochs} train_epochs"
         raise ConfigError(f"warmup_epochs = {options.warmup_epochs:g} {left}")
     _check_teacher(options)
+    _check_classes(options, output)
 
 
 def _check_teacher(options: RecurrentOptions) -> None:
@@ -96,3 +100,18 @@ def _check_teacher(options: RecurrentOptions) -> None:
         raise ConfigError(f'teacher_forcing is for structure = "seq2seq", not "{options.structure}"')
     if given[1] > given[0]:
         raise ConfigError(f"teacher_forcing falls, from {given[0]:g} to teacher_forcing_last = {given[1]:g} at most")
+
+
+def _check_classes(options: RecurrentOptions, output: OutputSpec) -> None:
+    if options.loss != "cross_entropy":
+        if options.lags != _DEFAULTS.lags:
+            raise ConfigError(f'lags is for loss = "cross_entropy", not "{options.loss}"')
+        return
+    if options.structure not in ("many_to_many", "many_to_one", "one_to_one"):
+        raise ConfigError(f'loss = "cross_entropy" needs structure = "many_to_many", not "{options.structure}"')
+    for kpi in output.kpis:
+        try:
+            classes_of(kpi)
+        except ConfigError as error:
+            hint = "forecast it in a stream of its own, and list it under features here"
+            raise ConfigError(f'loss = "cross_entropy": {error}; {hint}') from error

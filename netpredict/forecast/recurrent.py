@@ -46,24 +46,29 @@ class RecurrentPredictor:
         check_options(options, output)
         self.layer, self.options, self._features, self._output = layer, options, features, output
         self._network = self.network(layer, options, features, output)
-        self._rnn_shape, self._scaler_shape = self._network.rnn_shape, self._network.encoder.state_shape
+        self._shapes = {"rnn": self._network.rnn_shape, **self._network.encoder.state_shapes}
         self._step = self._compiled()
 
     def _compiled(self) -> Any:
         """One graph for every batch size: the leading axis is open, the rest is fixed; no XLA (it is not bit-equal)."""
-        shapes = [(self._features.width,), self._rnn_shape, self._scaler_shape]
-        signature = [tf.TensorSpec((None, *shape), tf.float32) for shape in shapes]
+        hidden = {name: tf.TensorSpec((None, *shape)) for name, shape in self._shapes.items()}
+        signature = [tf.TensorSpec((None, self._features.width)), hidden]
 
-        def step(features: Any, rnn: Any, scaler: Any) -> Any:
+        def step(features: Any, hidden: Any) -> Any:
+            scaler = {name: array for name, array in hidden.items() if name != "rnn"}
             with tf.device("CPU:0"):
-                return self._network.step(features, rnn, scaler)
+                answer, rnn, scaler = self._network.step(features, hidden["rnn"], scaler)
+            return answer, {"rnn": rnn, **scaler}
 
         compiled = tf.function(step, input_signature=signature, autograph=False, jit_compile=False)
         return compiled.get_concrete_function()
 
     def state_spec(self) -> Mapping[str, StateArray]:
-        """``rnn``: h (and c) of each layer; ``scaler``: last value, mean, deviation and count of each column."""
-        return {"rnn": StateArray(self._rnn_shape), "scaler": StateArray(self._scaler_shape)}
+        """``rnn``: h (and c) of each layer; ``scaler``: last value, mean, deviation and count of each column.
+
+        With ``loss = "cross_entropy"`` also ``recent``, ``stay`` and ``frequency`` of the classes, see ``lags.py``.
+        """
+        return {name: StateArray(shape) for name, shape in self._shapes.items()}
 
     def output_spec(self) -> OutputSpec:
         """KPIs, horizon and levels as configured."""
@@ -71,14 +76,11 @@ class RecurrentPredictor:
 
     def advance(self, features: FloatArray, hidden: Hidden) -> tuple[Outputs, Hidden]:
         """(n, f), {name: (n, …)} -> {kpi: float32 (n, horizon, m)} in natural units, new hidden."""
-        quantiles, rnn, scaler = self._step(
-            tf.convert_to_tensor(features, tf.float32),
-            tf.convert_to_tensor(hidden["rnn"], tf.float32),
-            tf.convert_to_tensor(hidden["scaler"], tf.float32),
-        )
+        given = {name: tf.convert_to_tensor(hidden[name], tf.float32) for name in self._shapes}
+        quantiles, after = self._step(tf.convert_to_tensor(features, tf.float32), given)
         by_kpi = np.asarray(quantiles)
         outputs = {kpi: by_kpi[:, index] for index, kpi in enumerate(self._output.kpis)}
-        return outputs, {"rnn": np.asarray(rnn), "scaler": np.asarray(scaler)}
+        return outputs, {name: np.asarray(array) for name, array in after.items()}
 
     def fit(self, dataset: TrainingSet, progress: Progress | None = None) -> TrainingReport:
         """Train from scratch on the part before ``validation_from``, validate on the rest; seeded."""

@@ -8,21 +8,25 @@ carried from step to step is the hidden state of the stack alone: whatever a str
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from netpredict.forecast.backend import keras, tf
+from netpredict.forecast.categorical import CategoricalHead
 from netpredict.forecast.encode import CLIP, Encoded, Encoder
-from netpredict.forecast.heads import PointHead, Reference, head_of
+from netpredict.forecast.heads import PointHead, QuantileHead, Reference, ShareHead
+from netpredict.forecast.lags import LagEncoder
 from netpredict.forecast.stack import RecurrentLayer, Stack, repeated, stacked
 from netpredict.types import FeatureSpec, OutputSpec
+
+Head: TypeAlias = QuantileHead | PointHead | CategoricalHead
 
 _DECODER_SEEDS = 1000  # keeps the first weights of a decoder apart from those of the stack
 
 
 class At(NamedTuple):
-    """What is known at m steps: output of the stack (m, units), state rows after them, inputs, reference, scaler."""
+    """What is known at m steps: output of the stack (m, units), state rows after them, inputs, the encoder's arrays."""
 
     output: Any
     rows: list[Any]
@@ -46,7 +50,7 @@ class Frame:
 
     def __init__(self, layer: str, options: Any, features: FeatureSpec, output: OutputSpec) -> None:
         self.layer, self.options, self.output = layer, options, output
-        self.encoder = Encoder(features, options.scaler_steps)
+        self.encoder = encoder_of(options, features, output)
         self.kpi_columns = [features.observed.index(kpi) for kpi in output.kpis]
         self.stack = self._stacked(features)
 
@@ -62,6 +66,25 @@ class Frame:
         return Reference(self.of_kpis(encoded.last)[:, :, None], self.of_kpis(encoded.scale)[:, :, None])
 
 
+def encoder_of(options: Any, features: FeatureSpec, output: OutputSpec) -> Encoder:
+    """With one-hot lags where the loss is over classes."""
+    if options.loss == "cross_entropy":
+        return LagEncoder(features, options.scaler_steps, output.kpis, options.lags)
+    return Encoder(features, options.scaler_steps)
+
+
+def head_of(frame: Frame, leads: int, point: bool) -> Head:
+    """The head of these options: quantiles where the loss teaches them and the structure can carry them."""
+    loss, output = frame.options.loss, frame.output
+    if isinstance(frame.encoder, LagEncoder):
+        return CategoricalHead(output, frame.encoder.classes, frame.options.units + frame.encoder.first_lag)
+    if loss == "bce":
+        return ShareHead(output, leads, loss, frame.places)
+    if point or loss != "pinball":
+        return PointHead(output, leads, loss, frame.places)
+    return QuantileHead(output, leads, frame.places)
+
+
 class ManyToMany:
     """An output of all leads at every step, by one dense head."""
 
@@ -70,8 +93,8 @@ class ManyToMany:
 
     def __init__(self, frame: Frame) -> None:
         self.frame, self.taught_leads = frame, frame.output.horizon_steps
-        self.head = head_of(frame.options, frame.output, self._head_leads(), self._is_point(), frame.places)
-        self.head.build(frame.options.units)
+        self.head = head_of(frame, self._head_leads(), self._is_point())
+        self.head.build(frame.options.units + (frame.encoder.width if self.head.sees_inputs else 0))
 
     def _head_leads(self) -> int:
         return self.frame.output.horizon_steps
@@ -86,7 +109,7 @@ class ManyToMany:
 
     def answer(self, at: At) -> Any:
         """See the contract."""
-        return self.head.raw(at.output)
+        return self.head.raw(tf.concat([at.output, at.encoded.inputs], axis=1) if self.head.sees_inputs else at.output)
 
     def teach(self, at: At, teacher: Teacher) -> Any:
         """See the contract."""

@@ -32,7 +32,8 @@ class Encoded:
     """The inputs of every step (n, T, width), and what the last step says of centre, scale and scaler."""
 
     def __init__(self, network, features):
-        encoder, scaler, inputs = network.encoder, tf.zeros((SERIES, *network.encoder.state_shape)), []
+        encoder, inputs = network.encoder, []
+        scaler = {name: tf.zeros((SERIES, *shape)) for name, shape in encoder.state_shapes.items()}
         for step in features:
             after = encoder.scale(step[:, :3], scaler)
             encoded = encoder.encode(step[:, :3], step[:, 3:], scaler, after)
