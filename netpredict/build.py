@@ -30,7 +30,7 @@ def build_stream(name: str, config: Config) -> Stream:
 def build_decoder(name: str, stream: StreamConfig) -> Decoder:
     """The decoder of a stream."""
     plugin = load("decoders", stream.decoder)
-    options = options_of(plugin, {}, f"streams.{name}")
+    options = options_of(plugin, stream.decoder_options, f"streams.{name}.decoder_options")
     decoder: Decoder = plugin.build(options, stream.schema, stream.series_by, stream.observed_columns())
     return decoder
 

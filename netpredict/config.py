@@ -135,6 +135,7 @@ class StreamConfig(Section, frozen=True, kw_only=True):
 
     topic: Annotated[str, Meta(min_length=1, description="Kafka topic.")]
     decoder: Annotated[Name, Meta(description="Decoder plugin.")] = "json"
+    decoder_options: Annotated[dict[str, Any], Meta(description="Its own settings.")] = {}
     schema: Annotated[str, Meta(description="Schema of the records, without its version.")]
     series_by: Annotated[list[str], Meta(min_length=1, description="Fields that name a series, coarsest first.")]
     period_s: Annotated[float, Meta(gt=0, description="Step of the time grid, s.")]
