@@ -90,7 +90,7 @@ class Metrics:
         self.job_last_duration_seconds = gauge("job_last_duration_seconds", "Time of the last run.", "job")
         self.job_runs = counter("job_runs_total", "Runs of jobs.", "job", "outcome")
         self.retrainings = counter(
-            "retrainings_total", "Trainings and trials by what came of them.", "stream", "predictor", "result"
+            "retrainings_total", "Trainings and trials by what came of them.", "stream", "predictor", "outcome"
         )
         self.trial_buckets = gauge("trial_buckets", "Score buckets of the trial under way.", "stream", "predictor")
         self.late_loops = gauge("late_loops", "Loops that stand still.")

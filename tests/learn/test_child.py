@@ -6,7 +6,17 @@ import pytest
 
 from netpredict.errors import ConfigError, DataError, PluginError
 from netpredict.learn import child
-from netpredict.learn.child import ARTEFACT, DATASET, JOB, LOG, TrainingFailed, TrainingTimeout, run_child, write_job
+from netpredict.learn.child import (
+    ARTEFACT,
+    DATASET,
+    JOB,
+    LOG,
+    TrainingFailed,
+    TrainingTimeout,
+    TrainingTooLarge,
+    run_child,
+    write_job,
+)
 from netpredict.learn.registry import load_artefact
 from netpredict.learn.train import train
 from tests.learn.noisy import OPTIONS, noisy_sines
@@ -44,6 +54,38 @@ def test_a_child_trains_and_gives_the_same_version_as_this_process(job, tmp_path
     here, _ = train(noisy_sines(), "gru", OPTIONS, tmp_path / "here", now_us=99)
     assert here.version == result.version
     assert (job / LOG).read_bytes() == b""
+    assert result.held_out["skill"] > 0
+    assert (result.incumbent_held_out, result.incumbent_error) == ({}, "")
+
+
+def test_a_version_is_compared_with_itself_and_comes_out_equal(tmp_path):
+    """On the same slice by the same code; what cannot be loaded is told, and costs no training."""
+    here, _ = train(noisy_sines(), "gru", OPTIONS, tmp_path / "here", now_us=99)
+    compared = []
+    for name, version in (("a", here.version), ("b", "000000000000")):
+        incumbent = (str(here.folder), version)
+        folder = write_job(tmp_path / name, noisy_sines(), "gru", OPTIONS, now_us=1, incumbent=incumbent)
+        compared.append(child.work(folder))
+    assert compared[0].held_out == compared[0].incumbent_held_out
+    assert compared[0].held_out["skill"] > 0
+    assert compared[1].incumbent_held_out == {}
+    assert "not 000000000000" in compared[1].incumbent_error
+
+
+def test_a_training_that_takes_too_much_memory_is_ended_and_told(job, tmp_path, monkeypatch):
+    impostor(
+        monkeypatch, tmp_path, "room = bytearray(300 << 20)\nroom[::4096] = b'x' * len(room[::4096])\ntime.sleep(600)"
+    )
+    started_s = time.monotonic()
+    with pytest.raises(TrainingTooLarge, match=r"MiB of memory, learn\.memory_max_bytes allows 256 MiB; lower"):
+        run_child(job, timeout_s=60, memory_max_bytes=256 << 20)
+    assert time.monotonic() - started_s < 30
+
+
+def test_a_training_within_its_memory_is_left_alone(job, tmp_path, monkeypatch):
+    impostor(monkeypatch, tmp_path, "time.sleep(0.6)")
+    with pytest.raises(TrainingFailed):
+        run_child(job, timeout_s=60, memory_max_bytes=256 << 20)
 
 
 def test_the_childs_own_error_is_raised_here(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,14 +19,17 @@ from netpredict.config import Config, parse_config
 from netpredict.errors import ConfigError
 from netpredict.ingest.messages import Traffic
 from netpredict.ingest.source import MemoryLog, MemorySource
+from netpredict.learn import child
+from netpredict.learn.registry import Trained, save_artefact
 from netpredict.learn.retrain import retrain_all
 from netpredict.operate.daemon import Daemon
 from netpredict.operate.notify import Notifier
+from netpredict.plugins import load
 from netpredict.store import migrate
 from netpredict.store.compare import dump
 from netpredict.store.history import History
 from netpredict.transplant import payload
-from netpredict.types import TopicPartition
+from netpredict.types import TopicPartition, TrainingReport
 
 START_US = 1_750_000_020_000_000
 TOPIC = "ran.traffic"
@@ -72,8 +76,9 @@ def append(log: MemoryLog, minutes: range, cells: int = 8) -> None:
 class Running:
     """A daemon in a thread; stopped at the end of the test."""
 
-    def __init__(self, folder: Path, log: MemoryLog, **parts: Any) -> None:
-        self.config: Config = parse_config(raw_config(folder))
+    def __init__(self, folder: Path, log: MemoryLog, learn: dict[str, Any] | None = None, **parts: Any) -> None:
+        raw = raw_config(folder)
+        self.config: Config = parse_config(raw | {"learn": raw["learn"] | (learn or {})})
         self.url = self.config.store.url
         migrate.upgrade(self.url)
         self.daemon = Daemon(self.config, lambda config, _: MemorySource(log, 500), **parts)
@@ -173,6 +178,81 @@ def test_a_transplant_that_is_asked_for_takes_effect_while_the_daemon_runs(
     running.stop()
     (row,) = [row for row in dump(running.url, ["control_journal"])["control_journal"] if row[6] == "transplant"]
     assert msgspec.json.decode(row[7])["series"] == others[0]
+
+
+def untrained(folder: Path, running: Running, seed: int) -> int:
+    """Model id of a network that was never trained, as a candidate."""
+    stream, plugin = running.daemon.streams["traffic"], load("predictors", "gru")
+    options = {"units": 4, "seed": seed}
+    weights = plugin.build(plugin.options(**options), stream.features, stream.output).weights()
+    report = TrainingReport(1, 1.0, [0.1], [0.1], {})
+    made = Trained("gru", options, stream.features, stream.output, weights, report, (0, 1), 0, seed)
+    version = save_artefact(folder / str(seed), made).version
+    return running.daemon.store.register_model(
+        "traffic", "gru", version, "gru", str(folder / str(seed)), {}, "candidate"
+    )
+
+
+def test_a_challenger_runs_live_and_its_promotion_takes_effect(
+    start: Callable[..., Running], log: MemoryLog, tmp_path: Path
+) -> None:
+    append(log, range(20))
+    running = start()
+    running.until(lambda: running.drained(log))
+    store, history = running.daemon.store, History(running.url)
+    old, new = (untrained(tmp_path, running, seed) for seed in (1, 2))
+    store.move_model(old, "active", "me", "model_promoted", {})
+    store.move_model(new, "challenger", "me", "model_challenges", {})
+    stream = running.daemon.streams["traffic"]
+    running.until(lambda: stream.versions.get("gru") and len(stream.versions["gru"]) == 2)
+    append(log, range(20, 60))
+    running.until(lambda: running.drained(log))
+    text = running.daemon.metrics.render().decode()
+    assert text.count("netpredict_challenger_info{") == 1
+    rows = history.bucket_sums([old, new])
+    assert {row["model_id"] for row in rows} == {old, new}
+    store.move_model(new, "active", "me", "model_promoted", {})
+    append(log, range(60, 61))
+    running.until(lambda: {version.running.model_id for version in stream.versions["gru"]} == {old, new})
+    running.until(lambda: any(row["payload"].get("version") for row in history.journal(kind="activate")))
+    running.until(lambda: len(running.daemon.pipeline.lanes) and _serves(running, new))
+    append(log, range(61, 80))
+    running.until(lambda: running.drained(log))
+    running.stop()
+    kinds = [(row["kind"], row["partition"]) for row in reversed(history.journal()) if row["kind"] != "config"]
+    assert sorted(kinds) == sorted((kind, part) for kind in ("activate", "challenge", "activate") for part in (0, 1))
+    newest = history.forecasts("traffic", "cell-1", limit=100)
+    versions = {row.model_id: row.version for row in store.models("traffic")}
+    assert newest[0]["version"] == versions[new]
+    both = [row for row in newest if START_US + 40 * 60_000_000 <= row["slot_time_us"] < START_US + 60 * 60_000_000]
+    assert {row["version"] for row in both} == {versions[old], versions[new]}
+    assert len(both) == 40
+
+
+def _serves(running: Running, model_id: int) -> bool:
+    versions = running.daemon.streams["traffic"].versions["gru"]
+    return any(version.running.model_id == model_id and (version.rank == 0).any() for version in versions)
+
+
+def test_a_stop_ends_a_training_at_once(
+    start: Callable[..., Running], log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child sleeps for ever: neither it nor the daemon may outlive the stop by more than moments."""
+    script = tmp_path / "endless"
+    tell = "import os, sys, time; open(sys.argv[3] + '/pid', 'w').write(str(os.getpid())); time.sleep(600)"
+    script.write_text(f"#!{sys.executable}\n{tell}\n")
+    script.chmod(0o755)
+    append(log, range(60))
+    running = start(learn={"enabled": True, "cron": "0 0 29 2 *"})
+    running.until(lambda: running.drained(log))
+    monkeypatch.setattr(child.sys, "executable", str(script))
+    running.daemon.scheduler.run_now("retrain")
+    running.until(lambda: list(tmp_path.rglob("pid")))
+    pid = int(next(iter(tmp_path.rglob("pid"))).read_text())
+    running.stop()
+    assert not Path(f"/proc/{pid}").exists()
+    (run,) = History(running.url).retrain_runs()
+    assert (run["result"], run["detail"]["why"]) == ("cancelled", "the daemon stops")
 
 
 def test_a_wrong_reload_changes_nothing_and_a_right_one_takes_effect(
