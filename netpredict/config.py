@@ -168,6 +168,10 @@ class StreamConfig(Section, frozen=True, kw_only=True):
     score_series_max: Annotated[
         int, Meta(ge=0, description="Series scored per topic partition; beyond it a hash sample.")
     ] = 50_000
+    anchor_series_max: Annotated[
+        int, Meta(ge=0, description="Series per topic partition whose states are kept for `models verify`; 0 = none.")
+    ] = 16
+    anchor_s: Annotated[float, Meta(gt=0, description="... about so often, s; a whole number of buckets.")] = 86_400.0
     series_max: Annotated[int, Meta(ge=1, description="Series kept per topic partition; more are refused.")] = 1_000_000
     series_ttl_s: Annotated[float, Meta(gt=0, description="A silent series is retired after this, s.")] = 604_800.0
     routes: Annotated[list[RouteConfig], Meta(min_length=1, description="First match wins.")]

@@ -36,9 +36,7 @@ def lane_commits(rounds: Rounds) -> list[LaneCommit]:
 def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
     stream.set_states_aside(lane)
     lane.state.grid, lane.state.forecast = stream.grid, stream.forecast_digest
-    lane.state.calibration = {
-        version.label: version.board.factor[lane.index].tolist() for version in stream.versions_on(lane)
-    }
+    lane.state.calibration = stream.calibration(lane)
     if lane.next_offset == lane.committed_offset:
         return _place_only(lane)
     commit = LaneCommit(
@@ -53,6 +51,8 @@ def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
         retired_series=lane.retired_series,
         scores=[*lane.scores, *stream.score_rows(lane)],
         series_states=lane.states,
+        anchors=lane.anchors,
+        marks=lane.marks,
         journal=lane.journal,
         requests=lane.requests,
         firings=lane.firings,
@@ -62,6 +62,7 @@ def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
     lane.committed_offset, lane.stored = lane.next_offset, True
     lane.counts = dict.fromkeys(lane.counts, 0)
     lane.new_series, lane.retired_series, lane.scores, lane.states = [], [], [], []
+    lane.anchors, lane.marks = [], []
     lane.journal, lane.requests, lane.firings, lane.dead_letters, lane.gaps = [], [], [], [], []
     return commit
 

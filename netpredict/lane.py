@@ -10,8 +10,17 @@ from typing import Any
 import msgspec
 
 from netpredict.forecast.score import sampled
-from netpredict.store.commit import COUNTS, GapRow, JournalRow, LaneSnapshot, ScoreRow, StateRows
+from netpredict.store.commit import COUNTS, AnchorRows, GapRow, JournalRow, LaneSnapshot, MarkRow, ScoreRow, StateRows
 from netpredict.types import NO_SLOT, DeadLetter, Firing, TopicPartition
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """What decides about the forecasts of a lane beside its log and its series' states; as in ``LaneState``."""
+
+    config: str
+    versions: dict[str, list[tuple[str, int]]]
+    challengers: dict[str, str]
+    calibration: dict[str, Any]
 
 
 class LaneState(msgspec.Struct, kw_only=True):
@@ -27,6 +36,7 @@ class LaneState(msgspec.Struct, kw_only=True):
     bucket: int | None = None
     next_number: int = 0
     score_level: int = 0
+    anchor_level: int = 0
     config: str = ""
     grid: tuple[int, int, int] = (0, 0, 0)
     forecast: str = ""
@@ -58,6 +68,8 @@ class Lane:
     new_series: list[tuple[int, str, int, bool]] = field(default_factory=list)
     retired_series: list[int] = field(default_factory=list)
     states: list[StateRows] = field(default_factory=list)
+    anchors: list[AnchorRows] = field(default_factory=list)
+    marks: list[MarkRow] = field(default_factory=list)
     scores: list[ScoreRow] = field(default_factory=list)
     journal: list[JournalRow] = field(default_factory=list)
     requests: list[int] = field(default_factory=list)
@@ -93,6 +105,10 @@ class Lane:
     def is_sampled(self, key: str) -> bool:
         """Whether the key is in the hash sample of the lane's score level."""
         return sampled(key_hash(key), 0.5**self.state.score_level)
+
+    def is_anchored(self, key: str) -> bool:
+        """Whether the key is in the hash sample of the lane's anchor level."""
+        return sampled(key_hash(key), 0.5**self.state.anchor_level)
 
 
 def key_hash(key: str) -> int:

@@ -99,13 +99,19 @@ class Rounds:
         self.observations = [_without_lane(chunk, lane) for chunk in self.observations]
 
     def run(self, batch: ObservationBatch, previous: IntArray) -> None:
-        """One row per series: 1 score; 2 close gaps; 3 advance, calibrate; 4 decide; 5 remember."""
+        """One row per series: 0 anchor; 1 score; 2 close gaps; 3 advance, calibrate; 4 decide; 5 remember.
+
+        What is forecast from is what is stored: the observation rounded once, so that history can be replayed.
+        """
         stream, rows = self.stream, batch.series
         observed = stream.column_rounding.observed(batch.values)
         truth = observed[:, : len(stream.output.kpis)]
+        self._keep_anchors(batch, previous)  # 0
         self._score(batch, truth)  # 1
         self._close_gaps(batch, previous)  # 2
-        served = self._serve(batch, self._feature_rows(batch.slot, batch.values), truth)  # 3
+        served = self._serve(
+            batch, self._feature_rows(batch.slot, stream.column_rounding.natural(observed)), truth
+        )  # 3
         self._decide(batch, served)  # 4
         stream.table.last_slot[rows] = batch.slot  # 5
         stream.table.touched[rows] = True
@@ -120,6 +126,12 @@ class Rounds:
                     observed,
                 )
             )
+
+    def _keep_anchors(self, batch: ObservationBatch, previous: IntArray) -> None:
+        anchored = np.flatnonzero(self.stream.table.anchored[batch.series] & (previous != NO_SLOT))
+        if len(anchored):
+            days = self.stream.anchor_slots
+            self.stream.anchor(batch.series[anchored[batch.slot[anchored] // days > previous[anchored] // days]])
 
     # -- score -------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,9 +20,9 @@ from netpredict.forecast.score import Scoreboard
 from netpredict.forecast.series import Packing, SeriesTable
 from netpredict.ingest.decode import Decoder
 from netpredict.ingest.firewall import Firewall
-from netpredict.lane import Lane
+from netpredict.lane import Lane, Mark
 from netpredict.radio.quantities import kpi_of
-from netpredict.store.commit import ColumnLayout, ForecastLayout, ScoreRow, StateRows
+from netpredict.store.commit import AnchorRows, ColumnLayout, ForecastLayout, MarkRow, ScoreRow, StateRows
 from netpredict.types import AnyArray, FeatureSpec, OutputSpec, Source, StateArray
 
 LEVEL_DECIMALS = 9
@@ -79,6 +80,7 @@ class Stream:
         self.period_us = round(config.period_s * 1_000_000)
         self.phase_us = round(config.phase_s * 1_000_000)
         self.bucket_slots = _bucket_slots(config)
+        self.anchor_slots = self.bucket_slots * max(1, round(config.anchor_s / config.period_s / self.bucket_slots))
         self.ttl_slots = max(1, round(config.series_ttl_s / config.period_s))
         needed = {level for bound in self.hooks for level in bound.hook.levels_needed()}
         self.levels = tuple(sorted({round(level, LEVEL_DECIMALS) for level in (*config.quantile_levels, *needed)}))
@@ -228,6 +230,7 @@ class Stream:
         lane.rows[key] = row
         self.table.last_slot[row] = last_slot
         self.table.route[row] = self.route_of(key)
+        self.table.anchored[row] = self.config.anchor_series_max > 0 and lane.is_anchored(key)
         if scored:
             self.table.scored[row] = self._take_scored_row()
             lane.scored += 1
@@ -289,6 +292,27 @@ class Stream:
             )
         )
 
+    def anchor(self, rows: AnyArray) -> None:
+        """Keep the states of these series as they are now, behind the last slot that each has seen."""
+        for index in np.unique(self.table.lane[rows]).tolist():
+            lane, mine = self.lanes[index], rows[self.table.lane[rows] == index]
+            assert lane is not None
+            packing = self._packings.get(index) or self._packing(lane)
+            times = self.table.last_slot[mine] * self.period_us + self.phase_us
+            lane.anchors.append(
+                AnchorRows(packing.layout, self.table.series_id[mine], times, self.table.pack(mine, packing))
+            )
+
+    def calibration(self, lane: Lane) -> dict[str, Any]:
+        """What calibrates each version on a lane, by its label, as plain values."""
+        return {version.label: version.board.factor[lane.index].tolist() for version in self.versions_on(lane)}
+
+    def calibrate(self, lane: Lane, calibration: Mapping[str, Any]) -> None:
+        """Take what ``calibration`` gave; a version that it does not name keeps its own."""
+        for version in self.versions_on(lane):
+            if (stored := calibration.get(version.label)) is not None:
+                version.board.factor[lane.index] = np.asarray(stored, np.float32)
+
     def _packing(self, lane: Lane) -> Packing:
         hooks = [name for bound in self.hooks for name in bound.columns()]
         packing = self.table.packing([*self.hidden_columns(lane), *hooks])
@@ -320,6 +344,11 @@ class Stream:
         self._retire_silent(lane)
         self._thin_scored(lane)
         self._retire_versions(lane)
+        if self.config.anchor_series_max:
+            self._thin_anchored(lane)
+            mark = Mark(self.fingerprint, lane.state.versions, lane.state.challengers, self.calibration(lane))
+            begins_us = bucket * self.bucket_slots * self.period_us + self.phase_us
+            lane.marks.append(MarkRow(begins_us, msgspec.json.encode(mark, order="deterministic").decode()))
 
     def _retire_silent(self, lane: Lane) -> None:
         rows = self.table.rows_of(lane.index)
@@ -340,6 +369,15 @@ class Stream:
             kept = [lane.is_sampled(self.table.keys[row]) for row in rows.tolist()]
             self._release_scored(rows[~np.asarray(kept, bool)])
             lane.scored = int(sum(kept))
+
+    def _thin_anchored(self, lane: Lane) -> None:
+        rows = np.flatnonzero(self.table.anchored)
+        rows = rows[self.table.lane[rows] == lane.index]
+        while len(rows) > self.config.anchor_series_max:
+            lane.state.anchor_level += 1
+            kept = np.array([lane.is_anchored(self.table.keys[row]) for row in rows.tolist()], bool)
+            self.table.anchored[rows[~kept]] = False
+            rows = rows[kept]
 
     def _retire_versions(self, lane: Lane) -> None:
         for name, serving in lane.state.versions.items():

@@ -47,7 +47,7 @@ def restore(stream: Stream, lane: Lane, snapshot: LaneSnapshot, store: Store, sh
     Then 5 what the shelf says now: it takes effect as it would in the midst of a run.
     """
     same_grid = _follow_config(stream, lane)  # 1
-    _load_versions(stream, lane, shelf)  # 2
+    load_versions(stream, lane, shelf)  # 2
     if same_grid:
         _load_series(stream, lane, snapshot)  # 3
         _load_scores(stream, lane, snapshot, store)  # 4
@@ -112,7 +112,8 @@ def _follow_config(stream: Stream, lane: Lane) -> bool:
     return same_grid
 
 
-def _load_versions(stream: Stream, lane: Lane, shelf: ModelShelf) -> None:
+def load_versions(stream: Stream, lane: Lane, shelf: ModelShelf) -> None:
+    """Let run what the lane's state names; what cannot be loaded is dropped from it, journaled as refused."""
     for name in stream.predictor_names():
         stored = lane.state.versions.get(name, [])
         loaded = [entry for entry in stored if _load_version(stream, lane, shelf, name, entry[0])]
@@ -163,10 +164,8 @@ def _load_series(stream: Stream, lane: Lane, snapshot: LaneSnapshot) -> None:
 
 def _load_scores(stream: Stream, lane: Lane, snapshot: LaneSnapshot, store: Store) -> None:
     same_forecast = lane.state.forecast == stream.forecast_digest
+    stream.calibrate(lane, lane.state.calibration)
     for version in stream.versions_on(lane):
-        stored = lane.state.calibration.get(version.label)
-        if stored is not None:
-            version.board.factor[lane.index] = np.asarray(stored, np.float32)
         if same_forecast:
             mine = [row for row in snapshot.bucket_scores if row.n and row.model_id == version.running.model_id]
             version.board.restore(lane.index, [_sums(stream, row) for row in mine if row.bucket == lane.state.bucket])

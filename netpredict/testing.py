@@ -131,6 +131,8 @@ class MemoryStore:
         self.firings: dict[str, Any] = {}
         self.dead_letters: dict[tuple[Any, ...], Any] = {}
         self.journal: dict[TopicPartition, list[JournalRow]] = {}
+        self.anchors: dict[tuple[int, int], tuple[str, bytes]] = {}
+        self.marks: dict[tuple[int, int], str] = {}
         self.gaps: dict[TopicPartition, list[Any]] = {}
         self._requests: list[ControlRequest] = []
         self._asked = 0
@@ -214,6 +216,11 @@ class MemoryStore:
         for states in part.series_states:
             for row, series_id in enumerate(states.series_id.tolist()):
                 self.states[series_id] = (states.layout, int(states.slot[row]), states.blob[row].tobytes())
+        for anchors in part.anchors:
+            for row, series_id in enumerate(anchors.series_id.tolist()):
+                self.anchors[int(anchors.slot_time_us[row]), series_id] = (anchors.layout, anchors.blob[row].tobytes())
+        for mark in part.marks:
+            self.marks[mark.begins_us, part.lane_id] = mark.mark
         for rows in part.forecasts:
             unknown = np.full((1, len(rows.layout.kpis) * rows.layout.horizon_steps), MISSING_TICKS, np.int32)
             seasonal = np.repeat(unknown, len(rows.series_id), axis=0) if rows.seasonal is None else rows.seasonal
@@ -257,6 +264,8 @@ class MemoryStore:
                 (row["lane"], row["key"], series_id, row["scored"], "retired" in row)
                 for series_id, row in self.series.items()
             ),
+            "anchors": {(k[0], key_of[k[1]]): row for k, row in self.anchors.items()},
+            "marks": self.marks,
             "states": {key_of[series]: state for series, state in self.states.items()},
             "forecasts": {(k[0], key_of.get(k[1]), k[2]): row for k, row in self.forecasts.items()},
             "observations": {(k[0], key_of.get(k[1])): row for k, row in self.observations.items()},

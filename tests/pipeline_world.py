@@ -36,6 +36,8 @@ CONFIG: dict[str, Any] = {
             "horizon_steps": 4,
             "warm_steps": 3,
             "bucket_s": 600.0,
+            "anchor_series_max": 2,
+            "anchor_s": 1200.0,
             "max_gap_steps": 3,
             "series_ttl_s": 1200.0,
             "routes": [{"active": "leaky"}],

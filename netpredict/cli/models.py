@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +17,15 @@ from netpredict.cli.options import (
     StoreUrl,
     history,
     read_config,
+    read_config_of_streams,
     store_url,
     who,
 )
 from netpredict.cli.terminal import print_fields, print_json, print_table, say, utc
-from netpredict.errors import ArtefactError, DataError
+from netpredict.errors import ArtefactError, DataError, StoreError
 
 if TYPE_CHECKING:
+    from netpredict.learn.verify import Difference
     from netpredict.store.commit import ModelRegistry
 
 PROMOTED, ROLLED_BACK = "model_promoted", "model_rolled_back"
@@ -140,6 +144,46 @@ def _check_fit(row: Row, config: ConfigPath, identity: Any) -> None:
             f"{row['predictor']}@{row['version']} loads, but was trained for other columns, levels or horizon than"
             f" stream {stream.name} has; train it again"
         )
+
+
+@app.command()
+def verify(
+    stream: OfStream = None,
+    days: Annotated[int, typer.Option("--days", min=1, help="Newest days of each topic partition.")] = 1,
+    config: ConfigPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay stored observations of sampled series and compare with the stored forecasts, bit for bit.
+
+    It begins with states that the daemon keeps daily, and names the first difference, with exit 1. The daemon may run.
+    """
+    from netpredict.learn.verify import verify_all
+
+    read = read_config_of_streams(config)
+    if stream is not None and stream not in read.streams:
+        raise DataError(f"no stream named {stream!r}; configured: {', '.join(read.streams)}")
+    found = verify_all(read, [stream] if stream else list(read.streams), days)
+    if as_json:
+        print_json({"verified": [asdict(each) for each in found]})
+    else:
+        shown = [[each.stream, each.series, each.forecasts, _reasons(each.skipped)] for each in found]
+        print_table("", ("stream", "series", "forecasts", "left out"), shown)
+    if differences := [each.difference for each in found if each.difference is not None]:
+        raise StoreError(_told(differences[0]))
+    if not any(each.forecasts for each in found):
+        raise DataError("nothing was verified: no day of a sampled series has ended yet, or all were left out")
+
+
+def _reasons(skipped: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason}: {n}" for reason, n in sorted(skipped.items()))
+
+
+def _told(difference: Difference) -> str:
+    return (
+        f"the forecast of {difference.series} on stream {difference.stream} ({difference.topic_partition}) at"
+        f" {utc(difference.slot_time_us)}, model id {difference.model_id}, is not what a replay gives:"
+        f" {difference.field} is {difference.stored} in the store, {difference.replayed} replayed"
+    )
 
 
 @app.command()

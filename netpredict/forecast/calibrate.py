@@ -61,6 +61,12 @@ class Rounding:
             ticks = np.rint(values * self._scale)
         return np.where(np.isnan(ticks), MISSING_TICKS, np.clip(ticks, -(2**31) + 1, 2**31 - 1)).astype(np.int32)
 
+    def natural(self, ticks: Int32Array) -> FloatArray:
+        """What ``observed`` gave, back to float32 (n, k), MISSING_TICKS to NaN."""
+        values = (ticks / self._scale).astype(np.float32)
+        values[ticks == MISSING_TICKS] = np.nan
+        return values
+
     def forecast(self, values: FloatArray) -> Int32Array:
         """float32 (n, k, horizon, levels) to ticks, clipped to the range and sorted along the levels."""
         shape = (1, -1, 1, 1)

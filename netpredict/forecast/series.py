@@ -28,7 +28,8 @@ class SeriesTable:
 
     Fixed columns: ``lane`` int32, ``series_id``, ``last_slot`` int64, ``route`` int16, ``scored`` int32 (row in the
     pending rings, -1 = not scored), ``touched`` bool (its state is not packed yet), ``moved`` bool (its history is on
-    another lane). Named columns hold hidden states and hook states; a lane packs those that run on it.
+    another lane), ``anchored`` bool (its state is kept daily). Named columns hold hidden states and hook states; a lane
+    packs those that run on it.
     """
 
     def __init__(self, capacity: int = 1024) -> None:
@@ -42,6 +43,7 @@ class SeriesTable:
         self.scored = np.full(capacity, -1, np.int32)
         self.touched = np.zeros(capacity, bool)
         self.moved = np.zeros(capacity, bool)
+        self.anchored = np.zeros(capacity, bool)
         self._columns: dict[str, AnyArray] = {}
         self._specs: dict[str, StateArray] = {}
 
@@ -91,6 +93,7 @@ class SeriesTable:
         self.scored[rows] = -1
         self.touched[rows] = False
         self.moved[rows] = False
+        self.anchored[rows] = False
         for row in rows.tolist():
             self.keys[row] = ""
             self._free.append(row)
@@ -112,6 +115,7 @@ class SeriesTable:
             ("scored", -1),
             ("touched", False),
             ("moved", False),
+            ("anchored", False),
         ):
             setattr(self, name, _doubled(getattr(self, name), fill))
         for name, column in self._columns.items():

@@ -11,7 +11,7 @@ from netpredict.errors import ArtefactError, NetpredictError, PluginError
 from netpredict.forecast.predictor import Predictor, Trainable
 from netpredict.learn.registry import Artefact, load_artefact
 from netpredict.plugins import load, options_of
-from netpredict.store.commit import ModelRegistry, ModelRow
+from netpredict.store.commit import ModelNames, ModelRow
 from netpredict.stream import Stream
 
 UNTRAINED = "-"
@@ -38,7 +38,7 @@ def predictor_of(artefact: Artefact) -> Trainable:
 class StoreShelf:
     """Loads versions once and keeps them. ``streams`` are those of the pipeline that asks."""
 
-    def __init__(self, config: Config, store: ModelRegistry, streams: Sequence[Stream]) -> None:
+    def __init__(self, config: Config, store: ModelNames, streams: Sequence[Stream]) -> None:
         self._config = config
         self._store = store
         self._streams = {stream.name: stream for stream in streams}

@@ -115,6 +115,24 @@ class StateRows:
     blob: npt.NDArray[np.uint8]
 
 
+@dataclass(slots=True)
+class AnchorRows:
+    """States of n sampled series as they were when a day of theirs had ended; ``slot_time_us`` is of its last slot."""
+
+    layout: str
+    series_id: IntArray
+    slot_time_us: IntArray
+    blob: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkRow:
+    """What holds on a lane from the beginning of a score bucket on; ``mark`` is JSON text (``lane.Mark``)."""
+
+    begins_us: int
+    mark: str
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
     """Sums of one score bucket (whole row, replaces the stored one). All sums are integers in ticks.
@@ -186,6 +204,8 @@ class LaneCommit:
     observations: list[ObservationRows] = field(default_factory=list)
     scores: list[ScoreRow] = field(default_factory=list)
     series_states: list[StateRows] = field(default_factory=list)
+    anchors: list[AnchorRows] = field(default_factory=list)
+    marks: list[MarkRow] = field(default_factory=list)
     journal: list[JournalRow] = field(default_factory=list)
     requests: list[int] = field(default_factory=list)  # that took effect or were refused
     firings: list[tuple[Firing, tuple[str, ...]]] = field(default_factory=list)  # with the names of its actuators
@@ -275,8 +295,8 @@ class Store(Protocol):
         ...
 
 
-class ModelRegistry(Protocol):
-    """Versions of predictors, and what was decided about them."""
+class ModelNames(Protocol):
+    """Versions of predictors and their ids."""
 
     def register_model(
         self,
@@ -294,6 +314,10 @@ class ModelRegistry(Protocol):
     def models(self, stream: str | None = None) -> list[ModelRow]:
         """All versions, oldest first."""
         ...
+
+
+class ModelRegistry(ModelNames, Protocol):
+    """Versions of predictors, and what was decided about them."""
 
     def move_model(
         self, model_id: int, stage: str, who: str, what: str, detail: Mapping[str, Any], run: RetrainRow | None = None

@@ -32,6 +32,9 @@ _QUERIES = {
     "score": f"SELECT {_LANE}, m.predictor, m.version, x.source, x.kpi, x.lead_steps, x.bucket, x.n, x.flat,"
     " x.abs_ticks, x.square_ticks, x.truth_abs_ticks, x.naive_abs_ticks, x.seasonal_abs_ticks, x.below, x.pinball"
     f" FROM score AS x{_OF_LANE}{_OF_MODEL}",
+    "state_anchor": f"SELECT {_LANE}, x.slot_time_us, s.key, s.first_slot, x.layout_id, x.checksum, x.state"
+    f" FROM state_anchor AS x{_OF_SERIES}",
+    "bucket_mark": f"SELECT {_LANE}, x.begins_us, x.mark FROM bucket_mark AS x{_OF_LANE}",
     "control_journal": f"SELECT {_LANE}, x.effective_offset, x.number, x.kind, x.payload"
     f" FROM control_journal AS x{_OF_LANE}",
     "firing": f"SELECT {_LANE}, x.firing_id, x.hook, x.object_id, x.attribute, x.value, x.why, x.mode, x.slot_time_us,"

@@ -173,6 +173,27 @@ score = sa.Table(
     sqlite_with_rowid=False,
 )
 
+state_anchor = sa.Table(
+    "state_anchor",
+    metadata,
+    _key("slot_time_us"),  # of the last slot that the state has seen
+    _key("series_id"),
+    _whole("layout_id"),
+    _whole("checksum"),
+    sa.Column("state", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+bucket_mark = sa.Table(
+    "bucket_mark",
+    metadata,
+    _key("begins_us"),
+    _key("lane_id"),
+    _text("mark"),  # JSON: config, versions and calibration from here on
+    sa.ForeignKeyConstraint(["lane_id"], ["topic_progress.lane_id"]),
+    sqlite_with_rowid=False,
+)
+
 publication = sa.Table(
     "publication",
     metadata,

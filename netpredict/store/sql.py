@@ -97,7 +97,7 @@ class SqlStore:
         2. forecasts
         3. observations
         4. scores
-        5. new and retired series, series states, lane states
+        5. new and retired series, series states, lane states, anchors and marks
         6. control journal, and the requests that entered it
         7. firings and their outbox, dead letters, gaps, what is to be published
         8. commit
@@ -112,6 +112,7 @@ class SqlStore:
             self._upsert_scores(connection, lanes)  # 4
             self._write_series(connection, lanes)  # 5
             self._upsert_states(connection, lanes, layouts)  # 5
+            self._insert_anchors(connection, lanes, layouts)  # 5
             self._append_journal(connection, lanes)  # 6
             _end_requests(connection, lanes)  # 6
             self._insert_firings(connection, lanes)  # 7
@@ -212,6 +213,20 @@ class SqlStore:
         order = [last[series_id] for series_id in sorted(last)]
         into = "INSERT OR REPLACE INTO series_state(series_id, slot, layout_id, checksum, state)"
         insert_rows(connection, into, ordered(columns, order))
+
+    def _insert_anchors(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
+        anchors: list[tuple[Any, ...]] = []
+        for rows in (rows for lane in lanes for rows in lane.anchors):
+            layout = [self._state_layout(connection, rows.layout, layouts)] * len(rows.series_id)
+            parts = (rows.slot_time_us.tolist(), rows.series_id.tolist(), layout, *blob_rows(rows.blob))
+            anchors += zip(*parts, strict=True)
+        if anchors:
+            into = "INSERT OR REPLACE INTO state_anchor(slot_time_us, series_id, layout_id, checksum, state)"
+            insert_rows(connection, into, columns_of(sorted(anchors)))
+        marks = [(mark.begins_us, lane.lane_id, mark.mark) for lane in lanes for mark in lane.marks]
+        if marks:
+            into = "INSERT OR REPLACE INTO bucket_mark(begins_us, lane_id, mark)"
+            insert_rows(connection, into, columns_of(marks))
 
     def _append_journal(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
         for lane in lanes:
@@ -457,12 +472,19 @@ class SqlStore:
             return _insert_run(connection, self._clock.now_us(), run)
 
     def prune(self, before_us: int, rows: int) -> int:
-        """Delete the oldest forecasts and observations before ``before_us``, at most ``rows``; gives how many."""
+        """Delete the oldest forecasts and observations before ``before_us``, at most ``rows``; gives how many.
+
+        Anchors and marks, which are few, go with them.
+        """
         pruned, before_us = 0, self._prunable_until_us(before_us)
         for table, most in (("forecast", rows - rows // 2), ("observation", rows), ("forecast", rows)):
             if most > pruned:
                 with self.writer.transaction() as connection:
                     pruned += _prune(connection, table, before_us, most - pruned)
+        if pruned:
+            with self.writer.transaction() as connection:
+                connection.execute("DELETE FROM state_anchor WHERE slot_time_us < ?", (before_us,))
+                connection.execute("DELETE FROM bucket_mark WHERE begins_us < ?", (before_us,))
         return pruned
 
     def _prunable_until_us(self, before_us: int) -> int:

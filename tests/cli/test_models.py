@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,3 +224,26 @@ def test_after_the_newest_artefact_broke_a_start_serves_with_the_one_before(cli:
     journal = [(row["kind"], row["payload"].get("version")) for row in history.journal("traffic")]
     assert ("refused", new) in journal
     assert ("activate", old) in journal
+
+
+def test_a_network_is_verified_to_the_letter_and_a_changed_forecast_is_named(cli: Cli, own: Path) -> None:
+    """Live it answers all series of a poll together, in the replay a few: the bits are the same."""
+    own.write_text(own.read_text().replace("bucket_s = 600.0", "bucket_s = 600.0\nanchor_s = 1200.0"))
+    network(own, units=8)
+    read = load_config(own)
+    nothing = cli("models", "verify", "--config", own)
+    assert (nothing.exit_code, "nothing was verified" in nothing.stderr) == (1, True)
+    log = backtest.memory_log(recorded(record(own.with_name("a.jsonl"), 3600)), read)
+    backtest.run(read, log, read.store.url)
+    (found,) = told(cli, "verify", "--stream", "traffic", "--days", "9", "--config", own)["verified"]
+    assert found["difference"] is None
+    assert found["forecasts"] > 60
+    assert str(found["forecasts"]) in cli("models", "verify", "--days", 9, "--config", own).stdout
+    with sqlite3.connect(read.store.url.removeprefix("sqlite:///")) as connection:
+        late = "(SELECT max(slot_time_us) - 300000000 FROM forecast)"
+        connection.execute(f"UPDATE forecast SET ticks = replace(ticks, '[', '[9') WHERE slot_time_us > {late}")
+    connection.close()
+    result = cli("models", "verify", "--stream", "traffic", "--config", own)
+    assert result.exit_code == 1
+    assert "is not what a replay gives: ticks is" in result.stderr
+    assert cli("models", "verify", "--stream", "none", "--config", own).exit_code == 1

@@ -9,6 +9,7 @@ import numpy as np
 
 from netpredict.store.commit import (
     SERIES_PER_LANE,
+    AnchorRows,
     ColumnLayout,
     Commit,
     ForecastLayout,
@@ -17,6 +18,7 @@ from netpredict.store.commit import (
     JournalRow,
     LaneCommit,
     LaneSnapshot,
+    MarkRow,
     ObservationRows,
     ScoreRow,
     StateRows,
@@ -141,11 +143,14 @@ def lane_commit(lane: LaneSnapshot, old: int, new: int, **parts: Any) -> LaneCom
 def full_commit(lane: LaneSnapshot, model_id: int, slot: int = 1, series: int = 3, **parts: Any) -> LaneCommit:
     """One slot of some series with something in every table; offsets (slot - 1) * 10 to slot * 10."""
     numbers = range(series)
+    kept = states(lane, slot, numbers)
     everything: dict[str, Any] = {
         "forecasts": [forecasts(lane, model_id, slot, numbers)],
         "observations": [observations(lane, slot, numbers)],
         "scores": [score(model_id, bucket=slot)],
         "series_states": [states(lane, slot, numbers)],
+        "anchors": [AnchorRows(kept.layout, kept.series_id, kept.slot * PERIOD_US + PHASE_US, kept.blob)],
+        "marks": [MarkRow(slot_time(slot), '{"versions":{}}')],
         "journal": [JournalRow((slot - 1) * 10, "activate", {"predictor": "gru", "version": f"v{slot}"})],
         "firings": [(firing(slot), ("log", "webhook"))],
         "dead_letters": [letter(slot * 10 - 1)],
