@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from netpredict.calendar import calendar
 from netpredict.forecast.calibrate import middle_of
 from netpredict.forecast.predictor import Predictor
 from netpredict.forecast.running import RunningPredictor
-from netpredict.forecast.series import SeriesTable, calendar
+from netpredict.forecast.series import SeriesTable
 from netpredict.types import AnyArray, FloatArray, TrainingSet
 
 LEAD_IN_STEPS = 512
@@ -43,7 +44,7 @@ def features_at(dataset: TrainingSet, step: int) -> FloatArray:
     features = np.empty((len(dataset.values), spec.width), np.float32)
     features[:, : len(spec.observed)] = dataset.values[:, step]
     times = (dataset.first_slot + step) * spec.period_us + spec.phase_us
-    features[:, len(spec.observed) :] = calendar(times, spec.season_us, spec.season_buckets)
+    features[:, len(spec.observed) :] = calendar(times, spec)
     return features
 
 
