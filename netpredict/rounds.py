@@ -109,9 +109,8 @@ class Rounds:
         self._keep_anchors(batch, previous)  # 0
         self._score(batch, truth)  # 1
         self._close_gaps(batch, previous)  # 2
-        served = self._serve(
-            batch, self._feature_rows(batch.slot, stream.column_rounding.natural(observed)), truth
-        )  # 3
+        seen = self._feature_rows(batch.slot, stream.column_rounding.natural(observed))
+        served = self._serve(batch, seen, truth)  # 3
         self._decide(batch, served)  # 4
         stream.table.last_slot[rows] = batch.slot  # 5
         stream.table.touched[rows] = True
