@@ -68,7 +68,7 @@ def answered(predictor, features):
     """The served forecast of the last step in units of the scale, (n, kpis, horizon, levels)."""
     outputs, hidden = walked(predictor, features)
     encoded = Encoded(predictor._network, features)
-    np.testing.assert_allclose(hidden["scaler"], encoded.scaler, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(hidden["scaler"], encoded.scaler["scaler"], rtol=1e-5, atol=1e-5)
     centre, scale = (part.numpy()[..., None] for part in encoded.reference)
     return (outputs[-1] - centre) / scale, encoded
 
