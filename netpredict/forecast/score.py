@@ -17,6 +17,8 @@ SCORED_SOURCES = (Source.MODEL, Source.SEASONAL, Source.NAIVE)
 _SINGLE = 8
 """Sums of one number: n, flat, errors, squares (upper and lower 32 bits: one sum may overflow), |truth|, naive's and
 seasonal naive's errors."""
+ROWS_AT_FIRST = 64
+"""Scored series of one column that there is room for from the beginning; a grid has thousands of columns."""
 
 
 class Sums(NamedTuple):
@@ -75,7 +77,7 @@ class PendingRing:
             return
         names = ("ticks", "issued", "observed", "sources", "seasonal")
         kept = {name: getattr(self, name) for name in names}
-        self._allocate(max(64, 1 << (rows - 1).bit_length()))
+        self._allocate(max(ROWS_AT_FIRST // self._shape[0], 1 << (rows - 1).bit_length()))
         for name in names:
             getattr(self, name)[: len(kept[name])] = kept[name]
 
