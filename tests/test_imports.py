@@ -40,6 +40,7 @@ PUBLIC_TO_PLUGINS = (
     "netpredict.radio",
     "netpredict.plugins",
     "netpredict.testing",
+    "netpredict.forecast.adapt",
     "netpredict.forecast.recurrent",
     "netpredict.forecast.convolution",
     "netpredict.forecast.predictor",

@@ -65,6 +65,8 @@ class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     minibatch_size: Count = 64
     bptt_steps: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 32
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 1
+    adapt: Literal["none", "rls"] = "none"
+    adapt_steps: Annotated[int, msgspec.Meta(ge=20, le=100_000)] = 100
 
 
 _DEFAULTS = RecurrentOptions()

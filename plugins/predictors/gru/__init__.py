@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from netpredict.forecast.adapt import adapted
+from netpredict.forecast.predictor import Trainable
 from netpredict.forecast.recurrent import RecurrentOptions, RecurrentPredictor
 from netpredict.plugins import Plugin
 from netpredict.types import FeatureSpec, OutputSpec
@@ -13,9 +15,9 @@ class GruOptions(RecurrentOptions, frozen=True, kw_only=True):
     reset_after: bool = True
 
 
-def build(options: GruOptions, features: FeatureSpec, output: OutputSpec) -> RecurrentPredictor:
+def build(options: GruOptions, features: FeatureSpec, output: OutputSpec) -> Trainable:
     """An untrained predictor; it serves once weights are loaded."""
-    return RecurrentPredictor("gru", options, features, output)
+    return adapted(RecurrentPredictor("gru", options, features, output), options, features)
 
 
 PLUGIN = Plugin(name="gru", options=GruOptions, build=build, trainable=True)

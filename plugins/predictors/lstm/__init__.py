@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from netpredict.forecast.adapt import adapted
+from netpredict.forecast.predictor import Trainable
 from netpredict.forecast.recurrent import RecurrentOptions, RecurrentPredictor
 from netpredict.plugins import Plugin
 from netpredict.types import FeatureSpec, OutputSpec
@@ -13,9 +15,9 @@ class LstmOptions(RecurrentOptions, frozen=True, kw_only=True):
     unit_forget_bias: bool = True
 
 
-def build(options: LstmOptions, features: FeatureSpec, output: OutputSpec) -> RecurrentPredictor:
+def build(options: LstmOptions, features: FeatureSpec, output: OutputSpec) -> Trainable:
     """An untrained predictor; it serves once weights are loaded."""
-    return RecurrentPredictor("lstm", options, features, output)
+    return adapted(RecurrentPredictor("lstm", options, features, output), options, features)
 
 
 PLUGIN = Plugin(name="lstm", options=LstmOptions, build=build, trainable=True)
