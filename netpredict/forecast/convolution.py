@@ -94,6 +94,8 @@ class ConvLstmStack(Stack):
 class ConvLstmNetwork(Network):
     """A network whose hidden state lies on a grid."""
 
+    xla = False  # gradients of its convolutions were not measured there
+
     def _stacked(self, features: FeatureSpec) -> ConvLstmStack:
         rows, columns = features.grid or (1, len(features.observed))
         self.places = rows * columns

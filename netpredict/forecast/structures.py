@@ -47,6 +47,7 @@ class Frame:
     """What every structure is built from: the options, the encoder and the stack that carries the hidden state."""
 
     places = 1
+    xla = True  # whether a long training is worth compiling
 
     def __init__(self, layer: str, options: Any, features: FeatureSpec, output: OutputSpec) -> None:
         self.layer, self.options, self.output = layer, options, output
