@@ -224,11 +224,13 @@ def rollback(
 
 
 def _artefact(row: Row) -> str:
-    """whole, damaged with the reason, or nothing for a predictor without weights."""
+    """whole, deleted, damaged with the reason, or nothing for a predictor without weights."""
     from netpredict.learn.check import damage
 
     if not row["folder"]:
         return ""
+    if row["stage"] == "deleted":
+        return "deleted"
     wrong = damage(Path(row["folder"]), row["version"])
     return f"damaged: {wrong}" if wrong else "whole"
 

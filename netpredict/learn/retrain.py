@@ -26,7 +26,7 @@ from netpredict.types import TrainingSet
 LOG = structlog.get_logger(__name__)
 WHO = "netpredict"
 SKILL_KEY = "skill"
-PROMOTED, CHALLENGES, REFUSED = "model_promoted", "model_challenges", "model_refused"
+PROMOTED, CHALLENGES, REFUSED, DELETED = "model_promoted", "model_challenges", "model_refused", "model_deleted"
 
 
 class TrainingCancelled(NetpredictError):
@@ -101,6 +101,7 @@ def retrain(
         store.move_model(model_id, stage, WHO, what, {"why": run.why}, row)
     else:
         store.record_retrain(row)
+    delete_old(config, store, stream.name, predictor)
     LOG.info("retrained", stream=run.stream, predictor=predictor, result=run.result, why=run.why, version=run.version)
     return run
 
@@ -178,6 +179,21 @@ def history(config: Config, stream: Stream) -> TrainingSet:
 def models_folder(config: Config, stream: str, predictor: str) -> Path:
     """Where the artefacts of a predictor stand."""
     return Path(config.daemon.data_dir).absolute() / "models" / stream / predictor
+
+
+def delete_old(config: Config, store: ModelRegistry, stream: str, predictor: str) -> None:
+    """Delete artefacts beyond the newest ``keep_versions``; never one that serves, is on trial or may be gone back to.
+
+    The rows stay, with the stage deleted, for what was decided about them.
+    """
+    home = models_folder(config, stream, predictor)
+    rows = [row for row in store.models(stream) if row.predictor == predictor and Path(row.folder).parent == home]
+    kept = [row for row in rows if row.stage != "deleted"][-config.learn.keep_versions :]
+    kept += [row for row in rows if row.stage == "retired"][-1:]
+    for row in rows:
+        if row.stage in ("candidate", "refused", "retired") and row not in kept:
+            store.move_model(row.model_id, "deleted", WHO, DELETED, {"why": "beyond learn.keep_versions"})
+            shutil.rmtree(row.folder, ignore_errors=True)
 
 
 def _train(

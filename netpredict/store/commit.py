@@ -57,7 +57,7 @@ class ModelRow:
     version: str
     plugin: str
     folder: str  # of the artefact; empty without weights
-    stage: str  # candidate, challenger, active, retired, refused
+    stage: str  # candidate, challenger, active, retired, refused, deleted
     created_us: int
     scores: Mapping[str, float]
 

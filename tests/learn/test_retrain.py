@@ -379,6 +379,18 @@ def test_a_window_that_is_none_is_a_config_error() -> None:
         parse_config({"learn": {"challenge_buckets_min": 200}})
 
 
+def test_old_artefacts_are_deleted_but_what_serves_and_what_served_before_stay(make: Any) -> None:
+    worse = Result(held_out=FAIR, incumbent_held_out=GOOD)
+    better = Result(held_out=GOOD, incumbent_held_out=FAIR)
+    world: World = make(FIRST, better, *[worse] * 4, keep_versions=2, challenge_buckets_min=0)
+    for _ in range(6):
+        world.retrainer.scheduled()
+    assert world.stages() == ["retired", "active", "deleted", "deleted", "refused", "refused"]
+    there = [Path(row.folder).exists() for row in world.store.models("traffic")]
+    assert there == [True, True, False, False, True, True]
+    assert History(world.store.url).audit()[0]["detail"]["why"] == "beyond learn.keep_versions"
+
+
 def test_a_failed_training_is_recorded_and_the_child_has_its_limits(make: Any) -> None:
     world: World = make(DataError("no history"), nice=12, threads=2, memory_max_bytes=2**30, timeout_s=9.0)
     (run,) = world.retrainer.scheduled()
