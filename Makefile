@@ -9,10 +9,10 @@ ARGS ?=
 export NETPREDICT_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench broker lock clean
+.PHONY: help setup demo test lint bench bench-train broker lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo 'test, bench, demo and broker take more words in ARGS, such as: make test ARGS="-k broker -x"'
 
 setup: $(VENV)/.stamp ## make .venv exactly as locked, with netpredict installed editable
@@ -42,6 +42,10 @@ lint: setup ## ruff and mypy --strict
 
 bench: setup ## run the benchmarks (tests/benchmarks)
 	$(BIN)/python -m pytest tests/benchmarks -m "" -s $(ARGS)
+
+bench-train: setup ## measure training beside darts and neuralforecast (some GB the first time)
+	tests/benchmarks/rivals/setup.sh
+	$(BIN)/python -m pytest tests/benchmarks/test_training.py -m "" -s $(ARGS)
 
 broker: setup ## run one Kafka broker for use by hand; prints its address, Ctrl-C stops it
 	@$(BIN)/python -m tests.services.kafka_broker $(ARGS)

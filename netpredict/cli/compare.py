@@ -144,6 +144,7 @@ def _tell(comparison: Comparison, report: Path, size_bytes: int, as_json: bool) 
             **{name: getattr(entry.overall, name) for name in ("mae", "rmse", "pinball", "skill", "coverage")},
             "training_s": entry.training_s,
             "train_epoch_s": entry.usual_train_epoch_s,
+            "train_epoch_processor_s": entry.usual_train_epoch_processor_s,
             "train_epochs": len(entry.loss),
         }
         for entry in comparison.entries

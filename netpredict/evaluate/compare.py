@@ -49,6 +49,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     weights: int
     training_s: float
     train_epoch_s: list[float]
+    train_epoch_processor_s: list[float]
     loss: list[float]
     validation_loss: list[float]
     forecast_us: float
@@ -58,8 +59,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def usual_train_epoch_s(self) -> float | None:
         """The median over train_epochs but the first, in which graphs are built."""
-        later = self.train_epoch_s[1:] or self.train_epoch_s
-        return float(np.median(later)) if later else None
+        return _usual(self.train_epoch_s)
+
+    @property
+    def usual_train_epoch_processor_s(self) -> float | None:
+        """The same of the processor's time over all threads, which a busy machine disturbs less."""
+        return _usual(self.train_epoch_processor_s)
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +138,11 @@ class Asked:
         return {name: value for name, value in given.items() if name in known}
 
 
+def _usual(train_epoch_s: Sequence[float]) -> float | None:
+    later = train_epoch_s[1:] or train_epoch_s
+    return float(np.median(later)) if later else None
+
+
 def compare(case: Case, predictors: Sequence[str], asked: Asked, told: Told) -> Comparison:
     """Train, forecast and score each; PluginError or ConfigError before any work when one cannot be compared."""
     if len(set(predictors)) != len(predictors) or not predictors:
@@ -180,17 +190,17 @@ def _rollout_steps(case: Case) -> int:
     return max(case.training.output.horizon_steps, min(4 * case.training.output.horizon_steps, room, 120))
 
 
-def _train(name: str, plugin: Plugin, predictor: Any, case: Case, told: Told) -> tuple[TrainingReport, list[float]]:
-    """The report, and the time of each train_epoch, s."""
+def _train(name: str, plugin: Plugin, predictor: Any, case: Case, told: Told) -> tuple[TrainingReport, AnyArray]:
+    """The report, and of each train_epoch the time by the wall and by the processor, s (train_epochs, 2)."""
     if not plugin.trainable:
-        return TrainingReport(0, 0.0, [], []), []
-    stamps = [time.monotonic()]
+        return TrainingReport(0, 0.0, [], []), np.empty((0, 2))
+    stamps = [(time.monotonic(), time.process_time())]
 
     def progress(done: int, total: int, loss: float, validation_loss: float, left_s: float) -> None:
-        stamps.append(time.monotonic())
+        stamps.append((time.monotonic(), time.process_time()))
         told(name, done, total, loss, validation_loss, left_s)
 
-    return predictor.fit(case.training, progress), np.diff(stamps).tolist()
+    return predictor.fit(case.training, progress), np.diff(np.array(stamps), axis=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,18 +245,19 @@ def _entry(
     asked: Asked,
     plugin: Plugin,
     predictor: Any,
-    trained: tuple[TrainingReport, list[float]],
+    trained: tuple[TrainingReport, AnyArray],
     rolled: Rolled,
     judged: _Judged,
 ) -> Entry:
-    report, train_epoch_s = trained
+    report, times_s = trained
     leads = range(case.training.output.horizon_steps)
     return Entry(
         predictor=plugin.name,
         options=msgspec.to_builtins(options_of(plugin, asked.options(plugin), plugin.name)),
         weights=sum(int(np.size(array)) for array in predictor.weights().values()) if plugin.trainable else 0,
         training_s=report.training_s,
-        train_epoch_s=train_epoch_s,
+        train_epoch_s=times_s[:, 0].tolist(),
+        train_epoch_processor_s=times_s[:, 1].tolist(),
         loss=list(report.loss),
         validation_loss=list(report.validation_loss),
         forecast_us=rolled.forecast_us,

@@ -98,8 +98,9 @@ class _Report:
             ("80 % interval covers", _percent(best.overall.coverage), "before the daemon's calibration"),
         ]
         if self.trained:
-            fast = min(self.trained, key=lambda entry: entry.usual_train_epoch_s or math.inf)
-            tiles.append(("quickest to train", fast.predictor, f"{_seconds(fast.usual_train_epoch_s)} per train_epoch"))
+            fast = min(self.trained, key=lambda entry: entry.usual_train_epoch_processor_s or math.inf)
+            cost = f"{_seconds(fast.usual_train_epoch_processor_s)} of processor time per train_epoch"
+            tiles.append(("cheapest to train", fast.predictor, cost))
         shown = "".join(
             f"<div class=tile><span>{escape(name)}</span><b>{escape(value)}</b><small>{escape(note)}</small></div>"
             for name, value, note in tiles
@@ -114,10 +115,10 @@ class _Report:
         said, best = self.said, self.said.entries[0]
         if best.predictor == "naive":
             return "No predictor is better than the last value"
-        if said.verdict.second and not said.verdict.is_clear:
-            return f"{best.predictor} and {said.verdict.second} are too close to call"
         skill = best.overall.skill or 0.0
         against = f"{abs(skill):.1%} {'below' if skill > 0 else 'above'} naive".replace("%", " %")
+        if said.verdict.second and not said.verdict.is_clear:
+            return f"{best.predictor} and {said.verdict.second} are too close to call, {against}"
         return f"{best.predictor} forecasts best, its error is {against}"
 
     def _why(self) -> str:
@@ -239,9 +240,12 @@ class _Report:
             yield self._panel(entry.predictor, figure)
 
     def _time_panels(self) -> Iterator[str]:
-        usual = [entry.usual_train_epoch_s or 0.0 for entry in self.trained]
-        yield self._panel("one train_epoch, median", self._bars(usual, "s per train_epoch"))
-        yield self._panel("whole training", self._bars([entry.training_s for entry in self.trained], "s"))
+        processor = [entry.usual_train_epoch_processor_s or 0.0 for entry in self.trained]
+        wall = [entry.usual_train_epoch_s or 0.0 for entry in self.trained]
+        whole = [entry.training_s for entry in self.trained]
+        yield self._panel("one train_epoch, processor time", self._bars(processor, "processor s, median"))
+        yield self._panel("one train_epoch, by the clock", self._bars(wall, "s, median"))
+        yield self._panel("whole training, by the clock", self._bars(whole, "s"))
 
     def _bars(self, values: Sequence[float], axis: str) -> go.Figure:
         figure = self._figure(axis, "")
@@ -389,7 +393,7 @@ LOSS_NOTE = (
 )
 TIME_NOTE = (
     "Measured one after the other in one process. The first train_epoch, which builds the graphs, counts in the whole "
-    "only."
+    "only. Processor time adds up all threads, and is what to go by where the machine had other work."
 )
 
 
