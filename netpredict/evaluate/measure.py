@@ -75,7 +75,8 @@ def middle(levels: Sequence[float]) -> int:
 def _pinball(truth: AnyArray, levels: Sequence[float], quantiles: FloatArray) -> AnyArray:
     error = truth[:, :, None] - quantiles
     tau = np.asarray(levels)
-    return np.maximum(tau * error, (tau - 1.0) * error).mean(axis=2)
+    loss: AnyArray = np.maximum(tau * error, (tau - 1.0) * error).mean(axis=2)
+    return loss
 
 
 def _coverage(truth: AnyArray, levels: Sequence[float], quantiles: FloatArray, known: AnyArray) -> float | None:

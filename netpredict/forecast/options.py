@@ -98,6 +98,8 @@ def check_options(options: RecurrentOptions, output: OutputSpec) -> None:
     if options.warmup_epochs >= options.train_epochs:
         left = f"leaves nothing of {options.train_epochs} train_epochs"
         raise ConfigError(f"warmup_epochs = {options.warmup_epochs:g} {left}")
+    if options.inputs != "moves" and options.loss == "cross_entropy":
+        raise ConfigError(f'inputs = "{options.inputs}" is not for loss = "cross_entropy", which has inputs of its own')
     if even := [steps for steps in options.median_steps if steps % 2 == 0]:
         raise ConfigError(f"median_steps are odd numbers of steps, not {even}")
     _check_teacher(options)
