@@ -18,7 +18,7 @@ from netpredict.errors import DataError
 from netpredict.learn.dataset import align
 from netpredict.traces import milan, nist_prosas, tractor
 from netpredict.traces.trace import Trace
-from netpredict.types import AnyArray, FeatureSpec, FloatArray, IntArray, OutputSpec, TrainingSet
+from netpredict.types import AnyArray, FeatureSpec, FloatArray, IntArray, OutputSpec, TrainingSet, place_columns
 
 LEVELS = (0.1, 0.5, 0.9)
 DAY_US = 86_400_000_000
@@ -47,7 +47,8 @@ class Period:
 class Task:
     """Periods and how they are judged: ``seasons`` are baselines by name in steps, ``mase_steps`` the MASE's season.
 
-    ``settings`` are the predictors' options by name, those under "" for every trainable one.
+    ``settings`` are the predictors' options by name, those under "" for every trainable one. ``places`` are row and
+    column of each series where they lie on a grid, for predictors that take the grid as one series.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Task:
     bucket_steps: int
     shown_leads: tuple[int, ...]
     settings: Mapping[str, Mapping[str, Any]]
+    places: tuple[tuple[int, int], ...] = ()
 
 
 MILAN_HOLIDAYS = ("2013-11-01", "2013-12-08", "2013-12-25", "2013-12-26", "2014-01-01", "2014-01-06")
@@ -75,7 +77,8 @@ MILAN_SETTINGS: dict[str, dict[str, Any]] = {
         "train_epochs": 8,
         "minibatch_size": 49,
         "bptt_steps": 48,
-    }
+    },
+    "conv_lstm": {"units": 8, "train_epochs": 20, "learning_rate": 0.01},
 }
 
 
@@ -96,7 +99,9 @@ def milan_task(folder: Path, limit: int | None) -> Task:
         periods.append(Period(name, training, training.values, values, first_slot, begin - 1, begin + 168, begin - 336))
     seasons = {"seasonal_daily": 24, "seasonal_weekly": 168}
     shown = (1, 2, 3, 6, 12, 24)
-    return Task("milan-hourly", tuple(periods), features, output, names, seasons, 24, 24, shown, MILAN_SETTINGS)
+    found = milan.places([int(name.removeprefix(milan.PREFIX)) for name in names])
+    places = tuple(found.values())
+    return Task("milan-hourly", tuple(periods), features, output, names, seasons, 24, 24, shown, MILAN_SETTINGS, places)
 
 
 NIST_TRAINING_RATIO = 0.7
@@ -212,6 +217,27 @@ def in_segments(dataset: TrainingSet, steps: int) -> TrainingSet:
         validation_from=steps,
         series_names=tuple(names.tolist()),
     )
+
+
+def on_grid(task: Task, period: Period) -> tuple[Task, Period]:
+    """The series as one, with a column for every place of their grid; DataError where they have no places."""
+    if not task.places:
+        raise DataError(f"{task.name} has no grid; take a predictor of single series")
+    rows, columns = (1 + max(place[axis] for place in task.places) for axis in (0, 1))
+    output = replace(task.output, kpis=place_columns(task.output.kpis, rows, columns))
+    features = replace(task.features, observed=output.kpis)
+    at = [row * columns + column for row, column in task.places]
+
+    def spread(values: FloatArray) -> FloatArray:
+        grid = np.full((1, values.shape[1], rows * columns), np.nan, np.float32)
+        grid[0, :, at] = values[:, :, 0]
+        return grid
+
+    training = TrainingSet(
+        features, output, spread(period.training.values), period.first_slot[:1], period.training.validation_from
+    )
+    walked = replace(period, training=training, values=spread(period.values), first_slot=period.first_slot[:1])
+    return replace(task, features=features, output=output), walked
 
 
 TASKS: dict[str, tuple[str, Callable[[Path, int | None], Task]]] = {

@@ -9,11 +9,14 @@ import numpy as np
 
 from netpredict import plugins
 from netpredict.calendar import calendar
-from netpredict.evaluate.datasets import Period, Task
+from netpredict.evaluate.datasets import Period, Task, on_grid
 from netpredict.forecast.calibrate import middle_of, moved, widen
 from netpredict.forecast.predictor import Predictor
 from netpredict.forecast.running import PAD_ROWS
 from netpredict.types import AnyArray, FeatureSpec, FloatArray, Hidden, Outputs, OutputSpec, Progress, TrainingReport
+
+GRID_PREDICTORS = ("conv_lstm",)
+"""They take all series at once, each at its place."""
 
 
 def trained(
@@ -24,6 +27,8 @@ def trained(
     shared = task.settings.get("", {}) if plugin.trainable else {}
     given = {**shared, **task.settings.get(name, {}), **(options if plugin.trainable else {})}
     decoded = plugins.options_of(plugin, given, f"options of {name} for {task.name}")
+    if name in GRID_PREDICTORS:
+        task, period = on_grid(task, period)
     predictor = plugin.build(decoded, task.features, task.output)
     return predictor, predictor.fit(period.training, progress) if plugin.trainable else None
 
@@ -31,14 +36,18 @@ def trained(
 def forecasts(predictor: Predictor, task: Task, period: Period) -> FloatArray:
     """Calibrated quantiles of the counted issues: (issues, S, kpis, horizon, levels)."""
     begin = min(period.first, period.calibrate_from)
-    raw = walk(predictor, task.features, period, begin)
+    if predictor.output_spec() == task.output:
+        raw = walk(predictor, task.features, period, begin)
+    else:
+        whole, frames = on_grid(task, period)
+        raw = _of_places(walk(predictor, whole.features, frames, begin), task)
     return calibrated(raw, period.values, task, begin)[period.first - begin :]
 
 
 def walk(predictor: Predictor, features: FeatureSpec, period: Period, begin: int) -> FloatArray:
     """Step by step from cold; the answers from step ``begin`` to the last but one before ``stop``."""
     series = len(period.values)
-    rows = -(-series // PAD_ROWS) * PAD_ROWS
+    rows = -(-series // PAD_ROWS) * PAD_ROWS if predictor.padded else series
     place = np.minimum(np.arange(rows), series - 1)
     hidden: Hidden = {
         name: np.full((rows, *array.shape), array.fill, array.dtype) for name, array in predictor.state_spec().items()
@@ -51,6 +60,12 @@ def walk(predictor: Predictor, features: FeatureSpec, period: Period, begin: int
         if step >= begin:
             answers.append(_stacked(outputs, output, series))
     return np.stack(answers)
+
+
+def _of_places(frames: FloatArray, task: Task) -> FloatArray:
+    """(issues, 1, places, …) -> (issues, S, 1, …)."""
+    columns = 1 + max(column for _, column in task.places)
+    return frames[:, 0, [row * columns + column for row, column in task.places]][:, :, None]
 
 
 def _stacked(outputs: Outputs, output: OutputSpec, series: int) -> FloatArray:
