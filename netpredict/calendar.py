@@ -34,8 +34,16 @@ def calendar(slot_time_us: IntArray, features: FeatureSpec) -> FloatArray:
     if features.season_buckets:
         columns[:, 2] = local_us % features.season_us * features.season_buckets // features.season_us
     if features.holidays:
-        columns[:, 3] = np.isin(day, _days(features.holidays))
+        columns[:, 3] = _ahead(day, _days(features.holidays))
     return columns
+
+
+def _ahead(day: IntArray, holidays: IntArray) -> FloatArray:
+    """Which of the days from these on are holidays, as the sum of powers of two."""
+    days, place = np.unique(day, return_inverse=True)
+    ahead = np.arange(FeatureSpec.HOLIDAY_DAYS)
+    sums = np.isin(days[:, None] + ahead, holidays) @ 2.0**ahead
+    return np.asarray(sums[place], np.float32)
 
 
 def check_time_zone(name: str) -> None:

@@ -129,11 +129,14 @@ class FeatureSpec:
     holidays: tuple[str, ...] = field(default=(), compare=False)  # next year's list does not make another model
     time_zone: str = "UTC"
 
-    CALENDAR = ("hour_of_day", "day_of_week", "season_bucket", "holiday")
-    """Hour 0..24, weekday 0..6 (0 = Monday), index of the season's bucket (0 when there is no season), 1 on a holiday.
+    CALENDAR = ("hour_of_day", "day_of_week", "season_bucket", "holidays")
+    """Hour 0..24, weekday 0..6 (0 = Monday), index of the season's bucket (0 when there is no season);
+    ``holidays`` is the sum of 2**d over the days d = 0 (today) … ``HOLIDAY_DAYS`` - 1 ahead that are holidays.
 
     All by the local time of ``time_zone`` (IANA); ``holidays`` are its ISO dates.
     """
+
+    HOLIDAY_DAYS = 16
 
     @property
     def width(self) -> int:

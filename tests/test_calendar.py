@@ -26,12 +26,12 @@ def test_hour_weekday_and_bucket_of_the_season_are_utc_by_default():
     assert calendar(np.array([monday]), spec(season_us=0, season_buckets=0))[0, 2] == 0
 
 
-def test_a_holiday_lasts_from_midnight_to_midnight_of_the_time_zone():
+def test_a_holiday_lasts_from_midnight_to_midnight_of_the_time_zone_and_is_told_ahead():
     features = spec(holidays=("2013-12-25", "2014-01-01"), time_zone="Europe/Rome")
     eve, first, last, after = (
         time_us(2013, 12, *day, zone="Europe/Rome") for day in [(24, 23), (25, 0), (25, 23), (26, 0)]
     )
-    assert calendar(np.array([eve, first, last, after]), features)[:, 3].tolist() == [0, 1, 1, 0]
+    assert calendar(np.array([eve, first, last, after]), features)[:, 3].tolist() == [2 + 256, 1 + 128, 1 + 128, 64]
     assert calendar(np.array([first]), spec(holidays=features.holidays))[0, 3] == 0
 
 

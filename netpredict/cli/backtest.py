@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from netpredict.cli.backtest_dataset import DATASETS, PREDICTORS, backtest_dataset
 from netpredict.cli.options import (
     AsJson,
     ConfigPath,
@@ -35,7 +36,19 @@ GROUP = "backtest"
 
 def backtest(
     file: Annotated[Path | None, typer.Option("--file", help="Telemetry recorded by simulate or replay.")] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", help="A public data set, as in replay.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", help=f"A public data set: {', '.join(DATASETS)}; with --config one of those of replay."
+        ),
+    ] = None,
+    predictors: Annotated[
+        str | None,
+        typer.Option("--predictors", help="Of --dataset: train and score these.", show_default=PREDICTORS),
+    ] = None,
+    train_epochs: Annotated[
+        int | None, typer.Option("--train-epochs", min=1, help="Of --predictors: another number, for a quick look.")
+    ] = None,
     table: Table = None,
     mapping: MappingFile = None,
     pairs: MappingPairs = None,
@@ -52,7 +65,14 @@ def backtest(
     It takes the daemon's own way, and prints the skill against naive by stream, predictor, KPI and lead time.
     The model versions are those that serve in the store of the config; where there is none, the ladder answers.
     A version that cannot be loaded is named with the reason, and the command fails.
+    A public data set without a config: predictors are trained on its first part and scored on the rest, by lead time.
     """
+    if dataset in DATASETS and config is None:
+        at_most_one(file=file, dataset=dataset, table=table)
+        backtest_dataset(dataset, predictors or PREDICTORS, limit_traces, train_epochs, as_json)
+        return
+    if predictors is not None or train_epochs is not None:
+        raise typer.BadParameter(f"needs --dataset {'|'.join(DATASETS)} and no --config", param_hint="--predictors")
     at_most_one(file=file, dataset=dataset, table=table)
     read = read_config_of_streams(config)
     if file is not None:

@@ -179,7 +179,9 @@ class _Run:
         loss, levels = self.network.head.loss(raw, target, at.reference), self.network.levels(raw, at.reference)
         error = tf.abs(target - levels[self.network.head.middle])
         covered = [tf.cast(target <= level, tf.float32) for level in levels]
-        parts = [1.0, loss, pinball(self.output.levels, levels, target), error, tf.abs(target), *covered]
+        last = self.network.of_kpis(at.encoded.last)[:, :, None]
+        naive = tf.abs(target - self.network.head.target(last, at.reference))
+        parts = [1.0, loss, pinball(self.output.levels, levels, target), error, naive, *covered]
         parts += self.network.head.measures(raw, target, at.reference)
         sums = [tf.reduce_sum(part * valid, axis=2) for part in parts]
         by_step = tf.reshape(tf.stack(sums, axis=2), (self.options.bptt_steps, -1, valid.shape[1], len(sums)))

@@ -3,7 +3,8 @@
 Contract of an encoder. It is built from the ``FeatureSpec`` and owns every assumption about natural units:
 
 - ``state_shapes``: name -> shape of the arrays that it keeps of ONE series, float32, zero at a cold start;
-- ``scale(values, state)``: one causal step, (n, k) natural values -> the arrays after them, {name: (n, *shape)};
+- ``scale(values, calendar, state)``: one causal step, (n, k) natural values and the calendar columns -> the arrays
+  after them, {name: (n, *shape)};
 - ``encode(values, calendar, before, after)``: the same values, the calendar columns, those arrays before and after
   ``scale`` -> ``Encoded``: inputs (n, ``width``), and what a head needs to answer in natural units, each (n, k);
 - ``clock(calendar)``: the part of the inputs that the calendar alone makes, (n, ``clock_width``);
@@ -28,21 +29,26 @@ from netpredict.types import FeatureSpec, FloatArray
 
 ABSURD = 1e30  # larger magnitudes are taken as missing: their squares and differences would overflow
 SCALER_ROWS = 4  # last value, running mean, running mean absolute deviation, number of values seen
-_COUNT_ROW = 3
+COUNT_ROW = 3
+_PLAIN = 3  # inputs of each column: level, move, missing mark
 CLIP = 8.0
-_PRIOR_STEPS = 4.0  # weight of the prior deviation, in observations
+PRIOR_STEPS = 4.0  # weight of the prior deviation, in observations
 _COUNT_MAX = 1e6  # below 2**24, where float32 stops counting
 _LEAST_RATIO = 0.02  # of the prior deviation, for a series that stands still
 _FLOOR_RATIO = 1e-4  # of the fleet's deviation, for a series that stands at zero
 
 
 class Encoded(NamedTuple):
-    """Network inputs (n, width); by column (n, k): last value, scale in natural units, number of values seen."""
+    """Network inputs (n, width); by column (n, k): last value, scale in natural units, number of values seen.
+
+    ``centre`` (n, k, leads or 1) is the natural value that an answer is added to.
+    """
 
     inputs: Any
     last: Any
     scale: Any
     count: Any
+    centre: Any
 
     @property
     def ever(self) -> Any:
@@ -53,10 +59,8 @@ class Encoded(NamedTuple):
 class Encoder:
     """Level and move of every column in units of its running deviation, missing marks, calendar as sine and cosine."""
 
-    per_column = 3
-
-    def __init__(self, features: FeatureSpec, scaler_steps: int) -> None:
-        self.columns = len(features.observed)
+    def __init__(self, features: FeatureSpec, scaler_steps: int, more_per_column: int = 0) -> None:
+        self.columns, self.per_column = len(features.observed), _PLAIN + more_per_column
         self.clock_width = 2 * (len(features.CALENDAR) - 1) + 1
         self.width = self.per_column * self.columns + self.clock_width
         self.state_shapes: dict[str, tuple[int, ...]] = {"scaler": (SCALER_ROWS, self.columns)}
@@ -73,7 +77,7 @@ class Encoder:
         """The prior of the scaler."""
         return {"scaler.ratio": self._prior_ratio, "scaler.deviation": self._prior_deviation}
 
-    def scale(self, values: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    def scale(self, values: Any, calendar: Any, state: Mapping[str, Any]) -> dict[str, Any]:
         """One causal step: (n, k) natural values, NaN = missing -> new ``scaler`` (n, SCALER_ROWS, k)."""
         last, mean, deviation, count = tf.unstack(state["scaler"], axis=1)
         is_seen = tf.abs(values) < ABSURD  # false for NaN
@@ -84,8 +88,11 @@ class Encoder:
         before = tf.where(is_first, prior, deviation)
         surprise = tf.where(is_first, prior, tf.abs(value - mean))
         mean += seen * tf.maximum(1.0 / (count + 1.0), self._forget) * (value - mean)
-        deviation = before + seen * tf.maximum(1.0 / (count + _PRIOR_STEPS), self._forget) * (surprise - before)
+        deviation = before + seen * tf.maximum(1.0 / (count + PRIOR_STEPS), self._forget) * (surprise - before)
         return {"scaler": tf.stack([value, mean, deviation, tf.minimum(count + seen, _COUNT_MAX)], axis=1)}
+
+    def _least(self, mean: Any) -> Any:
+        return _LEAST_RATIO * self._prior(mean)
 
     def _prior(self, value: Any) -> Any:
         return self._prior_ratio * tf.abs(value) + _FLOOR_RATIO * self._prior_deviation
@@ -93,27 +100,37 @@ class Encoder:
     def encode(self, values: Any, calendar: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> Encoded:
         """See the contract; a missing value stands as the last one, with its mark."""
         last, mean, deviation, count = tf.unstack(after["scaler"], axis=1)
-        first_value = before["scaler"][:, _COUNT_ROW] < 0.5
-        scale = tf.maximum(deviation, _LEAST_RATIO * self._prior(mean))
+        first_value = before["scaler"][:, COUNT_ROW] < 0.5
+        scale = tf.maximum(deviation, self._least(mean))
         moved = tf.where(first_value, 0.0, last - before["scaler"][:, 0])
         level, move = (last - mean) / scale, moved / scale
         missing = tf.cast(~(tf.abs(values) < ABSURD), tf.float32)
         columns = [tf.clip_by_value(level, -CLIP, CLIP), tf.clip_by_value(move, -CLIP, CLIP), missing]
-        return Encoded(tf.concat([*columns, self.clock(calendar)], axis=1), last, scale, count)
+        return Encoded(tf.concat([*columns, self.clock(calendar)], axis=1), last, scale, count, last[:, :, None])
+
+    def beside(self, inputs: Any, per_column: list[Any]) -> Any:
+        """The plain inputs, and those of more for each column, (n, rows, k), before what all columns share."""
+        own, shared = inputs[:, : _PLAIN * self.columns], inputs[:, _PLAIN * self.columns :]
+        more = tf.clip_by_value(tf.concat(per_column, axis=1), -CLIP, CLIP)
+        return tf.concat([own, tf.reshape(more, (-1, more.shape[1] * self.columns)), shared], axis=1)
 
     def clock(self, calendar: Any) -> Any:
-        """Sine and cosine of hour, weekday and season; the holiday as it is."""
+        """Sine and cosine of hour, weekday and season; 1 on a holiday."""
         angle = calendar[:, :-1] * self._turn
-        return tf.concat([tf.sin(angle), tf.cos(angle), calendar[:, -1:]], axis=1)
+        return tf.concat([tf.sin(angle), tf.cos(angle), tf.math.floormod(calendar[:, -1:], 2.0)], axis=1)
+
+    def is_holiday(self, calendar: Any) -> Any:
+        """Bool (n,)."""
+        return tf.math.floormod(calendar[:, -1], 2.0) > 0.5
 
     def later(self, calendar: Any, steps: Any) -> Any:
-        """By the clock alone: without changes of the clocks, and a day that is not today is taken as no holiday."""
-        hour, day, bucket, holiday = tf.unstack(calendar, axis=1)
+        """Without changes of the clocks; holidays as far ahead as their column tells."""
+        hour, day, bucket, holidays = tf.unstack(calendar, axis=1)
         hours = hour + steps * self._step_h
         days = tf.floor(hours / 24.0)
         buckets = tf.math.floormod(bucket + steps * self._step_buckets, self._buckets)
-        holiday = tf.where(days > 0.5, 0.0, holiday)
-        return tf.stack([hours - 24.0 * days, tf.math.floormod(day + days, 7.0), buckets, holiday], axis=1)
+        holidays = tf.floor(holidays / tf.pow(2.0, days))
+        return tf.stack([hours - 24.0 * days, tf.math.floormod(day + days, 7.0), buckets, holidays], axis=1)
 
     def learn(self, values: FloatArray) -> None:
         """What a series is assumed to vary by before it has shown it: medians over the series; DataError if empty."""

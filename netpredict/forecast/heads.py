@@ -38,7 +38,7 @@ _LEAST_ERRORS = 20  # of one KPI at one lead, below which its quantiles say noth
 
 
 class Reference(NamedTuple):
-    """Last value and scale of the forecast KPIs in natural units, (m, kpis, 1) each."""
+    """Centre (m, kpis, leads or 1) and scale (m, kpis, 1) of the forecast KPIs in natural units."""
 
     centre: Any
     scale: Any

@@ -38,7 +38,7 @@ class History:
         state = {name: tf.constant(array[0]) for name, array in history.items()}
         scale = tf.function(encoder.scale, autograph=False)
         for step in range(self.steps):
-            state = scale(tf.constant(self.values[step]), state)
+            state = scale(tf.constant(self.values[step]), tf.constant(self._calendar[step]), state)
             for name, array in state.items():
                 history[name][step + 1] = array.numpy()
         return history

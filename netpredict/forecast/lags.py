@@ -54,7 +54,7 @@ class LagEncoder(Encoder):
         self.width += count * (most * (lags + len(_STAYS) + 1 + len(_MEMORIES)) + 2)
         self.state_shapes |= {"recent": (count, lags), "stay": (count, 2), "frequency": (count, len(_MEMORIES), most)}
 
-    def scale(self, values: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    def scale(self, values: Any, calendar: Any, state: Mapping[str, Any]) -> dict[str, Any]:
         """The scaler, and of the classes:
 
         ``recent``: 1 + class of the last steps, newest first, 0 = none yet; a missing value repeats the class before.
@@ -69,7 +69,7 @@ class LagEncoder(Encoder):
         forget = tf.constant([1.0 / memory for memory in _MEMORIES])[:, None]
         moved = state["frequency"] + forget * (self._hot(now)[:, :, None] - state["frequency"])
         return {
-            **super().scale(values, state),
+            **super().scale(values, calendar, state),
             "recent": tf.concat([now[:, :, None], state["recent"][:, :, :-1]], axis=2),
             "stay": tf.minimum(tf.stack([run, since], axis=2), _STEPS_MAX),
             "frequency": tf.where(seen[:, :, None, None], moved, state["frequency"]),

@@ -73,7 +73,7 @@ class Network(Frame):
     def step(self, features: Any, rnn: Any, scaler: Any) -> tuple[Any, Any, Any]:
         """The whole of one step: (n, f) in natural units -> (n, kpis, horizon, levels) in natural units, new hidden."""
         values, calendar = features[:, : self.observed], features[:, self.observed :]
-        after = self.encoder.scale(values, scaler)
+        after = self.encoder.scale(values, calendar, scaler)
         encoded = self.encoder.encode(values, calendar, scaler, after)
         output, rows = self.stack.step(encoded.inputs, tf.unstack(rnn, axis=1))
         reference = self.reference(encoded)

@@ -15,6 +15,8 @@ Rate = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
 Ratio = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 Weight = Annotated[float, msgspec.Meta(ge=0.0)]
+Spans = Annotated[tuple[Count, ...], msgspec.Meta(min_length=1, max_length=16)]
+OddSteps = Annotated[tuple[Annotated[int, msgspec.Meta(ge=1, le=999)], ...], msgspec.Meta(min_length=1, max_length=8)]
 
 Activation = Literal[
     "tanh",
@@ -45,7 +47,11 @@ class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     l1: Weight = 0.0
     l2: Weight = 0.0
     layer_normalisation: bool = False
+    inputs: Literal["moves", "season", "medians"] = "moves"
     scaler_steps: Count = 200
+    season_forget_ratio: Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)] = 0.1
+    median_steps: OddSteps = (15, 5, 31)
+    mean_steps: Spans = (16, 60, 200, 1000)
     optimiser: Literal["adam", "adamw", "rmsprop", "adagrad", "sgd"] = "adam"
     momentum: Rate = 0.0
     nesterov: bool = False
@@ -92,6 +98,10 @@ def check_options(options: RecurrentOptions, output: OutputSpec) -> None:
     if options.warmup_epochs >= options.train_epochs:
         left = f"leaves nothing of {options.train_epochs} train_epochs"
         raise ConfigError(f"warmup_epochs = {options.warmup_epochs:g} {left}")
+    if options.inputs != "moves" and options.loss == "cross_entropy":
+        raise ConfigError(f'inputs = "{options.inputs}" is not for loss = "cross_entropy", which has inputs of its own')
+    if even := [steps for steps in options.median_steps if steps % 2 == 0]:
+        raise ConfigError(f"median_steps are odd numbers of steps, not {even}")
     _check_teacher(options)
     _check_classes(options, output)
 

@@ -15,6 +15,8 @@ import numpy as np
 from netpredict.forecast.backend import keras, tf
 from netpredict.forecast.categorical import CategoricalHead
 from netpredict.forecast.encode import CLIP, Encoded, Encoder
+from netpredict.forecast.encode_medians import MediansEncoder
+from netpredict.forecast.encode_season import SeasonEncoder
 from netpredict.forecast.heads import PointHead, QuantileHead, Reference, ShareHead
 from netpredict.forecast.lags import LagEncoder
 from netpredict.forecast.stack import RecurrentLayer, Stack, repeated, stacked
@@ -59,18 +61,22 @@ class Frame:
         return stacked(self.layer, "rnn", self.options.seed, self.options, self.encoder.width)
 
     def of_kpis(self, columns: Any) -> Any:
-        """(n, k) of the observed columns -> (n, kpis) of the forecast ones."""
+        """(n, k, …) of the observed columns -> (n, kpis, …) of the forecast ones."""
         return tf.gather(columns, self.kpi_columns, axis=1)
 
     def reference(self, encoded: Encoded) -> Reference:
         """What the units of the head refer to."""
-        return Reference(self.of_kpis(encoded.last)[:, :, None], self.of_kpis(encoded.scale)[:, :, None])
+        return Reference(self.of_kpis(encoded.centre), self.of_kpis(encoded.scale)[:, :, None])
 
 
 def encoder_of(options: Any, features: FeatureSpec, output: OutputSpec) -> Encoder:
-    """With one-hot lags where the loss is over classes."""
+    """The one that ``inputs`` names; with one-hot lags where the loss is over classes."""
     if options.loss == "cross_entropy":
         return LagEncoder(features, options.scaler_steps, output.kpis, options.lags)
+    if options.inputs == "season":
+        return SeasonEncoder(features, output, options)
+    if options.inputs == "medians":
+        return MediansEncoder(features, options)
     return Encoder(features, options.scaler_steps)
 
 
@@ -262,8 +268,8 @@ class AutoRegressive(ManyToMany):
         def step(index: Any, state: Any) -> Any:
             natural, scaler, rows, last = state
             fed = self._fed(natural, at.encoded.ever, last)
-            after = frame.encoder.scale(fed, scaler)
             calendar = frame.encoder.later(at.calendar, tf.cast(index + 1, tf.float32))
+            after = frame.encoder.scale(fed, calendar, scaler)
             encoded = frame.encoder.encode(fed, calendar, scaler, after)
             output, rows = frame.stack.step(encoded.inputs, rows)
             natural = self._natural(output, frame.reference(encoded))

@@ -8,7 +8,7 @@ One base station per experiment: ``radio_cell_id`` is ``tractor-<trial>-<experim
 - ``traffic``: what one UE moves, under the UE's id as its radio cell (the wire has no traffic per UE).
   ``dl_throughput_kbps`` from tx_brate, ``ul_throughput_kbps`` from rx_brate (Mbit/s), idle zeros kept as true zeros.
   ``prb_use_dl_percent`` = granted PRBs over those of the UE's slice in 250 subframes, absent without slicing; up to 2 %
-  above 100 where a row spans more than 250 ms, left so and noted.
+  above 100 where a row spans more than 250 ms, left so and noted. The column ``granted_prbs`` keeps the published sum.
 
 BLER, rank and uplink PRBs are constant 0 in the files: not measured, left out. Columns are found by the name before
 its unit, in any order, so the layouts with and without unnamed separator columns read alike.
@@ -83,5 +83,6 @@ def _kpis(cleaner: Cleaner, raw: pd.DataFrame, radio_cell_id: str) -> pd.DataFra
             "dl_throughput_kbps": number["tx_brate downlink"] * 1000,
             "ul_throughput_kbps": number["rx_brate uplink"] * 1000,
             "prb_use_dl_percent": 100 * number["sum_granted_prbs"] / (slice_prb * SUBFRAMES),
+            "granted_prbs": number["sum_granted_prbs"],
         }
     )

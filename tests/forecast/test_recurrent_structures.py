@@ -35,7 +35,7 @@ class Encoded:
         encoder, inputs = network.encoder, []
         scaler = {name: tf.zeros((SERIES, *shape)) for name, shape in encoder.state_shapes.items()}
         for step in features:
-            after = encoder.scale(step[:, :3], scaler)
+            after = encoder.scale(step[:, :3], step[:, 3:], scaler)
             encoded = encoder.encode(step[:, :3], step[:, 3:], scaler, after)
             inputs.append(encoded.inputs)
             scaler = after
@@ -135,8 +135,9 @@ def test_autoregressive_is_the_one_step_keras_model_fed_with_its_own_answers(lay
         natural = reference.centre[:, :, 0] + reference.scale[:, :, 0] * head(outputs[:, -1])
         path.append(natural)
         fed = tf.stack([natural[:, 1], last.last[:, 1], natural[:, 0]], axis=1)
-        after = encoder.scale(fed, scaler)
-        last = encoder.encode(fed, encoder.later(encoded.calendar, lead), scaler, after)
+        later = encoder.later(encoded.calendar, lead)
+        after = encoder.scale(fed, later, scaler)
+        last = encoder.encode(fed, later, scaler, after)
         scaler, reference = after, network.reference(last)
         outputs, states = through(layer, network.stack, last.inputs[:, None], states)
     point = (tf.stack(path, axis=2) - encoded.reference.centre) / encoded.reference.scale
