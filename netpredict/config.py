@@ -438,11 +438,13 @@ def _check_learn(learn: LearnConfig) -> None:
 
 
 def _check_calendar(where: str, stream: StreamConfig) -> None:
+    key = f"{where}.time_zone"
     try:
         check_time_zone(stream.time_zone)
+        key = f"{where}.holidays"
         check_holidays(stream.holidays)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from netpredict.calendar import calendar, check_holidays, check_time_zone
 from netpredict.errors import ConfigError
-from netpredict.types import FeatureSpec
+from netpredict.types import FeatureSpec, OutputSpec
+from netpredict_plugins.predictors.seasonal_naive import PLUGIN
 
 HOUR_US = 3_600_000_000
 
@@ -54,3 +55,15 @@ def test_an_unknown_zone_or_a_date_that_is_none_is_refused_by_name():
         check_holidays(["25.12.2013"])
     with pytest.raises(ConfigError):
         calendar(np.array([0]), spec(time_zone="Nowhere"))
+
+
+def test_seasonal_naive_finds_the_buckets_of_a_zone_half_an_hour_off():
+    features = FeatureSpec(("load",), HOUR_US // 2, 24, 24 * HOUR_US, time_zone="Asia/Kolkata")
+    predictor = PLUGIN.build(PLUGIN.options(), features, OutputSpec(("load",), 5, (0.5,)))
+    hidden = {name: np.full((1, *a.shape), a.fill, a.dtype) for name, a in predictor.state_spec().items()}
+    columns = calendar(np.arange(96) * features.period_us, features)
+    load = columns[:, 2] + 1.0  # by the local hour
+    for step in range(90):
+        row = np.concatenate([load[step : step + 1, None], columns[step : step + 1]], axis=1)
+        outputs, hidden = predictor.advance(row.astype(np.float32), hidden)
+    np.testing.assert_allclose(outputs["load"][0, :, 0], load[90:95])

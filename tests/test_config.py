@@ -62,6 +62,8 @@ WRONG = [
     (f"{TRAFFIC}.quantile_levels", [0.1, 0.9], "must contain 0.5"),
     (f"{TRAFFIC}.season_s", 86_400.0, "season_s and season_buckets"),
     (f"{TRAFFIC}.season_buckets", 200, "<= 168"),
+    (f"{TRAFFIC}.time_zone", "Mars/Olympus", "streams.traffic.time_zone: no time zone named 'Mars/Olympus'"),
+    (f"{TRAFFIC}.holidays", ["25.12.2013"], "streams.traffic.holidays: holidays are ISO dates"),
     (f"{TRAFFIC}.series_ttl_s", 60.0, "series_ttl_s: must span"),
     (f"{TRAFFIC}.routes", [], "length >= 1"),
     (f"{TRAFFIC}.routes", [{"active": "gru"}], "no predictor named 'gru'"),
