@@ -322,8 +322,8 @@ class History:
     def newest_bucket(self, stream: str) -> int | None:
         """The score bucket that the stream's most advanced topic partition is in; None before the first."""
         (row,) = self._rows(
-            "SELECT max(json_extract(state, '$.bucket')) AS bucket FROM topic_progress"
-            " WHERE stream = :stream AND state <> ''",
+            "SELECT max(json_extract(nullif(state, ''), '$.bucket')) AS bucket FROM topic_progress"
+            " WHERE stream = :stream",
             stream=stream,
         )
         return None if row["bucket"] is None else int(row["bucket"])
@@ -338,7 +338,8 @@ class History:
             " FROM score AS c JOIN topic_progress AS p ON p.lane_id = c.lane_id"
             " WHERE c.source = 0 AND c.model_id IN (SELECT value FROM json_each(:ids))"
             " AND (:from_bucket IS NULL OR c.bucket >= :from_bucket)"
-            " AND c.bucket < json_extract(p.state, '$.bucket')",  # a lane's bucket in progress still grows
+            # a lane's bucket in progress still grows; one that was never committed has no state
+            " AND c.bucket < json_extract(nullif(p.state, ''), '$.bucket')",
             ids=text(list(model_ids)),
             from_bucket=from_bucket,
         )

@@ -22,6 +22,7 @@ from tests.store.store_builders import (
     lane_commit,
     letter,
     observations,
+    register,
     run,
     score,
     slot_time,
@@ -177,3 +178,16 @@ def test_observations_of_some_series(store: SqlStore, history: History) -> None:
     assert history.observations(STREAM, ["dl"], PERIOD_US, PHASE_US, 2, keys=["cell-2"]).keys == ["cell-2"]
     nothing = history.observations("nothing", ["dl"], PERIOD_US)
     assert (nothing.keys, nothing.values.shape) == ([], (0, 0, 1))
+
+
+def test_sums_are_of_finished_buckets_also_beside_a_lane_that_was_never_committed(store: SqlStore) -> None:
+    assert History(store.url).newest_bucket(STREAM) is None
+    lane, model_id = assign(store), register(store)
+    assign(store, TopicPartition("elsewhere", 7))
+    scores = [score(model_id, bucket=bucket) for bucket in (3, 4)]
+    commit = lane_commit(lane, 0, 1, scores=scores, state='{"bucket":4}')
+    store.commit(Commit([commit]))
+    (row,) = History(store.url).bucket_sums([model_id])
+    assert (row["bucket"], row["n"], row["pinball"], row["covered"], row["spread"]) == (3, 4, 6000, 4, 4)
+    assert History(store.url).bucket_sums([model_id], from_bucket=4) == []
+    assert History(store.url).newest_bucket(STREAM) == 4
