@@ -8,6 +8,7 @@ import pandas as pd
 from neuralforecast import NeuralForecast
 from neuralforecast.losses.pytorch import MQLoss
 from neuralforecast.models import GRU
+from pandas.tseries.frequencies import to_offset
 from pytorch_lightning.callbacks import Callback
 from task import LEARNING_RATE, LEVELS, Task, now_s, run
 
@@ -55,7 +56,7 @@ def work(task: Task):
         gradient_clip_val=1.0,
     )
     frame = table(task)
-    learner = NeuralForecast(models=[model], freq=pd.Timedelta(task.period_us, unit="us"))
+    learner = NeuralForecast(models=[model], freq=to_offset(pd.Timedelta(task.period_us, unit="us")).freqstr)
     learner.fit(frame[frame["step"] < task.scored_from].drop(columns="step"))
     times = list(stamps.times)
     forecasts = np.empty((len(task.values), len(task.issues), task.horizon_steps))
