@@ -3,7 +3,17 @@ import json
 import pytest
 
 from netpredict.cli import backtest_dataset
-from netpredict.errors import ConfigError
+from netpredict.errors import ConfigError, DataError
+from netpredict.traces.datasets import data_folder
+
+
+@pytest.fixture(autouse=True)
+def _data(request):
+    if request.node.get_closest_marker("data"):
+        try:
+            data_folder()
+        except DataError as error:
+            pytest.skip(str(error))
 
 
 @pytest.mark.data
