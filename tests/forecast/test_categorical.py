@@ -95,7 +95,7 @@ def test_steps_from_the_carried_state_equal_the_keras_layer_over_the_whole_seque
     state = {name: tf.zeros((16, *shape)) for name, shape in plain.state_shapes.items()}
     scaled = []
     for step in features:
-        after = plain.scale(step[:, :2], state)
+        after = plain.scale(step[:, :2], step[:, 2:], state)
         scaled.append(plain.encode(step[:, :2], step[:, 2:], state, after).inputs)
         state = after
     classes = np.stack([class_inputs(features[:, row, 1], 4) for row in range(16)])
