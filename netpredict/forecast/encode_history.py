@@ -55,7 +55,7 @@ class HistoryEncoder(Encoder):
         columns = {"scaler.centre": self._centre, "scaler.unit": self._unit, "scaler.grain": self._grain}
         return {**columns, "inputs.mean": self._mean, "inputs.deviation": self._deviation}
 
-    def scale(self, values: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    def scale(self, values: Any, calendar: Any, state: Mapping[str, Any]) -> dict[str, Any]:
         """One causal step: (n, k) natural values, NaN = missing -> new ``scaler`` (n, rows, k)."""
         scaler = state["scaler"]
         last, run, age, count = (scaler[:, row] for row in range(FIXED_ROWS))
@@ -129,7 +129,7 @@ class HistoryEncoder(Encoder):
         quiet = tf.zeros((values.shape[1], self._calendar_width))
 
         def step(now: Any, before: Any, counts: Any) -> Any:
-            after = self.scale(now, before)
+            after = self.scale(now, quiet, before)
             inputs = self.encode(now, quiet, before, after).inputs * counts[:, None]
             return after, tf.reduce_sum(inputs, axis=0), tf.reduce_sum(tf.square(inputs), axis=0)
 

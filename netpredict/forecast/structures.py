@@ -135,10 +135,10 @@ class ManyToMany:
 
     def answer(self, at: At) -> Any:
         """See the contract."""
+        if self.dense is None and not self.head.sees_inputs:
+            return self.head.raw(at.output)
         both = tf.concat([at.output, at.encoded.inputs], axis=1)
-        if self.dense is not None:
-            return self.head.raw(self.dense(both))
-        return self.head.raw(both if self.head.sees_inputs else at.output)
+        return self.head.raw(both if self.dense is None else self.dense(both))
 
     def teach(self, at: At, teacher: Teacher) -> Any:
         """See the contract."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,9 +98,10 @@ def newest(
 def write_arrays(path: Path, dataset: TrainingSet) -> None:
     """The arrays of a TrainingSet, without its specs, as .npz."""
     names = np.array(dataset.series_names, dtype=np.str_)
+    arrays: dict[str, Any] = {"values": dataset.values, "first_slot": dataset.first_slot, "series_names": names}
     given = {"truth": dataset.truth, "weights": dataset.weights}
-    own = {name: array for name, array in given.items() if array is not None}
-    np.savez(path, values=dataset.values, first_slot=dataset.first_slot, series_names=names, **own)
+    arrays |= {name: array for name, array in given.items() if array is not None}
+    np.savez(path, **arrays)
 
 
 def read_arrays(path: Path, features: FeatureSpec, output: OutputSpec, validation_from: int) -> TrainingSet:

@@ -43,7 +43,7 @@ def encoded(encoder, column):
     steps = []
     for value in column:
         now = tf.constant([[value, np.nan]], tf.float32)
-        after = encoder.scale(now, state)
+        after = encoder.scale(now, tf.zeros((1, 4)), state)
         steps.append((after["scaler"].numpy()[0, :, 0], encoder.encode(now, tf.zeros((1, 4)), state, after)))
         state = after
     return steps
