@@ -345,7 +345,9 @@ class TrainingSet:
     """Aligned history: S series on a common grid of T slots, NaN = missing.
 
     ``values`` float32 (S, T, k) in natural units by the columns of ``features.observed``; ``first_slot`` int64 (S,);
-    steps at or after ``validation_from`` (an index on the T axis) are held out in time.
+    steps at or after ``validation_from`` (an index on the T axis) are held out in time. ``truth`` (S, T, kpis) are the
+    targets where they are not the values themselves (gaps filled, say); ``weights`` (S, kpis) say how much a series
+    counts in the training loss, None = all alike.
     """
 
     features: FeatureSpec
@@ -354,6 +356,8 @@ class TrainingSet:
     first_slot: IntArray
     validation_from: int
     series_names: Sequence[str] = ()
+    truth: FloatArray | None = None
+    weights: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from netpredict.cli.backtest_dataset import DATASETS, PREDICTORS, backtest_dataset
+from netpredict.cli.backtest_published import FOLDS, PREDICTOR, backtest_published
 from netpredict.cli.options import (
     AsJson,
     ConfigPath,
@@ -57,6 +58,19 @@ def backtest(
         str | None,
         typer.Option("--store", help="Keep forecasts and scores in this store [default: a temporary one]."),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", help='"published": train by folds and score as the table published for ucc5g.'),
+    ] = None,
+    predictor: Annotated[
+        str | None, typer.Option("--predictor", help="Of a protocol: the predictor to train.", show_default="gru")
+    ] = None,
+    options: Annotated[
+        Path | None, typer.Option("--options", help="Of a protocol: TOML with the predictor's options.")
+    ] = None,
+    folds: Annotated[
+        int, typer.Option("--folds", min=1, max=5, help="Of a protocol: how many of the five folds to run.")
+    ] = FOLDS,
     config: ConfigPath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -67,6 +81,13 @@ def backtest(
     A version that cannot be loaded is named with the reason, and the command fails.
     A public data set without a config: predictors are trained on its first part and scored on the rest, by lead time.
     """
+    if protocol is not None:
+        if protocol != "published" or file is not None or table is not None:
+            raise typer.BadParameter('there is "published", with --dataset ucc5g', param_hint="--protocol")
+        backtest_published(dataset, limit_traces, predictor or PREDICTOR, options, folds, as_json)
+        return
+    if predictor is not None or options is not None or folds != FOLDS:
+        raise typer.BadParameter("these need --protocol", param_hint="--predictor, --options, --folds")
     if dataset in DATASETS and config is None:
         at_most_one(file=file, dataset=dataset, table=table)
         backtest_dataset(dataset, predictors or PREDICTORS, limit_traces, train_epochs, as_json)

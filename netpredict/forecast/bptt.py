@@ -77,9 +77,8 @@ class _Run:
     def __init__(self, network: Network, options: RecurrentOptions, dataset: TrainingSet) -> None:
         self.network, self.options, self.output = network, options, dataset.output
         self.history = History(network.encoder, dataset, options.bptt_steps)
-        truth = self.history.values[:, :, network.kpi_columns]
-        network.head.check(truth)
-        network.head.learn(truth[: self.history.cut])
+        network.head.check(self.history.truth)
+        network.head.learn(self.history.truth[: self.history.cut])
         self.order = np.random.default_rng(options.seed)
         self.schedule = Schedule(options)
         self.optimiser = optimiser(options)
@@ -126,14 +125,18 @@ class _Run:
     def _cold(self, rows: int) -> Any:
         return tf.zeros((rows, *self.network.rnn_shape))
 
-    def _train_chunk(self, values: Any, calendar: Any, scaler: Any, rnn: Any) -> tuple[Any, Any, Any]:
+    def _train_chunk(
+        self, values: Any, truth: Any, weights: Any, calendar: Any, scaler: Any, rnn: Any
+    ) -> tuple[Any, Any, Any]:
         with tf.GradientTape() as tape:
-            lesson = self._walked(values, calendar, scaler, rnn, training=True)
+            lesson = self._walked(values, truth, weights, calendar, scaler, rnn, training=True)
             at, teacher = self._taught(lesson)
             raw = self.network.structure.teach(at, teacher)
             target, valid = (part[:, :, : self.network.structure.taught_leads] for part in teacher)
             count = tf.reduce_sum(valid)
-            total = tf.reduce_sum(self.network.head.loss(raw, target, at.reference) * valid)
+            counted = tf.repeat(weights[None], tf.shape(valid)[0] // tf.shape(weights)[0], axis=0)
+            counted = tf.reshape(counted, (-1, weights.shape[1], 1)) * valid
+            total = tf.reduce_sum(self.network.head.loss(raw, target, at.reference) * counted)
             loss = total / tf.maximum(count, 1.0) + self._penalty()
         gradients = clipped(tape.gradient(loss, self.network.trainable), self.options)
         self.optimiser.apply(gradients, self.network.trainable)
@@ -152,29 +155,33 @@ class _Run:
         last: tuple[At, Teacher] = tf.nest.map_structure(lambda part: part[-n:], (lesson.at, lesson.teacher))
         return last
 
-    def _walked(self, values: Any, calendar: Any, scaler: Any, rnn: Any, training: bool) -> _Lesson:
+    def _walked(
+        self, values: Any, truth: Any, weights: Any, calendar: Any, scaler: Any, rnn: Any, training: bool
+    ) -> _Lesson:
         """Every step of a chunk as rows (steps * n, …), the first step first."""
         network, length, columns = self.network, self.options.bptt_steps, self.history.columns
         before = {name: tf.reshape(part[:-1], (-1, *part.shape[2:])) for name, part in scaler.items()}
         after = {name: tf.reshape(part[1:], (-1, *part.shape[2:])) for name, part in scaler.items()}
-        now, calendar = tf.reshape(values[:length], (-1, columns)), tf.reshape(calendar, (-1, calendar.shape[2]))
+        now, calendar = tf.reshape(values, (-1, columns)), tf.reshape(calendar, (-1, calendar.shape[2]))
         encoded = network.encoder.encode(now, calendar, before, after)
         sequence = tf.reshape(encoded.inputs, (length, -1, network.encoder.width))
         walked = network.stack.along(sequence, tf.unstack(rnn, axis=1), training, network.structure.needs_states)
         reference = network.reference(encoded)
-        ahead = [values[lead : lead + length] for lead in range(1, self.output.horizon_steps + 1)]
-        truth = tf.stack([network.of_kpis(tf.reshape(part, (-1, columns))) for part in ahead], axis=2)
+        ahead = [truth[lead : lead + length] for lead in range(1, self.output.horizon_steps + 1)]
+        truth = tf.stack([tf.reshape(part, (-1, truth.shape[2])) for part in ahead], axis=2)
         trusted = network.of_kpis(encoded.count) >= WARM_STEPS
         valid = (tf.abs(truth) < ABSURD) & trusted[:, :, None]
         target = tf.where(valid, network.head.target(truth, reference), 0.0)
         at = At(walked.outputs, walked.states, encoded, reference, after, calendar)
         return _Lesson(at, Teacher(target, tf.cast(valid, tf.float32)), tf.stack(walked.rows, axis=1))
 
-    def _score_chunk(self, values: Any, calendar: Any, scaler: Any, rnn: Any) -> tuple[Any, Any]:
+    def _score_chunk(
+        self, values: Any, truth: Any, weights: Any, calendar: Any, scaler: Any, rnn: Any
+    ) -> tuple[Any, Any]:
         """Per step and KPI, over series and leads, sums of: count, loss, pinball, error, naive's, covered per level,
         and what the head measures.
         """
-        at, (target, valid), rnn = self._walked(values, calendar, scaler, rnn, training=False)
+        at, (target, valid), rnn = self._walked(values, truth, weights, calendar, scaler, rnn, training=False)
         raw = self.network.structure.answer(at)
         loss, levels = self.network.head.loss(raw, target, at.reference), self.network.levels(raw, at.reference)
         error = tf.abs(target - levels[self.network.head.middle])
@@ -187,9 +194,11 @@ class _Run:
         by_step = tf.reshape(tf.stack(sums, axis=2), (self.options.bptt_steps, -1, valid.shape[1], len(sums)))
         return tf.reduce_sum(by_step, axis=1), rnn
 
-    def _error_chunk(self, values: Any, calendar: Any, scaler: Any, rnn: Any) -> tuple[Any, Any]:
+    def _error_chunk(
+        self, values: Any, truth: Any, weights: Any, calendar: Any, scaler: Any, rnn: Any
+    ) -> tuple[Any, Any]:
         """Truth - point of every step of a chunk, (steps, n, kpis, horizon), NaN where nothing is known."""
-        at, (target, valid), rnn = self._walked(values, calendar, scaler, rnn, training=False)
+        at, (target, valid), rnn = self._walked(values, truth, weights, calendar, scaler, rnn, training=False)
         point = self.network.head.point(self.network.structure.answer(at), at.reference)
         errors = tf.where(valid > 0.5, target - point, np.nan)
         return tf.reshape(errors, (self.options.bptt_steps, -1, *errors.shape[1:])), rnn

@@ -118,6 +118,10 @@ class ConvLstmPredictor(RecurrentPredictor):
             raise ConfigError('conv_lstm needs a grid: give the stream schema = "grid" and the key grid')
         if options.loss == "cross_entropy":
             raise ConfigError('conv_lstm has no classes: loss = "cross_entropy" is for gru, lstm, simple_rnn')
+        if options.inputs == "history" or options.head_units or not options.calendar:
+            raise ConfigError(
+                'inputs = "history", head_units and calendar = false are for gru, lstm, simple_rnn, not for conv_lstm'
+            )
         if options.structure in ("one_to_many", "seq2seq"):
             raise ConfigError(
                 f'conv_lstm has no decoder: structure = "{options.structure}" is for gru, lstm, simple_rnn'

@@ -10,6 +10,7 @@ Contract of an encoder. It is built from the ``FeatureSpec`` and owns every assu
 - ``clock(calendar)``: the part of the inputs that the calendar alone makes, (n, ``clock_width``);
 - ``later(calendar, steps)``: the calendar so many steps later, as far as it can be told from the columns;
 - ``learn(values)``: takes from the training part (T, S, k) what no gradient teaches, before the first train_epoch;
+- ``candidates``: how many it offers in ``Encoded``, and ``grain()``: the step each column is reported in, 0 = unknown;
 - ``named()``: its tensors by name, saved with the weights.
 
 Nothing in it is trainable, no row sees another, and everything but ``learn`` runs inside a graph: in the step of the
@@ -32,6 +33,7 @@ SCALER_ROWS = 4  # last value, running mean, running mean absolute deviation, nu
 COUNT_ROW = 3
 _PLAIN = 3  # inputs of each column: level, move, missing mark
 CLIP = 8.0
+FAR = 5.0  # in mean deviations of a column: further off is another state (a lost signal, say), no level to average
 PRIOR_STEPS = 4.0  # weight of the prior deviation, in observations
 _COUNT_MAX = 1e6  # below 2**24, where float32 stops counting
 _LEAST_RATIO = 0.02  # of the prior deviation, for a series that stands still
@@ -41,7 +43,8 @@ _FLOOR_RATIO = 1e-4  # of the fleet's deviation, for a series that stands at zer
 class Encoded(NamedTuple):
     """Network inputs (n, width); by column (n, k): last value, scale in natural units, number of values seen.
 
-    ``centre`` (n, k, leads or 1) is the natural value that an answer is added to.
+    ``centre`` (n, k, leads or 1) is the natural value that an answer is added to. ``candidates`` (n, k, c) are natural
+    values that it may lean on, c = 0 where there are none; the last of them is no value but the spread of the series.
     """
 
     inputs: Any
@@ -49,6 +52,7 @@ class Encoded(NamedTuple):
     scale: Any
     count: Any
     centre: Any
+    candidates: Any
 
     @property
     def ever(self) -> Any:
@@ -59,9 +63,14 @@ class Encoded(NamedTuple):
 class Encoder:
     """Level and move of every column in units of its running deviation, missing marks, calendar as sine and cosine."""
 
-    def __init__(self, features: FeatureSpec, scaler_steps: int, more_per_column: int = 0) -> None:
+    candidates = 0
+
+    def __init__(
+        self, features: FeatureSpec, scaler_steps: int, more_per_column: int = 0, calendar: bool = True
+    ) -> None:
         self.columns, self.per_column = len(features.observed), _PLAIN + more_per_column
-        self.clock_width = 2 * (len(features.CALENDAR) - 1) + 1
+        self._told = calendar
+        self.clock_width = 2 * (len(features.CALENDAR) - 1) + 1 if calendar else 0
         self.width = self.per_column * self.columns + self.clock_width
         self.state_shapes: dict[str, tuple[int, ...]] = {"scaler": (SCALER_ROWS, self.columns)}
         self._buckets = float(max(1, features.season_buckets))
@@ -91,6 +100,10 @@ class Encoder:
         deviation = before + seen * tf.maximum(1.0 / (count + PRIOR_STEPS), self._forget) * (surprise - before)
         return {"scaler": tf.stack([value, mean, deviation, tf.minimum(count + seen, _COUNT_MAX)], axis=1)}
 
+    def grain(self) -> Any:
+        """Not known."""
+        return tf.zeros(self.columns)
+
     def _least(self, mean: Any) -> Any:
         return _LEAST_RATIO * self._prior(mean)
 
@@ -106,7 +119,8 @@ class Encoder:
         level, move = (last - mean) / scale, moved / scale
         missing = tf.cast(~(tf.abs(values) < ABSURD), tf.float32)
         columns = [tf.clip_by_value(level, -CLIP, CLIP), tf.clip_by_value(move, -CLIP, CLIP), missing]
-        return Encoded(tf.concat([*columns, self.clock(calendar)], axis=1), last, scale, count, last[:, :, None])
+        inputs, none = tf.concat([*columns, self.clock(calendar)], axis=1), last[:, :, None][:, :, :0]
+        return Encoded(inputs, last, scale, count, last[:, :, None], none)
 
     def beside(self, inputs: Any, per_column: list[Any]) -> Any:
         """The plain inputs, and those of more for each column, (n, rows, k), before what all columns share."""
@@ -115,7 +129,9 @@ class Encoder:
         return tf.concat([own, tf.reshape(more, (-1, more.shape[1] * self.columns)), shared], axis=1)
 
     def clock(self, calendar: Any) -> Any:
-        """Sine and cosine of hour, weekday and season; 1 on a holiday."""
+        """Sine and cosine of hour, weekday and season; 1 on a holiday. Nothing where the calendar is left out."""
+        if not self._told:
+            return calendar[:, :0]
         angle = calendar[:, :-1] * self._turn
         return tf.concat([tf.sin(angle), tf.cos(angle), tf.math.floormod(calendar[:, -1:], 2.0)], axis=1)
 

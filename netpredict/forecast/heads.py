@@ -27,21 +27,24 @@ import numpy as np
 
 from netpredict.errors import DataError
 from netpredict.forecast.backend import keras, tf
-from netpredict.forecast.encode import ABSURD
+from netpredict.forecast.encode import ABSURD, FAR
 from netpredict.radio.quantities import KPIS
 from netpredict.types import FloatArray, OutputSpec, base_name
 
 _FIRST_WIDTH = 0.3  # distance between two levels before training, in units of the scale
+_FIRST_LEAD = 2.0  # of the last value over every other candidate before training, as a logit
+_GAP = 3.0  # distance between two levels before training, in units of softplus(0) and of the spread
 _TARGET_CLIP = 20.0  # in units of the scale; a series that wakes from a standstill would drown all others
 _LEAST_SHARE = 1e-3  # where the logit of the last value of a bounded KPI ends
 _LEAST_ERRORS = 20  # of one KPI at one lead, below which its quantiles say nothing
 
 
 class Reference(NamedTuple):
-    """Centre (m, kpis, leads or 1) and scale (m, kpis, 1) of the forecast KPIs in natural units."""
+    """Centre (m, kpis, leads or 1) and scale (m, kpis, 1) of the forecast KPIs in natural units, and the candidates."""
 
     centre: Any
     scale: Any
+    candidates: Any
 
 
 class QuantileHead:
@@ -57,13 +60,16 @@ class QuantileHead:
     def __init__(self, output: OutputSpec, leads: int, places: int = 1) -> None:
         self.kpis, self.probabilities, self._places = output.kpis, output.levels, places
         self.middle = int(np.argmin([abs(level - 0.5) for level in output.levels]))
-        parts = 1 if self.is_point else len(output.levels)
+        parts = self._parts(output)
         self.shape = (len(output.kpis), parts, leads)
         self._dense_shape = (len(output.kpis) // places, parts, leads)
         size = int(np.prod(self._dense_shape))
         self.dense = keras.layers.Dense(
             size, kernel_initializer="zeros", bias_initializer=self._first_bias, name="head"
         )
+
+    def _parts(self, output: OutputSpec) -> int:
+        return len(output.levels)
 
     def build(self, width: int) -> None:
         """Make the weights for hidden vectors of this width."""
@@ -123,6 +129,9 @@ class PointHead(QuantileHead):
     """One linear output by KPI and lead, taught by ``mse``, ``mae`` or ``pinball`` at 0.5; before training 0."""
 
     is_point = True
+
+    def _parts(self, output: OutputSpec) -> int:
+        return 1
 
     def __init__(self, output: OutputSpec, leads: int, loss: str, places: int = 1) -> None:
         super().__init__(output, leads, places)
@@ -198,6 +207,50 @@ class ShareHead(PointHead):
         share = tf.clip_by_value(self._share(reference.centre + reference.scale * target), 0.0, 1.0)
         logits = raw[:, :, 0] + self._logit(self._share(reference.centre))
         return tf.nn.sigmoid_cross_entropy_with_logits(labels=share + tf.zeros_like(logits), logits=logits)
+
+
+class MixtureHead(QuantileHead):
+    """A median that is a mixture of what the encoder offers: the last value, lags, means, and a free move.
+
+    The weights of the mixture are a softmax, so a series that stood still is forecast to stand still; the free move and
+    the distances between the levels are in units of the spread of the series. Before training the last value leads.
+    """
+
+    def __init__(self, output: OutputSpec, leads: int, candidates: int) -> None:
+        self._values = candidates - 1  # the last candidate is the spread
+        self._mixed = self._values + 2  # and the last value before them, the free move behind them
+        super().__init__(output, leads)
+
+    def _parts(self, output: OutputSpec) -> int:
+        return self._mixed + len(output.levels) - 1
+
+    def _first_bias(self, shape: Any, dtype: Any = None) -> Any:
+        bias = np.zeros(self.shape, dtype=np.float32)
+        bias[:, 0] = _FIRST_LEAD
+        return tf.constant(bias.reshape(shape), dtype=dtype)
+
+    def point(self, raw: Any, reference: Reference) -> Any:
+        """The median."""
+        away = (reference.candidates[:, :, :-1] - reference.centre) / reference.scale
+        away = tf.where(tf.abs(away) > FAR, 0.0, away)
+        weights = tf.nn.softmax(raw[:, :, : self._values + 1], axis=2)
+        mixed = tf.reduce_sum(weights[:, :, 1:] * away[:, :, :, None], axis=2)
+        return mixed + raw[:, :, self._values + 1] * self._spread(reference)
+
+    def _spread(self, reference: Reference) -> Any:
+        return reference.candidates[:, :, -1:] / reference.scale
+
+    def levels(self, raw: Any, reference: Reference) -> list[Any]:
+        """The median, and softplus distances to the levels beside it."""
+        gaps = tf.unstack(
+            tf.nn.softplus(raw[:, :, self._mixed :]) * (_GAP * self._spread(reference))[:, :, None], axis=2
+        )
+        levels = [self.point(raw, reference)]
+        for gap in gaps[self.middle :]:
+            levels.append(levels[-1] + gap)
+        for gap in reversed(gaps[: self.middle]):
+            levels.insert(0, levels[0] - gap)
+        return levels
 
 
 class Spread:

@@ -20,13 +20,18 @@ class History:
         self.values = np.ascontiguousarray(np.moveaxis(dataset.values, 1, 0), dtype=np.float32)
         self.steps, self.series, self.columns = self.values.shape
         self.cut = min(dataset.validation_from, self.steps)
+        self.truth = np.ascontiguousarray(np.moveaxis(truth_of(dataset), 1, 0), dtype=np.float32)
+        kpis = self.truth.shape[2]
+        self._weights = np.ones((self.series, kpis), np.float32) if dataset.weights is None else dataset.weights
         self._length, self._ahead = length, length + dataset.output.horizon_steps
         slots = np.asarray(dataset.first_slot)[None, :] + np.arange(self.steps)[:, None]
         self._calendar = _calendar(slots, dataset.features)
         encoder.learn(self.values[: self.cut])
         self._scaler = self._scaled(encoder)
         self.signature = [
-            tf.TensorSpec((self._ahead, None, self.columns)),
+            tf.TensorSpec((length, None, self.columns)),
+            tf.TensorSpec((self._ahead, None, kpis)),
+            tf.TensorSpec((None, kpis)),
             tf.TensorSpec((length, None, self._calendar.shape[2])),
             {name: tf.TensorSpec((length + 1, None, *shape)) for name, shape in encoder.state_shapes.items()},
         ]
@@ -46,20 +51,31 @@ class History:
     def chunks(self, first: int, stop: int, rows: AnyArray) -> Iterator[tuple[int, list[Any]]]:
         """Chunks of these series from ``first``; what lies at or beyond ``stop`` is missing.
 
-        Each is values (length + horizon, n, k), calendar (length, n, c), the encoder's {name: (length + 1, n, …)}.
+        Each is values (length, n, k), truth (length + horizon, n, kpis), weights (n, kpis), calendar (length, n, c),
+        the encoder's {name: (length + 1, n, …)}.
         """
         for start in range(first, stop - 1, self._length):
-            values = self.values[start : min(start + self._ahead, stop), rows]
+            values = self.values[start : min(start + self._length, stop), rows]
+            truth = self.truth[start : min(start + self._ahead, stop), rows]
             calendar = self._calendar[start : start + self._length, rows]
             scaler = {name: array[start : start + self._length + 1, rows] for name, array in self._scaler.items()}
             yield (
                 start,
                 [
-                    _padded(values, self._ahead, np.nan),
+                    _padded(values, self._length, np.nan),
+                    _padded(truth, self._ahead, np.nan),
+                    tf.constant(self._weights[rows]),
                     _padded(calendar, self._length, 0.0),
                     {name: _padded(array, self._length + 1, 0.0) for name, array in scaler.items()},
                 ],
             )
+
+
+def truth_of(dataset: TrainingSet) -> FloatArray:
+    """The targets (S, T, kpis): their own where given, else what was observed."""
+    if dataset.truth is not None:
+        return dataset.truth
+    return dataset.values[:, :, [dataset.features.observed.index(kpi) for kpi in dataset.output.kpis]]
 
 
 def _calendar(slots: IntArray, features: FeatureSpec) -> FloatArray:

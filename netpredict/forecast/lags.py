@@ -46,8 +46,10 @@ def classes_of_all(kpis: tuple[str, ...]) -> Classes:
 class LagEncoder(Encoder):
     """The scaled inputs of every column, and behind them those of the KPIs that are classes."""
 
-    def __init__(self, features: FeatureSpec, scaler_steps: int, kpis: tuple[str, ...], lags: int) -> None:
-        super().__init__(features, scaler_steps)
+    def __init__(
+        self, features: FeatureSpec, scaler_steps: int, kpis: tuple[str, ...], lags: int, calendar: bool = True
+    ) -> None:
+        super().__init__(features, scaler_steps, calendar=calendar)
         self.classes, self.first_lag = classes_of_all(kpis), self.width
         self._columns = [features.observed.index(kpi) for kpi in kpis]
         most, count = self.classes.most, len(kpis)

@@ -80,4 +80,21 @@ class Network(Frame):
         raw = self.structure.answer(At(output, rows, encoded, reference, after, calendar))
         known = tf.where(self.of_kpis(encoded.ever)[:, :, None], reference.centre, np.nan)
         answer = self.head.natural(self.levels(raw, reference), reference._replace(centre=known))
+        if self.options.round_to_grain:
+            answer = self._rounded(answer)
         return answer, tf.stack(rows, axis=1), after
+
+    def _rounded(self, answer: Any) -> Any:
+        """The median in the steps that a KPI is reported in, its neighbours moved along where they would cross it.
+
+        Where values come in whole units so does the median of what may come, and an answer between two of them is the
+        trace of averaging over the possibilities.
+        """
+        grain = tf.gather(self.encoder.grain(), self.kpi_columns)[None, :, None]
+        median = answer[..., self.head.middle]
+        step = tf.maximum(grain, 1e-6)
+        median = tf.where(grain > 0, tf.round(median / step) * step, median)
+        levels = tf.unstack(answer, axis=3)
+        below = [tf.minimum(level, median) for level in levels[: self.head.middle]]
+        above = [tf.maximum(level, median) for level in levels[self.head.middle + 1 :]]
+        return tf.stack([*below, median, *above], axis=3)

@@ -18,6 +18,8 @@ Weight = Annotated[float, msgspec.Meta(ge=0.0)]
 Spans = Annotated[tuple[Count, ...], msgspec.Meta(min_length=1, max_length=16)]
 OddSteps = Annotated[tuple[Annotated[int, msgspec.Meta(ge=1, le=999)], ...], msgspec.Meta(min_length=1, max_length=8)]
 
+HalfLives = Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)]
+
 Activation = Literal[
     "tanh",
     "relu",
@@ -32,6 +34,7 @@ Activation = Literal[
     "exponential",
     "linear",
 ]
+AT_ONCE = ("many_to_many", "many_to_one", "one_to_one")
 Structure = Literal["many_to_many", "many_to_one", "one_to_one", "one_to_many", "seq2seq", "autoregressive"]
 
 
@@ -40,6 +43,7 @@ class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     units: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
     layers: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
+    head_units: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
     structure: Structure = "many_to_many"
     activation: Activation = "tanh"
     dropout: Rate = 0.0
@@ -47,11 +51,16 @@ class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     l1: Weight = 0.0
     l2: Weight = 0.0
     layer_normalisation: bool = False
-    inputs: Literal["moves", "season", "medians"] = "moves"
+    inputs: Literal["moves", "season", "medians", "history"] = "moves"
     scaler_steps: Count = 200
     season_forget_ratio: Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)] = 0.1
     median_steps: OddSteps = (15, 5, 31)
     mean_steps: Spans = (16, 60, 200, 1000)
+    mean_half_lives: HalfLives = (2.0, 5.0, 15.0, 50.0, 200.0)
+    move_half_lives: HalfLives = (30.0, 200.0)
+    calendar: bool = True
+    mixture: bool = False
+    round_to_grain: bool = False
     optimiser: Literal["adam", "adamw", "rmsprop", "adagrad", "sgd"] = "adam"
     momentum: Rate = 0.0
     nesterov: bool = False
@@ -103,6 +112,7 @@ def check_options(options: RecurrentOptions, output: OutputSpec) -> None:
     if even := [steps for steps in options.median_steps if steps % 2 == 0]:
         raise ConfigError(f"median_steps are odd numbers of steps, not {even}")
     _check_teacher(options)
+    _check_history(options)
     _check_classes(options, output)
 
 
@@ -114,12 +124,25 @@ def _check_teacher(options: RecurrentOptions) -> None:
         raise ConfigError(f"teacher_forcing falls, from {given[0]:g} to teacher_forcing_last = {given[1]:g} at most")
 
 
+def _check_history(options: RecurrentOptions) -> None:
+    if options.head_units and options.structure not in AT_ONCE:
+        raise ConfigError(f'head_units is for an answer of all leads at once, not structure = "{options.structure}"')
+    if (options.mixture or options.round_to_grain) and options.inputs != "history":
+        raise ConfigError('mixture and round_to_grain need inputs = "history"')
+    if options.mixture and (options.loss != "pinball" or options.structure not in AT_ONCE):
+        raise ConfigError('mixture needs loss = "pinball" and an answer of all leads at once')
+    if not options.calendar and options.inputs not in ("moves", "history"):
+        raise ConfigError(f'calendar = false is not for inputs = "{options.inputs}"')
+
+
 def _check_classes(options: RecurrentOptions, output: OutputSpec) -> None:
     if options.loss != "cross_entropy":
-        if options.lags != _DEFAULTS.lags:
-            raise ConfigError(f'lags is for loss = "cross_entropy", not "{options.loss}"')
+        if options.lags != _DEFAULTS.lags and options.inputs != "history":
+            raise ConfigError(f'lags is for inputs = "history" and loss = "cross_entropy", not "{options.loss}"')
         return
-    if options.structure not in ("many_to_many", "many_to_one", "one_to_one"):
+    if options.inputs != "moves" or options.head_units:
+        raise ConfigError('loss = "cross_entropy" brings its own inputs and head: leave inputs and head_units out')
+    if options.structure not in AT_ONCE:
         raise ConfigError(f'loss = "cross_entropy" needs structure = "many_to_many", not "{options.structure}"')
     for kpi in output.kpis:
         try:

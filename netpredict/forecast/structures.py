@@ -15,15 +15,17 @@ import numpy as np
 from netpredict.forecast.backend import keras, tf
 from netpredict.forecast.categorical import CategoricalHead
 from netpredict.forecast.encode import CLIP, Encoded, Encoder
+from netpredict.forecast.encode_history import HistoryEncoder
 from netpredict.forecast.encode_medians import MediansEncoder
 from netpredict.forecast.encode_season import SeasonEncoder
-from netpredict.forecast.heads import PointHead, QuantileHead, Reference, ShareHead
+from netpredict.forecast.heads import MixtureHead, PointHead, QuantileHead, Reference, ShareHead
 from netpredict.forecast.lags import LagEncoder
 from netpredict.forecast.stack import RecurrentLayer, Stack, repeated, stacked
 from netpredict.types import FeatureSpec, OutputSpec
 
 Head: TypeAlias = QuantileHead | PointHead | CategoricalHead
 
+_DENSE_SEEDS = 500
 _DECODER_SEEDS = 1000  # keeps the first weights of a decoder apart from those of the stack
 
 
@@ -66,18 +68,21 @@ class Frame:
 
     def reference(self, encoded: Encoded) -> Reference:
         """What the units of the head refer to."""
-        return Reference(self.of_kpis(encoded.centre), self.of_kpis(encoded.scale)[:, :, None])
+        centre, candidates = self.of_kpis(encoded.centre), self.of_kpis(encoded.candidates)
+        return Reference(centre, self.of_kpis(encoded.scale)[:, :, None], candidates)
 
 
 def encoder_of(options: Any, features: FeatureSpec, output: OutputSpec) -> Encoder:
     """The one that ``inputs`` names; with one-hot lags where the loss is over classes."""
     if options.loss == "cross_entropy":
-        return LagEncoder(features, options.scaler_steps, output.kpis, options.lags)
+        return LagEncoder(features, options.scaler_steps, output.kpis, options.lags, options.calendar)
     if options.inputs == "season":
         return SeasonEncoder(features, output, options)
     if options.inputs == "medians":
         return MediansEncoder(features, options)
-    return Encoder(features, options.scaler_steps)
+    if options.inputs == "history":
+        return HistoryEncoder(features, options)
+    return Encoder(features, options.scaler_steps, calendar=options.calendar)
 
 
 def head_of(frame: Frame, leads: int, point: bool) -> Head:
@@ -89,6 +94,8 @@ def head_of(frame: Frame, leads: int, point: bool) -> Head:
         return ShareHead(output, leads, loss, frame.places)
     if point or loss != "pinball":
         return PointHead(output, leads, loss, frame.places)
+    if frame.options.mixture:
+        return MixtureHead(output, leads, frame.encoder.candidates)
     return QuantileHead(output, leads, frame.places)
 
 
@@ -101,7 +108,19 @@ class ManyToMany:
     def __init__(self, frame: Frame) -> None:
         self.frame, self.taught_leads = frame, frame.output.horizon_steps
         self.head = head_of(frame, self._head_leads(), self._is_point())
-        self.head.build(frame.options.units + (frame.encoder.width if self.head.sees_inputs else 0))
+        self.dense = self._dense_layer()
+        seen = frame.options.units + (frame.encoder.width if self.head.sees_inputs else 0)
+        self.head.build(frame.options.head_units or seen)
+
+    def _dense_layer(self) -> Any:
+        """The dense layer before the head, None without; it sees what the recurrent layers saw, too."""
+        options = self.frame.options
+        if not options.head_units:
+            return None
+        first = keras.initializers.GlorotUniform(seed=options.seed + _DENSE_SEEDS)
+        dense = keras.layers.Dense(options.head_units, activation="silu", kernel_initializer=first, name="dense")
+        dense.build((None, options.units + self.frame.encoder.width))
+        return dense
 
     def _head_leads(self) -> int:
         return self.frame.output.horizon_steps
@@ -112,11 +131,14 @@ class ManyToMany:
     @property
     def parts(self) -> list[Any]:
         """The Keras objects that hold weights beside the stack's."""
-        return [self.head.dense]
+        return [self.head.dense] if self.dense is None else [self.dense, self.head.dense]
 
     def answer(self, at: At) -> Any:
         """See the contract."""
-        return self.head.raw(tf.concat([at.output, at.encoded.inputs], axis=1) if self.head.sees_inputs else at.output)
+        if self.dense is None and not self.head.sees_inputs:
+            return self.head.raw(at.output)
+        both = tf.concat([at.output, at.encoded.inputs], axis=1)
+        return self.head.raw(both if self.dense is None else self.dense(both))
 
     def teach(self, at: At, teacher: Teacher) -> Any:
         """See the contract."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,10 @@ def newest(
 def write_arrays(path: Path, dataset: TrainingSet) -> None:
     """The arrays of a TrainingSet, without its specs, as .npz."""
     names = np.array(dataset.series_names, dtype=np.str_)
-    np.savez(path, values=dataset.values, first_slot=dataset.first_slot, series_names=names)
+    arrays: dict[str, Any] = {"values": dataset.values, "first_slot": dataset.first_slot, "series_names": names}
+    given = {"truth": dataset.truth, "weights": dataset.weights}
+    arrays |= {name: array for name, array in given.items() if array is not None}
+    np.savez(path, **arrays)
 
 
 def read_arrays(path: Path, features: FeatureSpec, output: OutputSpec, validation_from: int) -> TrainingSet:
@@ -105,10 +109,12 @@ def read_arrays(path: Path, features: FeatureSpec, output: OutputSpec, validatio
     try:
         with np.load(path, allow_pickle=False) as arrays:
             values, first_slot, names = arrays["values"], arrays["first_slot"], arrays["series_names"]
+            truth, weights = arrays.get("truth"), arrays.get("weights")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not a data set: {error}") from error
     if values.ndim != 3 or values.shape[2] != len(features.observed) or first_slot.shape != values.shape[:1]:
         raise DataError(f"{path} holds values {values.shape} for {len(features.observed)} columns")
     if not 0 < validation_from <= values.shape[1]:
         raise DataError(f"{path} has {values.shape[1]} steps; validation_from {validation_from} lies outside")
-    return TrainingSet(features, output, values, first_slot, validation_from, tuple(str(name) for name in names))
+    told = tuple(str(name) for name in names)
+    return TrainingSet(features, output, values, first_slot, validation_from, told, truth, weights)

@@ -9,9 +9,8 @@ recorded: ``<serving>-nbr1``, approximate) and ``channel-state`` (CQI, and SNR a
 """
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from io import TextIOWrapper
-from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -41,14 +40,21 @@ def list_traces(folder: Path) -> list[tuple[str, str]]:
         return [(_trace_name(member), _group(member)) for member in _members(archive)]
 
 
-def read(folder: Path, limit_traces: int | None = None, *, keep_sentinels: bool = False) -> Iterator[Trace]:
-    """Read the traces in the order of ``list_traces``.
+def read(
+    folder: Path,
+    limit_traces: int | None = None,
+    *,
+    keep_sentinels: bool = False,
+    names: Collection[str] | None = None,
+) -> Iterator[Trace]:
+    """Read the traces in the order of ``list_traces``, those of ``names`` only where given.
 
     ``keep_sentinels`` leaves -200 dBm and its like in as values, which the published error table did: its RSRP row of
     ``static_strm`` is reproduced only so.
     """
     with open_archive(folder / ARCHIVE) as archive:
-        for member in islice(_members(archive), limit_traces):
+        members = [member for member in _members(archive) if names is None or _trace_name(member) in names]
+        for member in members[:limit_traces]:
             with archive.open(member) as file:
                 cleaner = Cleaner(keep_sentinels=keep_sentinels)
                 frame = _clean(cleaner, TextIOWrapper(file, "utf-8-sig"), _trace_name(member))

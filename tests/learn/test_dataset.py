@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,17 @@ def test_arrays_travel_through_a_file(tmp_path):
     np.testing.assert_array_equal(back.values, dataset.values)
     assert back.series_names == dataset.series_names
     assert back.first_slot.tolist() == dataset.first_slot.tolist()
+
+
+def test_targets_and_weights_of_their_own_are_written_and_read_too(tmp_path):
+    plain = built()
+    own = replace(plain, truth=np.full((2, 50, 1), 7.0, np.float32), weights=np.array([[1.0], [2.0]], np.float32))
+    write_arrays(tmp_path / "own.npz", own)
+    back = read_arrays(tmp_path / "own.npz", FEATURES, OUTPUT, own.validation_from)
+    np.testing.assert_array_equal(back.truth, own.truth)
+    np.testing.assert_array_equal(back.weights, own.weights)
+    write_arrays(tmp_path / "plain.npz", plain)
+    assert read_arrays(tmp_path / "plain.npz", FEATURES, OUTPUT, plain.validation_from).truth is None
 
 
 def test_a_file_that_is_no_data_set_is_refused(tmp_path):
