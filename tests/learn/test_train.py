@@ -25,7 +25,7 @@ def test_two_trainings_give_the_same_version_and_an_artefact_that_serves(tmp_pat
     predictor = plugin.build(options, artefact.manifest.identity.features, artefact.manifest.identity.output)
     predictor.load_weights(artefact.weights)
     hidden = {name: np.full((16, *a.shape), a.fill, a.dtype) for name, a in predictor.state_spec().items()}
-    outputs, _ = predictor.advance(np.ones((16, 4), dtype=np.float32), hidden)
+    outputs, _ = predictor.advance(np.ones((16, dataset.features.width), dtype=np.float32), hidden)
     assert np.isfinite(outputs["load"]).all()
 
 
@@ -35,7 +35,7 @@ def test_what_cannot_be_trained_is_refused_before_any_work(tmp_path):
         train(dataset, "naive", {}, tmp_path / "one", now_us=1)
     with pytest.raises(PluginError, match="0 plugins"):
         train(dataset, "nobody", {}, tmp_path / "one", now_us=1)
-    for options in ({"units": 0}, {"unknown": 1}, {"activation": "eval"}, {"loss": "mse"}):
+    for options in ({"units": 0}, {"unknown": 1}, {"activation": "eval"}, {"loss": "huber"}):
         with pytest.raises(ConfigError):
             train(dataset, "gru", options, tmp_path / "one", now_us=1)
     assert not (tmp_path / "one").exists()
