@@ -2,6 +2,7 @@
 
 import logging
 from importlib.metadata import version
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,9 @@ CALENDAR = ["hour_sin", "hour_cos", "day_sin", "day_cos"]
 
 
 class Stamps(Callback):
-    """When each gradient step was done; the training is over when the first of these was filled."""
+    """When each gradient step was done; of the class, for the library trains with a copy."""
 
-    def __init__(self) -> None:
-        self.times: list[tuple[float, float]] = []
+    times: ClassVar[list[tuple[float, float]]] = []
 
     def on_train_start(self, *_) -> None:
         self.times.append(now_s())
@@ -31,7 +31,6 @@ class Stamps(Callback):
 
 def work(task: Task):
     """Windows drawn by the library, as many as fit side by side; forecasts from the values up to the issue times."""
-    stamps = Stamps()
     model = GRU(
         h=task.horizon_steps,
         input_size=task.lookback_steps,
@@ -48,7 +47,7 @@ def work(task: Task):
         scaler_type="standard",
         random_seed=task.seed,
         accelerator="cpu",
-        callbacks=[stamps],
+        callbacks=[Stamps()],
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
@@ -58,7 +57,7 @@ def work(task: Task):
     frame = table(task)
     learner = NeuralForecast(models=[model], freq=to_offset(pd.Timedelta(task.period_us, unit="us")).freqstr)
     learner.fit(frame[frame["step"] < task.scored_from].drop(columns="step"))
-    times = list(stamps.times)
+    times = list(Stamps.times)
     forecasts = np.empty((len(task.values), len(task.issues), task.horizon_steps))
     for place, issue in enumerate(task.issues):
         seen = frame[(frame["step"] <= issue) & (frame["step"] > issue - 4 * task.lookback_steps)]
