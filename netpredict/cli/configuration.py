@@ -82,7 +82,7 @@ def _described(stream: Stream, config: Config) -> dict[str, Any]:
     return {
         "stream": stream.name,
         "topic": stream.config.topic,
-        "kpis": list(stream.output.kpis),
+        "kpis": stream.config.kpis,
         "levels": list(stream.output.levels),
         "predictors": list(dict.fromkeys(predictors)),
         "hooks": [f"{bound.name} ({bound.config.mode})" for bound in stream.hooks],

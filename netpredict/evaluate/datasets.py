@@ -78,7 +78,7 @@ MILAN_SETTINGS: dict[str, dict[str, Any]] = {
         "minibatch_size": 49,
         "bptt_steps": 48,
     },
-    "conv_lstm": {"units": 8, "train_epochs": 20, "learning_rate": 0.01},
+    "conv_lstm": {"train_epochs": 30, "bptt_steps": 24},  # the grid is one series, each chunk one update
 }
 
 

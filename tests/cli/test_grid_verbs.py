@@ -52,6 +52,11 @@ def test_squares_are_replayed_as_frames_to_the_topic_of_the_grid(cli: Cli, city:
     assert first["value"]["activity_count"] == [[0, 1, 2], [3, None, 4]]
 
 
+def test_a_checked_config_names_the_kpis_of_a_grid_and_not_its_places(cli: Cli, city: Path) -> None:
+    (stream,) = document(cli("check-config", "-c", city, "--json"))["streams"]
+    assert stream["kpis"] == ["activity_count"]
+
+
 def test_only_a_data_set_of_squares_is_sent_as_a_grid(cli: Cli, city: Path, tmp_path: Path) -> None:
     out = tmp_path / "frames.jsonl"
     assert "is no grid of radio cells" in cli("replay", "nist-prosas", "--grid", "--to", out).stderr
