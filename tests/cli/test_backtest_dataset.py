@@ -34,7 +34,7 @@ def test_the_table_fits_a_terminal(cli):
     words = ("--predictors", "naive", "--limit-traces", 2)
     result = cli("backtest", "--dataset", "nist-prosas", *words)
     assert result.exit_code == 0, result.output
-    assert "rolling_median" in result.stdout
+    assert "ewma" in result.stdout
     assert max(len(line.rstrip()) for line in result.stdout.splitlines()) <= 80
 
 
