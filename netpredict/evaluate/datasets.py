@@ -150,7 +150,7 @@ TRACTOR_GAP_S = 1.0
 TRACTOR_LEAST_STEPS = 60
 TRACTOR_FIRST_STEP = 7  # of a session, 0 the first: before it a scale is hardly known
 TRACTOR_SETTINGS: dict[str, dict[str, Any]] = {
-    "": {"schedule": "cosine", "final_rate_ratio": 0.05, "train_epochs": 8, "bptt_steps": 40}
+    "": {"inputs": "medians", "schedule": "cosine", "final_rate_ratio": 0.05, "train_epochs": 4, "bptt_steps": 40}
 }
 
 
