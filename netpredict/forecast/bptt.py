@@ -102,7 +102,7 @@ class _Run:
         """Every series once, in a seeded order, its chunks in theirs; the mean loss."""
         minibatches = self._minibatches(self.order.permutation(self.history.series), self.options.minibatch_size)
         total, weight = 0.0, 0.0
-        self.network.structure.begin(train_epoch / self.options.train_epochs)
+        self.network.structure.begin(train_epoch / max(1, self.options.train_epochs - 1))
         for index, rows in enumerate(minibatches):
             self.optimiser.learning_rate = self.schedule.rate(train_epoch + index / len(minibatches))
             rnn = self._cold(len(rows))

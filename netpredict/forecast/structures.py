@@ -145,7 +145,7 @@ class ManyToMany:
         return self.answer(at)
 
     def begin(self, done: float) -> None:
-        """A train_epoch begins after this share of all."""
+        """A train_epoch begins: 0 is the first, 1 the last."""
 
 
 class ManyToOne(ManyToMany):
