@@ -44,7 +44,7 @@ class Reference(NamedTuple):
 
     centre: Any
     scale: Any
-    candidates: Any
+    candidates: Any = None
 
 
 class QuantileHead:

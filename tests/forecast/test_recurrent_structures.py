@@ -69,7 +69,7 @@ def answered(predictor, features):
     outputs, hidden = walked(predictor, features)
     encoded = Encoded(predictor._network, features)
     np.testing.assert_allclose(hidden["scaler"], encoded.scaler["scaler"], rtol=1e-5, atol=1e-5)
-    centre, scale = (part.numpy()[..., None] for part in encoded.reference)
+    centre, scale = (part.numpy()[..., None] for part in (encoded.reference.centre, encoded.reference.scale))
     return (outputs[-1] - centre) / scale, encoded
 
 
