@@ -10,9 +10,10 @@ import numpy as np
 from netpredict import plugins
 from netpredict.calendar import calendar
 from netpredict.evaluate.datasets import Period, Task, on_grid
-from netpredict.forecast.calibrate import middle_of, moved, widen
+from netpredict.forecast.calibrate import Rounding, middle_of, moved, widen
 from netpredict.forecast.predictor import Predictor
 from netpredict.forecast.running import PAD_ROWS
+from netpredict.radio.quantities import kpi_of
 from netpredict.types import AnyArray, FeatureSpec, FloatArray, Hidden, Outputs, OutputSpec, Progress, TrainingReport
 
 GRID_PREDICTORS = ("conv_lstm",)
@@ -73,24 +74,28 @@ def _stacked(outputs: Outputs, output: OutputSpec, series: int) -> FloatArray:
 
 
 def calibrated(raw: FloatArray, values: FloatArray, task: Task, begin: int) -> FloatArray:
-    """The pipeline's conformal factors: by KPI, lead and level, moved at the end of each bucket by what came true."""
+    """As in the pipeline: conformal factors by KPI, lead and level, moved at the end of each bucket; rounded once."""
     levels, at = task.output.levels, middle_of(task.output.levels)
+    known = [kpi_of(kpi) for kpi in task.output.kpis]
+    rounding = Rounding([k.decimals for k in known], [k.low for k in known], [k.high for k in known])
     columns = [task.features.observed.index(kpi) for kpi in task.output.kpis]
     truth = values[:, :, columns]
     factor = np.ones((len(columns), *raw.shape[3:]), np.float32)
     corrected = np.empty_like(raw)
     for start in range(0, len(raw), task.bucket_steps):
         stop = min(start + task.bucket_steps, len(raw))
-        corrected[start:stop] = widen(raw[start:stop], factor, at)
-        below, n = _came_true(corrected, truth, begin, start, stop)
+        wide = widen(raw[start:stop], factor, at)
+        whole = rounding.forecast(wide.reshape(-1, *wide.shape[2:]))
+        corrected[start:stop] = rounding.values(whole).reshape(wide.shape)
+        below, n = _came_true(corrected, truth, begin, start, stop, at)
         factor = moved(factor, levels, at, below, n)
     return corrected
 
 
 def _came_true(
-    corrected: FloatArray, truth: FloatArray, begin: int, start: int, stop: int
+    corrected: FloatArray, truth: FloatArray, begin: int, start: int, stop: int, middle: int
 ) -> tuple[AnyArray, AnyArray]:
-    """Of the targets in this bucket: how many lay at or below each quantile, and how many there were."""
+    """Of the targets in this bucket: how many lay under each quantile, and how many there were (see ``ScoreRow``)."""
     kpis, horizon, levels = corrected.shape[2:]
     below, n = np.zeros((kpis, horizon, levels), np.int64), np.zeros((kpis, horizon), np.int64)
     for lead in range(1, horizon + 1):
@@ -99,6 +104,8 @@ def _came_true(
             came = np.moveaxis(truth[:, begin + issue + lead], 0, 1)
             answer = corrected[issue, :, :, lead - 1]
             known = np.isfinite(came) & np.isfinite(answer).all(axis=3)
-            below[:, lead - 1] = ((came[..., None] <= answer) & known[..., None]).sum(axis=(0, 1))
+            known &= ~((answer == came[..., None]).all(axis=3))
+            under = np.where(np.arange(levels) < middle, came[..., None] < answer, came[..., None] <= answer)
+            below[:, lead - 1] = (under & known[..., None]).sum(axis=(0, 1))
             n[:, lead - 1] = known.sum(axis=(0, 1))
     return below, n

@@ -256,5 +256,6 @@ KPIS: dict[str, Kpi] = _catalogue(
     Kpi("nbr1_rsrq_db", "dB", -43, 20, 2, "RSRQ of the strongest other radio cell of the same report"),
     Kpi("nbr1_sinr_db", "dB", -23, 40, 2, "SINR of the strongest other radio cell of the same report"),
     Kpi("allocated_prbs", "PRBs", 0, 400, 1, "Resource blocks allocated, mean over the period"),
+    Kpi("granted_prbs", "PRBs", 0, 1_000_000, 0, "Resource blocks granted to a UE, summed over the period"),
     Kpi("activity_count", "count", 0, 1e9, 0, "Activity events in the period"),
 )

@@ -228,6 +228,7 @@ KPI_RANGES = {
     "mcs": (0, 31, 2),
     "serving": (0, 1, 0),
     "approximate": (0, 1, 0),
+    "granted_prbs": (0, 1_000_000, 0),
     "nbr1_rsrp_dbm": (-156, -31, 2),
     "nbr1_rsrq_db": (-43, 20, 2),
     "nbr1_sinr_db": (-23, 40, 2),
