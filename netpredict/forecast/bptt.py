@@ -27,7 +27,6 @@ from netpredict.types import AnyArray, OutputSpec, Progress, TrainingReport, Tra
 WARM_STEPS = 8.0  # values a column has seen before its scale is trusted in a loss
 _VALIDATION_WARM_CHUNKS = 2
 _VALIDATION_SERIES = 512
-_XLA_FROM_CHUNKS = 2500  # trained chunks: XLA takes 3 s more to compile and 20-35 % less for each (GRU, 32 and 2 x 64)
 _ERRORS_MAX = 20_000_000  # that quantiles of errors are taken of; beyond it a seeded sample of the series
 
 
@@ -83,20 +82,13 @@ class _Run:
         self.schedule = Schedule(options)
         self.optimiser = optimiser(options)
         self.optimiser.build(network.trainable)
-        self.train_chunk = self._compiled(self._train_chunk, xla=network.xla and self._chunks() >= _XLA_FROM_CHUNKS)
+        self.train_chunk = self._compiled(self._train_chunk)
         self.score_chunk = self._compiled(self._score_chunk)
 
-    def _chunks(self) -> int:
-        """How many will be trained, if nothing stops the training early."""
-        minibatches = -(-self.history.series // self.options.minibatch_size)
-        chunks: int = minibatches * -(-self.history.cut // self.options.bptt_steps)
-        return self.options.train_epochs * chunks
-
-    def _compiled(self, chunk: Any, xla: bool = False) -> Any:
-        """One graph for minibatches of every size; XLA compiles it for each."""
+    def _compiled(self, chunk: Any) -> Any:
+        """One graph for minibatches of every size. XLA would take 2 to 3 s to compile and gain little on this."""
         signature = [*self.history.signature, tf.TensorSpec((None, *self.network.rnn_shape))]
-        compiled = tf.function(chunk, input_signature=signature, autograph=False, jit_compile=xla)
-        return compiled.get_concrete_function()
+        return tf.function(chunk, input_signature=signature, autograph=False).get_concrete_function()
 
     def train_once(self, train_epoch: int) -> float:
         """Every series once, in a seeded order, its chunks in theirs; the mean loss."""
@@ -165,7 +157,7 @@ class _Run:
         now, calendar = tf.reshape(values, (-1, columns)), tf.reshape(calendar, (-1, calendar.shape[2]))
         encoded = network.encoder.encode(now, calendar, before, after)
         sequence = tf.reshape(encoded.inputs, (length, -1, network.encoder.width))
-        walked = network.stack.along(sequence, tf.unstack(rnn, axis=1), training, network.structure.needs_states)
+        walked = network.stack.along(sequence, tf.unstack(rnn, axis=1), training)
         reference = network.reference(encoded)
         ahead = [truth[lead : lead + length] for lead in range(1, self.output.horizon_steps + 1)]
         truth = tf.stack([tf.reshape(part, (-1, truth.shape[2])) for part in ahead], axis=2)

@@ -18,7 +18,7 @@ from netpredict.forecast.backend import keras, tf
 from netpredict.forecast.network import Network
 from netpredict.forecast.options import Count
 from netpredict.forecast.recurrent import RecurrentOptions, RecurrentPredictor
-from netpredict.forecast.stack import Layer, Stack
+from netpredict.forecast.stack import Layer, Stack, lstm_gate
 from netpredict.types import FeatureSpec, FloatArray, Hidden, Outputs, OutputSpec, base_name, place_columns
 
 KernelSide = Annotated[int, msgspec.Meta(ge=1, le=15)]
@@ -60,14 +60,18 @@ class ConvLstmLayer(Layer):
         cell = self.weights.cell
         return tf.nn.conv2d(inputs, cell.kernel.value, 1, "SAME") + cell.bias.value
 
-    def recur(self, projected: Any, rows: list[Any], mask: Any = None) -> list[Any]:
-        """One step: projected inputs, h and c (n, *shape) -> new h and c; ``mask`` drops hidden values."""
-        cell, (h, c) = self.weights.cell, rows
-        kept = h if mask is None else h * mask
-        gates = projected + tf.nn.conv2d(kept, cell.recurrent_kernel.value, 1, "SAME")
-        i, f, g, o = tf.split(gates, 4, axis=-1)
-        c = tf.sigmoid(f) * c + tf.sigmoid(i) * cell.activation(g)
-        return [tf.sigmoid(o) * cell.activation(c), c]
+    @property
+    def recurrent(self) -> list[Any]:
+        """The recurrent kernel."""
+        return [self.weights.cell.recurrent_kernel.value]
+
+    def inner(self, hidden: Any, recurrent: list[Any]) -> Any:
+        """(m, *shape) -> (m, rows, columns, 4 * units)."""
+        return tf.nn.conv2d(hidden, recurrent[0], 1, "SAME")
+
+    def gate(self, projected: Any, inner: Any, rows: list[Any]) -> list[Any]:
+        """See ``Layer``."""
+        return lstm_gate(self.weights.cell.activation, projected + inner, rows)
 
 
 class ConvLstmStack(Stack):
@@ -93,8 +97,6 @@ class ConvLstmStack(Stack):
 
 class ConvLstmNetwork(Network):
     """A network whose hidden state lies on a grid."""
-
-    xla = False  # gradients of its convolutions were not measured there
 
     def _stacked(self, features: FeatureSpec) -> ConvLstmStack:
         rows, columns = features.grid or (1, len(features.observed))

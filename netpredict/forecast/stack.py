@@ -13,12 +13,9 @@ from typing import Any, NamedTuple
 from netpredict.errors import PluginError
 from netpredict.forecast.backend import keras, tf
 
-STATES = {"lstm": 2, "gru": 1, "simple_rnn": 1}
-"""State rows of one layer: h, and c of an LSTM."""
-
 
 class Walked(NamedTuple):
-    """Along a chunk: outputs (length * n, *shape), state rows after every step if wanted, and after the last (n, …)."""
+    """Along a chunk: outputs (length * n, *shape), state rows after every step, and after the last (n, …)."""
 
     outputs: Any
     states: list[Any]
@@ -43,39 +40,11 @@ def rnn_cell(layer: str, name: str, seed: int, options: Any) -> Any:
     raise PluginError(f"unknown recurrent layer {layer!r}; known: lstm, gru, simple_rnn")
 
 
-def _lstm(cell: Any, projected: Any, hidden: Any, rows: list[Any]) -> list[Any]:
-    gates = projected + tf.matmul(hidden, cell.recurrent_kernel.value)
-    i, f, c, o = tf.split(gates, 4, axis=1)
-    carry = tf.sigmoid(f) * rows[1] + tf.sigmoid(i) * cell.activation(c)
-    return [tf.sigmoid(o) * cell.activation(carry), carry]
-
-
-def _gru(cell: Any, projected: Any, hidden: Any, rows: list[Any]) -> list[Any]:
-    x_z, x_r, x_h = tf.split(projected, 3, axis=1)
-    if cell.reset_after:
-        inner = tf.matmul(hidden, cell.recurrent_kernel.value) + cell.bias.value[1]
-        z, r, h = tf.split(inner, 3, axis=1)
-        recurrent = tf.sigmoid(x_r + r) * h
-    else:
-        gates, new = tf.split(cell.recurrent_kernel.value, [2 * cell.units, cell.units], axis=1)
-        z, r = tf.split(tf.matmul(hidden, gates), 2, axis=1)
-        recurrent = tf.matmul(tf.sigmoid(x_r + r) * hidden, new)
-    update = tf.sigmoid(x_z + z)
-    return [update * rows[0] + (1.0 - update) * cell.activation(x_h + recurrent)]
-
-
-def _simple_rnn(cell: Any, projected: Any, hidden: Any, rows: list[Any]) -> list[Any]:
-    return [cell.activation(projected + tf.matmul(hidden, cell.recurrent_kernel.value))]
-
-
-_RECUR: dict[str, Callable[..., list[Any]]] = {"lstm": _lstm, "gru": _gru, "simple_rnn": _simple_rnn}
-
-
 class Layer:
     """One recurrent layer: project its inputs (any number of steps), then recur step by step.
 
     ``inputs`` and ``shape`` are the shapes of one row of its inputs and of each of its ``states`` (h, c of an LSTM).
-    A subclass has the weights (``weights``, a Keras object) and says what ``project`` and ``recur`` do with them.
+    A subclass has the weights (``weights``, a Keras object) and says what ``project``, ``inner`` and ``gate`` do.
     """
 
     weights: Any
@@ -95,13 +64,29 @@ class Layer:
         """The Keras objects that hold weights."""
         return [self.weights] if self.norm is None else [self.weights, self.norm]
 
+    @property
+    def recurrent(self) -> list[Any]:
+        """The weights of ``inner``, as tensors."""
+        raise NotImplementedError
+
     def project(self, inputs: Any) -> Any:
         """(m, *inputs) -> (m, …, gates * units): all that does not need the hidden state."""
         raise NotImplementedError
 
+    def inner(self, hidden: Any, recurrent: list[Any]) -> Any:
+        """(m, *shape) -> (m, …, gates * units), linear: what the gates need of the hidden state."""
+        raise NotImplementedError
+
+    def gate(self, projected: Any, inner: Any, rows: list[Any]) -> list[Any]:
+        """New state rows, h first; without weights."""
+        raise NotImplementedError
+
     def recur(self, projected: Any, rows: list[Any], mask: Any = None) -> list[Any]:
         """One step: projected inputs and state rows -> new state rows, h first; ``mask`` drops hidden values."""
-        raise NotImplementedError
+        return self._step(projected, rows, mask, self.recurrent)
+
+    def _step(self, projected: Any, rows: list[Any], mask: Any, recurrent: list[Any]) -> list[Any]:
+        return self.gate(projected, self.inner(rows[0] if mask is None else rows[0] * mask, recurrent), rows)
 
     def output(self, hidden: Any) -> Any:
         """What the next layer sees of h."""
@@ -116,42 +101,68 @@ class Layer:
         ]
         return masks[0], masks[1]
 
-    def along(self, sequence: Any, rows: list[Any], training: bool, keep_states: bool) -> Walked:
+    def along(self, sequence: Any, rows: list[Any], training: bool) -> Walked:
         """A chunk (length, n, *inputs) of fixed length."""
         length = sequence.shape[0]
         dropped, mask = self.masks(tf.shape(sequence)[1]) if training else (None, None)
         sequence = sequence if dropped is None else sequence * dropped
         projected = self.project(tf.reshape(sequence, (-1, *self.inputs)))
-        shape = projected.shape[1:]
-        steps = tf.TensorArray(tf.float32, size=length, element_shape=(None, *shape))
-        steps = steps.unstack(tf.reshape(projected, (length, -1, *shape)))
+        states = self._walk(tf.reshape(projected, (length, -1, *projected.shape[1:])), rows, mask)
+        flat = [tf.reshape(state, (-1, *self.shape)) for state in states]
+        return Walked(self.output(flat[0]), flat, [state[-1] for state in states])
 
-        def step(index: Any, rows: list[Any]) -> tuple[list[Any], list[Any]]:
-            rows = self.recur(steps.read(index), rows, mask)
-            return (rows if keep_states else rows[:1]), rows
+    def _walk(self, projected: Any, rows: list[Any], mask: Any) -> list[Any]:
+        """State rows after every step, (length, n, *shape) each, with a gradient of their own.
 
-        kept, rows = repeated(length, step, list(rows), [self.shape] * (self.states if keep_states else 1))
-        states = [tf.reshape(one, (-1, *self.shape)) for one in kept]
-        return Walked(self.output(states[0]), states if keep_states else [], rows)
+        That of a loop keeps every intermediate value of every step in lists, which costs more than it is worth for
+        matrices this small; this one goes back through the steps once more and multiplies for the weights at the end.
+        """
+        count = len(self.recurrent)
 
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def walk(projected: Any, *parts: Any) -> Any:
+            recurrent, rows = list(parts[:count]), list(parts[count:])
 
-class RecurrentLayer(Layer):
-    """One layer with the weights of an rnn_cell."""
+            def step(index: Any, rows: list[Any]) -> tuple[list[Any], list[Any]]:
+                rows = self._step(projected[index], rows, mask, recurrent)
+                return rows, rows
 
-    def __init__(self, layer: str, name: str, seed: int, options: Any, width: int) -> None:
-        super().__init__(name, seed, options, (width,), (options.units,))
-        self.weights = rnn_cell(layer, name, seed, options)
-        self.weights.build((None, width))
-        self.states, self._recur = STATES[layer], _RECUR[layer]
+            states, _ = repeated(projected.shape[0], step, rows, [self.shape] * self.states)
 
-    def project(self, inputs: Any) -> Any:
-        """(m, width) -> (m, gates * units)."""
-        bias = self.weights.bias.value
-        return tf.matmul(inputs, self.weights.kernel.value) + (bias[0] if len(bias.shape) == 2 else bias)
+            def gradient(*upstream: Any) -> list[Any]:
+                before = [tf.concat([row[None], state[:-1]], axis=0) for row, state in zip(rows, states, strict=True)]
+                return self._gradient(projected, before, mask, recurrent, list(upstream))
 
-    def recur(self, projected: Any, rows: list[Any], mask: Any = None) -> list[Any]:
-        """See ``Layer``."""
-        return self._recur(self.weights, projected, rows[0] if mask is None else rows[0] * mask, rows)
+            return states, gradient
+
+        walked: list[Any] = walk(projected, *self.recurrent, *rows)
+        return walked
+
+    def _gradient(
+        self, projected: Any, before: list[Any], mask: Any, recurrent: list[Any], upstream: list[Any]
+    ) -> list[Any]:
+        """Of projected, recurrent weights and first rows; ``before`` are the rows before every step."""
+        length = projected.shape[0]
+
+        def step(index: Any, behind: list[Any]) -> tuple[list[Any], list[Any]]:
+            at = length - 1 - index
+            now, rows = projected[at], [row[at] for row in before]
+            with tf.GradientTape() as tape:
+                tape.watch([now, *rows])
+                inner = self.inner(rows[0] if mask is None else rows[0] * mask, recurrent)
+                new = self.gate(now, inner, rows)
+            ahead = [one + two[at] for one, two in zip(behind, upstream, strict=True)]
+            of_now, of_inner, *of_rows = tape.gradient(new, [now, inner, *rows], ahead)
+            return [of_now, of_inner], of_rows
+
+        cold = [tf.zeros_like(row[0]) for row in before]
+        (of_now, of_inner), of_rows = repeated(length, step, cold, [projected.shape[2:]] * 2)
+        hidden = tf.reshape(before[0] if mask is None else before[0] * mask, (-1, *self.shape))
+        with tf.GradientTape() as tape:
+            tape.watch(recurrent)
+            inner = self.inner(hidden, recurrent)
+        of_inner = tf.reshape(tf.reverse(of_inner, [0]), tf.shape(inner))
+        return [tf.reverse(of_now, [0]), *tape.gradient(inner, recurrent, of_inner), *of_rows]
 
 
 def repeated(length: int, step: Callable[[Any, Any], Any], state: Any, shapes: list[tuple[int, ...]]) -> Any:
@@ -166,6 +177,112 @@ def repeated(length: int, step: Callable[[Any, Any], Any], state: Any, shapes: l
         lambda index, *_: index < length, body, (tf.constant(0), arrays, state), maximum_iterations=length
     )
     return [array.stack() for array in arrays], state
+
+
+class RecurrentLayer(Layer):
+    """One layer with the weights of an rnn_cell."""
+
+    def __init__(self, layer: str, name: str, seed: int, options: Any, width: int) -> None:
+        super().__init__(name, seed, options, (width,), (options.units,))
+        self.weights = rnn_cell(layer, name, seed, options)
+        self.weights.build((None, width))
+
+    @property
+    def recurrent(self) -> list[Any]:
+        """The recurrent kernel."""
+        return [self.weights.recurrent_kernel.value]
+
+    def project(self, inputs: Any) -> Any:
+        """(m, width) -> (m, gates * units)."""
+        return tf.matmul(inputs, self.weights.kernel.value) + self.weights.bias.value
+
+    def inner(self, hidden: Any, recurrent: list[Any]) -> Any:
+        """(m, units) -> (m, gates * units)."""
+        return tf.matmul(hidden, recurrent[0])
+
+
+class SimpleRnnLayer(RecurrentLayer):
+    """h = activation(x W + h U + b)."""
+
+    states = 1
+
+    def gate(self, projected: Any, inner: Any, rows: list[Any]) -> list[Any]:
+        """See ``Layer``."""
+        return [self.weights.activation(projected + inner)]
+
+
+class LstmLayer(RecurrentLayer):
+    """Input, forget and output gates around a carry c."""
+
+    states = 2
+
+    def gate(self, projected: Any, inner: Any, rows: list[Any]) -> list[Any]:
+        """See ``Layer``."""
+        return lstm_gate(self.weights.activation, projected + inner, rows)
+
+
+class GruLayer(RecurrentLayer):
+    """Update and reset gates; the reset gate is applied after the recurrent product."""
+
+    states = 1
+
+    @property
+    def recurrent(self) -> list[Any]:
+        """The recurrent kernel and its bias."""
+        return [self.weights.recurrent_kernel.value, self.weights.bias.value[1]]
+
+    def project(self, inputs: Any) -> Any:
+        """(m, width) -> (m, 3 * units)."""
+        return tf.matmul(inputs, self.weights.kernel.value) + self.weights.bias.value[0]
+
+    def inner(self, hidden: Any, recurrent: list[Any]) -> Any:
+        """(m, units) -> (m, 3 * units)."""
+        return tf.matmul(hidden, recurrent[0]) + recurrent[1]
+
+    def gate(self, projected: Any, inner: Any, rows: list[Any]) -> list[Any]:
+        """See ``Layer``."""
+        (x_z, x_r, x_h), (z, r, h) = tf.split(projected, 3, axis=1), tf.split(inner, 3, axis=1)
+        update = tf.sigmoid(x_z + z)
+        return [update * rows[0] + (1.0 - update) * self.weights.activation(x_h + tf.sigmoid(x_r + r) * h)]
+
+
+class EarlyResetGruLayer(RecurrentLayer):
+    """The reset gate is applied before the recurrent product, which therefore is not linear in h."""
+
+    states = 1
+
+    def _step(self, projected: Any, rows: list[Any], mask: Any, recurrent: list[Any]) -> list[Any]:
+        hidden, units = rows[0] if mask is None else rows[0] * mask, self.shape[0]
+        x_z, x_r, x_h = tf.split(projected, 3, axis=1)
+        gates, new = tf.split(recurrent[0], [2 * units, units], axis=1)
+        z, r = tf.split(tf.matmul(hidden, gates), 2, axis=1)
+        update, reset = tf.sigmoid(x_z + z), tf.sigmoid(x_r + r)
+        return [update * rows[0] + (1.0 - update) * self.weights.activation(x_h + tf.matmul(reset * hidden, new))]
+
+    def _walk(self, projected: Any, rows: list[Any], mask: Any) -> list[Any]:
+        length, shape = projected.shape[0], projected.shape[2:]
+        steps = tf.TensorArray(tf.float32, size=length, element_shape=(None, *shape)).unstack(projected)
+
+        def step(index: Any, rows: list[Any]) -> tuple[list[Any], list[Any]]:
+            rows = self.recur(steps.read(index), rows, mask)
+            return rows, rows
+
+        states: list[Any] = repeated(length, step, list(rows), [self.shape])[0]
+        return states
+
+
+def lstm_gate(activation: Callable[[Any], Any], gates: Any, rows: list[Any]) -> list[Any]:
+    """h and c from the sums (…, 4 * units) of all that goes into the gates i, f, c and o, and the h and c before."""
+    i, f, c, o = tf.split(gates, 4, axis=-1)
+    carry = tf.sigmoid(f) * rows[1] + tf.sigmoid(i) * activation(c)
+    return [tf.sigmoid(o) * activation(carry), carry]
+
+
+def recurrent_layer(layer: str, name: str, seed: int, options: Any, width: int) -> RecurrentLayer:
+    """The layer by its name in the config."""
+    kinds: dict[str, type[RecurrentLayer]] = {"lstm": LstmLayer, "gru": GruLayer, "simple_rnn": SimpleRnnLayer}
+    kind = EarlyResetGruLayer if layer == "gru" and not options.reset_after else kinds.get(layer, RecurrentLayer)
+    return kind(layer, name, seed, options, width)
 
 
 class Stack:
@@ -199,14 +316,14 @@ class Stack:
             outputs = layer.output(states[-layer.states])
         return outputs, states
 
-    def along(self, sequence: Any, rows: list[Any], training: bool, keep_states: bool = False) -> Walked:
+    def along(self, sequence: Any, rows: list[Any], training: bool) -> Walked:
         """A chunk (length, n, width) of fixed length, layer after layer."""
         length, states, last = sequence.shape[0], list[Any](), list[Any]()
         outputs = self.enter(tf.reshape(sequence, (-1, self.width)))
         for layer in self.layers:
             outputs = tf.reshape(outputs, (length, -1, *layer.inputs))
             mine = rows[len(last) : len(last) + layer.states]
-            outputs, after, end = layer.along(outputs, mine, training, keep_states)
+            outputs, after, end = layer.along(outputs, mine, training)
             states, last = states + after, last + end
         return Walked(outputs, states, last)
 
@@ -214,4 +331,4 @@ class Stack:
 def stacked(layer: str, name: str, seed: int, options: Any, width: int) -> Stack:
     """As many layers of one kind as the options say."""
     widths = enumerate([width, *[options.units] * (options.layers - 1)])
-    return Stack([RecurrentLayer(layer, f"{name}_{i}", seed + 10 * i, options, w) for i, w in widths], width)
+    return Stack([recurrent_layer(layer, f"{name}_{i}", seed + 10 * i, options, w) for i, w in widths], width)

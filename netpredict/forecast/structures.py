@@ -20,7 +20,7 @@ from netpredict.forecast.encode_medians import MediansEncoder
 from netpredict.forecast.encode_season import SeasonEncoder
 from netpredict.forecast.heads import MixtureHead, PointHead, QuantileHead, Reference, ShareHead
 from netpredict.forecast.lags import LagEncoder
-from netpredict.forecast.stack import RecurrentLayer, Stack, repeated, stacked
+from netpredict.forecast.stack import Stack, recurrent_layer, repeated, stacked
 from netpredict.types import FeatureSpec, OutputSpec
 
 Head: TypeAlias = QuantileHead | PointHead | CategoricalHead
@@ -51,7 +51,6 @@ class Frame:
     """What every structure is built from: the options, the encoder and the stack that carries the hidden state."""
 
     places = 1
-    xla = True  # whether a long training is worth compiling
 
     def __init__(self, layer: str, options: Any, features: FeatureSpec, output: OutputSpec) -> None:
         self.layer, self.options, self.output = layer, options, output
@@ -103,7 +102,6 @@ class ManyToMany:
     """An output of all leads at every step, by one dense head."""
 
     taught_steps = "all"
-    needs_states = False
 
     def __init__(self, frame: Frame) -> None:
         self.frame, self.taught_leads = frame, frame.output.horizon_steps
@@ -182,7 +180,7 @@ class OneToMany(_Decoding):
     def __init__(self, frame: Frame) -> None:
         super().__init__(frame)
         options = frame.options
-        self._decoder = RecurrentLayer(frame.layer, "decoder", options.seed + _DECODER_SEEDS, options, options.units)
+        self._decoder = recurrent_layer(frame.layer, "decoder", options.seed + _DECODER_SEEDS, options, options.units)
 
     @property
     def parts(self) -> list[Any]:
@@ -209,8 +207,6 @@ class Seq2Seq(_Decoding):
 
     The lead before is the true one as often as the teacher forces it in training, and its own median live.
     """
-
-    needs_states = True
 
     def __init__(self, frame: Frame) -> None:
         super().__init__(frame)
@@ -264,7 +260,6 @@ class AutoRegressive(ManyToMany):
     Scaler and hidden state advance in the roll-out and are thrown away after it.
     """
 
-    needs_states = True
     head: PointHead
 
     def __init__(self, frame: Frame) -> None:

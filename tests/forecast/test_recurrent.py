@@ -3,6 +3,7 @@ import pytest
 
 from netpredict.errors import ArtefactError, ConfigError
 from netpredict.forecast.backend import keras, tf
+from netpredict.forecast.convolution import ConvLstmOptions, ConvLstmStack
 from netpredict.forecast.recurrent import RecurrentPredictor
 from netpredict.types import FeatureSpec, OutputSpec
 from tests.forecast.networks import LAYERS, Options, cold, keras_layer, shaken, walked
@@ -43,7 +44,7 @@ def test_the_step_applied_over_and_over_is_the_keras_layer_over_the_whole_sequen
     for step in tf.unstack(sequence, axis=1):
         output, rows = stack.step(step, rows)
         stepped.append(output)
-    chunk = stack.along(tf.transpose(sequence, (1, 0, 2)), [tf.zeros((8, 24))] * stack.rows, False, keep_states=True)
+    chunk = stack.along(tf.transpose(sequence, (1, 0, 2)), [tf.zeros((8, 24))] * stack.rows, training=False)
 
     whole = sequence
     for one in stack.layers:
@@ -55,6 +56,50 @@ def test_the_step_applied_over_and_over_is_the_keras_layer_over_the_whole_sequen
     for mine, kept, theirs in zip(rows[-len(last) :], chunk.states[-len(last) :], last, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=atol)
         np.testing.assert_allclose(kept[-8:], theirs, atol=atol)
+
+
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        ("lstm", {}),
+        ("gru", {"activation": "softsign"}),
+        ("gru", {"reset_after": False}),
+        ("simple_rnn", {}),
+        ("conv_lstm", {"kernel_size": (1, 3)}),
+    ],
+)
+def test_the_gradient_of_a_chunk_is_that_of_its_steps(layer, options):
+    rng = np.random.default_rng(4)
+    if layer == "conv_lstm":
+        stack = ConvLstmStack(ConvLstmOptions(units=3, **options), (2, 3), planes=1, width=8)
+    else:
+        stack = predictor_of(layer, units=5, **options)._network.stack
+    (one,), length, n = stack.layers, 6, 4
+    sequence, mask = (
+        tf.constant(rng.normal(size=size), tf.float32) for size in [(length, n, *one.inputs), (n, *one.shape)]
+    )
+    rows = [tf.constant(rng.normal(size=(n, *one.shape)), tf.float32) for _ in range(one.states)]
+    weigh = [tf.constant(rng.normal(size=(length, n, *one.shape)), tf.float32) for _ in rows]
+    one.masks = lambda n: (None, mask)
+    watched = [sequence, *rows, *one.weights.trainable_variables]
+
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([sequence, *rows])
+        along = [
+            tf.reshape(state, (length, n, *one.shape)) for state in one.along(sequence, rows, training=True).states
+        ]
+        states, stepped = rows, []
+        for step in tf.unstack(sequence):
+            states = one.recur(one.project(step), states, mask)
+            stepped.append(states)
+        losses = [
+            sum(tf.reduce_sum(a * b) for a, b in zip(parts, weigh, strict=True))
+            for parts in (along, [tf.stack(s) for s in zip(*stepped, strict=True)])
+        ]
+
+    mine, theirs = (tape.gradient(loss, watched) for loss in losses)
+    for found, expected in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
