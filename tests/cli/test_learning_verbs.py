@@ -150,7 +150,8 @@ def test_a_stamp_without_bounds_costs_its_own_record_only(cli: Cli, config: Path
 
 def test_an_export_is_trained_on_and_backtested_before_there_is_a_broker(cli: Cli, own: Path) -> None:
     table = own.with_name("export.csv")
-    rows = (f"{1_772_452_800 + 60 * m},cell-{c},{50 + 30 * math.sin(m / 20 + c):.1f}" for m in range(300) for c in (1, 2))
+    cells = [(minute, cell) for minute in range(300) for cell in (1, 2)]
+    rows = (f"{1_772_452_800 + 60 * m},cell-{c},{50 + 30 * math.sin(m / 20 + c):.1f}" for m, c in cells)
     table.write_text("\n".join(["time,cell,prb", *rows]))
     maps = ("time_column=time", "time_format=unix_s", "radio_cell_column=cell", "kpis.prb_use_dl_percent=prb:percent")
     words = ("--table", table, *(word for pair in maps for word in ("--map", pair)), "--config", own, "--json")
