@@ -43,6 +43,7 @@ PUBLIC_TO_PLUGINS = (
     "netpredict.forecast.adapt",
     "netpredict.forecast.recurrent",
     "netpredict.forecast.convolution",
+    "netpredict.forecast.plain",
     "netpredict.forecast.predictor",
     "netpredict.act.hook",
     "netpredict.ingest.messages",

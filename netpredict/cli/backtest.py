@@ -104,6 +104,11 @@ def backtest(
         telemetry = of_table(table, mapping, pairs, limit_traces=limit_traces)
     else:
         raise typer.BadParameter("give one of --file, --dataset and --table", param_hint="--file")
+    _as_the_daemon(telemetry, read, store, as_json)
+
+
+def _as_the_daemon(telemetry: Telemetry, read: Config, store: str | None, as_json: bool) -> None:
+    """Through the daemon's own pipeline; prints the skill, and fails where a version was refused."""
     with _results(store) as url:
         log = memory_log(telemetry, read)
         tell_repairs(telemetry)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from netpredict.errors import ConfigError
 from netpredict.forecast.options import RecurrentOptions
-from netpredict.forecast.predictor import Trainable
+from netpredict.forecast.predictor import ABSURD, Trainable
 from netpredict.types import (
     AnyArray,
     FeatureSpec,
@@ -34,7 +34,6 @@ PREFIX = "adapt."
 NOTHING = 1e31
 """Stands in the rings where there was no value: a state must be finite."""
 
-ABSURD = 1e30  # what is larger is no value
 BASIS_MAX = 5.0  # of a regressor, in mean errors
 ERROR_MAX = 1.0  # of an error that is learnt from, in mean errors: the median is wanted, not the mean
 TRUST_STEPS = 30.0  # truths after which half of a correction is believed

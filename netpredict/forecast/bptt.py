@@ -15,12 +15,12 @@ import numpy as np
 
 from netpredict.errors import NetpredictError
 from netpredict.forecast.backend import tf
-from netpredict.forecast.encode import ABSURD
 from netpredict.forecast.heads import pinball
 from netpredict.forecast.history import History
 from netpredict.forecast.network import Network
 from netpredict.forecast.optimisers import Schedule, clipped, optimiser
 from netpredict.forecast.options import RecurrentOptions
+from netpredict.forecast.predictor import ABSURD
 from netpredict.forecast.structures import At, Teacher
 from netpredict.types import AnyArray, OutputSpec, Progress, TrainingReport, TrainingSet, base_name
 

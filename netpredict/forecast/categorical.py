@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from netpredict.forecast.backend import keras, tf
-from netpredict.forecast.encode import ABSURD
 from netpredict.forecast.heads import Reference
 from netpredict.forecast.lags import Classes
+from netpredict.forecast.predictor import ABSURD
 from netpredict.types import AnyArray, FloatArray, OutputSpec
 
 _FIRST_STAY = 4.0  # log odds, before training, that a class stays against any one other class

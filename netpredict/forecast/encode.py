@@ -26,9 +26,9 @@ import numpy as np
 
 from netpredict.errors import DataError
 from netpredict.forecast.backend import tf
+from netpredict.forecast.predictor import ABSURD
 from netpredict.types import FeatureSpec, FloatArray
 
-ABSURD = 1e30  # larger magnitudes are taken as missing: their squares and differences would overflow
 SCALER_ROWS = 4  # last value, running mean, running mean absolute deviation, number of values seen
 COUNT_ROW = 3
 _PLAIN = 3  # inputs of each column: level, move, missing mark

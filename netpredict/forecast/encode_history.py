@@ -16,7 +16,8 @@ import numpy as np
 
 from netpredict.errors import DataError
 from netpredict.forecast.backend import tf
-from netpredict.forecast.encode import ABSURD, CLIP, FAR, Encoded, Encoder
+from netpredict.forecast.encode import CLIP, FAR, Encoded, Encoder
+from netpredict.forecast.predictor import ABSURD
 from netpredict.types import AnyArray, FeatureSpec
 
 FIXED_ROWS = 4  # before the lags: last value, steps since a change, since a value, since the first value

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from netpredict.forecast.backend import tf
-from netpredict.forecast.encode import ABSURD, COUNT_ROW, Encoded, Encoder
+from netpredict.forecast.encode import COUNT_ROW, Encoded, Encoder
+from netpredict.forecast.predictor import ABSURD
 from netpredict.types import FeatureSpec
 
 

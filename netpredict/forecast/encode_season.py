@@ -11,7 +11,8 @@ from typing import Any
 
 from netpredict.errors import ConfigError
 from netpredict.forecast.backend import tf
-from netpredict.forecast.encode import ABSURD, COUNT_ROW, PRIOR_STEPS, Encoded, Encoder
+from netpredict.forecast.encode import COUNT_ROW, PRIOR_STEPS, Encoded, Encoder
+from netpredict.forecast.predictor import ABSURD
 from netpredict.types import FeatureSpec, OutputSpec
 
 KINDS = 3

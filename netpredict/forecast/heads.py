@@ -27,7 +27,8 @@ import numpy as np
 
 from netpredict.errors import DataError
 from netpredict.forecast.backend import keras, tf
-from netpredict.forecast.encode import ABSURD, FAR
+from netpredict.forecast.encode import FAR
+from netpredict.forecast.predictor import ABSURD
 from netpredict.radio.quantities import KPIS
 from netpredict.types import FloatArray, OutputSpec, base_name
 

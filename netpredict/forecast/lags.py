@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from netpredict.forecast.backend import tf
-from netpredict.forecast.encode import ABSURD, Encoded, Encoder
+from netpredict.forecast.encode import Encoded, Encoder
+from netpredict.forecast.predictor import ABSURD
 from netpredict.radio.classes import classes_of
 from netpredict.types import FeatureSpec
 

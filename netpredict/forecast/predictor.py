@@ -21,6 +21,9 @@ from netpredict.types import (
     TrainingSet,
 )
 
+ABSURD = 1e30
+"""Larger magnitudes are taken as missing by every predictor here: their squares and differences would overflow."""
+
 
 @runtime_checkable
 class Predictor(Protocol):

@@ -9,12 +9,14 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Mapping
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 
 from netpredict.types import TopicPartition
 
+LOG = structlog.get_logger(__name__)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 COMMIT_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -141,8 +143,8 @@ class Metrics:
         for call in self._before_render:
             try:
                 call()
-            except Exception:
-                continue
+            except Exception as error:  # a scrape must answer while a part of the daemon is down
+                LOG.warning("metric_not_read", error=str(error)[:500])
         return generate_latest(self.prom_registry)
 
 

@@ -1,6 +1,7 @@
 import re
 
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from netpredict.operate.metrics import Metrics
 from netpredict.types import TopicPartition
@@ -83,7 +84,9 @@ def test_gauges_are_brought_up_to_date_when_read_and_may_fail() -> None:
     metrics = Metrics()
     metrics.before_render(lambda: 1 / 0)
     metrics.before_render(lambda: metrics.outbox_depth.labels("handover").set(4))
-    assert 'netpredict_outbox_depth{hook="handover"} 4.0' in metrics.render().decode()
+    with capture_logs() as logged:
+        assert 'netpredict_outbox_depth{hook="handover"} 4.0' in metrics.render().decode()
+    assert [(line["event"], line["error"]) for line in logged] == [("metric_not_read", "division by zero")]
 
 
 def test_one_phase_at_a_time() -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Annotated
 
 import msgspec
 import numpy as np
 
-from netpredict.errors import ConfigError
+from netpredict.forecast.plain import ABSURD, by_kpi, forecast_columns, normal_factors
 from netpredict.plugins import Plugin
 from netpredict.types import FeatureSpec, FloatArray, Hidden, Outputs, OutputSpec, StateArray
 
-_NORMAL_FROM_MEAN_ABSOLUTE = 1.2533141  # sigma of a normal step / its mean absolute value
-_ABSURD = 1e30  # larger magnitudes are taken as missing: their differences would overflow
 _STEPS_MAX = 1e6  # below 2**24, where float32 stops counting
 
 
@@ -33,14 +30,9 @@ class Drift:
     padded = False
 
     def __init__(self, options: DriftOptions, features: FeatureSpec, output: OutputSpec) -> None:
-        if output.kind != "quantiles":
-            raise ConfigError(f"drift answers quantiles, not {output.kind!r}")
-        if missing := [kpi for kpi in output.kpis if kpi not in features.observed]:
-            raise ConfigError(f"forecast KPIs {missing} are not among the observed columns {list(features.observed)}")
         self._options, self._output = options, output
-        self._columns = [features.observed.index(kpi) for kpi in output.kpis]
-        factors = [_NORMAL_FROM_MEAN_ABSOLUTE * NormalDist().inv_cdf(level) for level in output.levels]
-        self._factors = np.array([0.0 if level == 0.5 else f for level, f in zip(output.levels, factors, strict=True)])
+        self._columns = forecast_columns("drift", features, output)
+        self._factors = normal_factors(output.levels)
         self._leads = np.arange(1, output.horizon_steps + 1)
 
     def state_spec(self) -> Mapping[str, StateArray]:
@@ -57,7 +49,7 @@ class Drift:
         """Elementwise throughout, so no row can change another; a gap counts as so many equal steps."""
         value = features[:, self._columns]
         last, step, steps, scale, age = (hidden[name] for name in ("last", "step", "steps", "scale", "age"))
-        seen, known = np.abs(value) < _ABSURD, age >= 0  # not seen: NaN too
+        seen, known = np.abs(value) < ABSURD, age >= 0  # not seen: NaN too
         age = age + known
         gone = np.maximum(age, 1)
         moved = (np.where(seen, value, last) - last) / gone
@@ -83,7 +75,7 @@ class Drift:
         scale = np.where(hidden["scale"] >= 0, hidden["scale"], self._options.first_scale_ratio * np.abs(last))
         width = scale[:, :, None] * np.sqrt(leads * (1 + leads / np.maximum(hidden["steps"], 1)[:, :, None]))
         quantiles = (centre[:, :, :, None] + width[:, :, :, None] * self._factors).astype(np.float32)
-        return {kpi: quantiles[:, index] for index, kpi in enumerate(self._output.kpis)}
+        return by_kpi(self._output, quantiles)
 
 
 PLUGIN = Plugin(name="drift", options=DriftOptions, build=Drift)

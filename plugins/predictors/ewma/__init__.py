@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Annotated
 
 import msgspec
 import numpy as np
 
-from netpredict.errors import ConfigError
+from netpredict.forecast.plain import ABSURD, by_kpi, forecast_columns, normal_factors
 from netpredict.plugins import Plugin
 from netpredict.types import FeatureSpec, FloatArray, Hidden, Outputs, OutputSpec, StateArray
-
-_NORMAL_FROM_MEAN_ABSOLUTE = 1.2533141  # sigma of a normal error / its mean absolute value
-_ABSURD = 1e30  # larger magnitudes are taken as missing: their differences would overflow
 
 
 class EwmaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,14 +28,9 @@ class Ewma:
     padded = False
 
     def __init__(self, options: EwmaOptions, features: FeatureSpec, output: OutputSpec) -> None:
-        if output.kind != "quantiles":
-            raise ConfigError(f"ewma answers quantiles, not {output.kind!r}")
-        if missing := [kpi for kpi in output.kpis if kpi not in features.observed]:
-            raise ConfigError(f"forecast KPIs {missing} are not among the observed columns {list(features.observed)}")
         self._options, self._output = options, output
-        self._columns = [features.observed.index(kpi) for kpi in output.kpis]
-        factors = [_NORMAL_FROM_MEAN_ABSOLUTE * NormalDist().inv_cdf(level) for level in output.levels]
-        self._factors = np.array([0.0 if level == 0.5 else f for level, f in zip(output.levels, factors, strict=True)])
+        self._columns = forecast_columns("ewma", features, output)
+        self._factors = normal_factors(output.levels)
         self._leads = np.arange(1, output.horizon_steps + 1)
 
     def state_spec(self) -> Mapping[str, StateArray]:
@@ -56,7 +47,7 @@ class Ewma:
         """Elementwise throughout, so no row can change another."""
         value = features[:, self._columns]
         mean, error, age = hidden["mean"], hidden["error"], hidden["age"]
-        seen, known = np.abs(value) < _ABSURD, age >= 0  # not seen: NaN too
+        seen, known = np.abs(value) < ABSURD, age >= 0  # not seen: NaN too
         miss = np.where(seen, value, 0) - mean
         learnt = np.where(error >= 0, error + self._options.error_forget_ratio * (np.abs(miss) - error), np.abs(miss))
         error = np.where(seen & known, learnt, error).astype(np.float32)
@@ -71,7 +62,7 @@ class Ewma:
         steps = np.maximum(age, 0)[:, :, None] + self._leads - 1
         width = first[:, :, None] * np.sqrt(1 + self._options.alpha**2 * steps)
         quantiles = (centre[:, :, None, None] + width[:, :, :, None] * self._factors).astype(np.float32)
-        return {kpi: quantiles[:, index] for index, kpi in enumerate(self._output.kpis)}
+        return by_kpi(self._output, quantiles)
 
 
 PLUGIN = Plugin(name="ewma", options=EwmaOptions, build=Ewma)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Annotated
 
 import msgspec
 import numpy as np
 
-from netpredict.errors import ConfigError
+from netpredict.forecast.plain import ABSURD, by_kpi, forecast_columns, normal_factors
 from netpredict.plugins import Plugin
 from netpredict.types import FeatureSpec, FloatArray, Hidden, Outputs, OutputSpec, StateArray
-
-_NORMAL_FROM_MEAN_ABSOLUTE = 1.2533141  # sigma of a normal step / its mean absolute value
-_ABSURD = 1e30  # larger magnitudes are taken as missing: their differences would overflow
 
 
 class NaiveOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,14 +27,9 @@ class Naive:
     padded = False
 
     def __init__(self, options: NaiveOptions, features: FeatureSpec, output: OutputSpec) -> None:
-        if output.kind != "quantiles":
-            raise ConfigError(f"naive answers quantiles, not {output.kind!r}")
-        if missing := [kpi for kpi in output.kpis if kpi not in features.observed]:
-            raise ConfigError(f"forecast KPIs {missing} are not among the observed columns {list(features.observed)}")
         self._options, self._output = options, output
-        self._columns = [features.observed.index(kpi) for kpi in output.kpis]
-        factors = [_NORMAL_FROM_MEAN_ABSOLUTE * NormalDist().inv_cdf(level) for level in output.levels]
-        self._factors = np.array([0.0 if level == 0.5 else f for level, f in zip(output.levels, factors, strict=True)])
+        self._columns = forecast_columns("naive", features, output)
+        self._factors = normal_factors(output.levels)
         self._leads = np.arange(1, output.horizon_steps + 1)
 
     def state_spec(self) -> Mapping[str, StateArray]:
@@ -55,7 +46,7 @@ class Naive:
         """Elementwise throughout, so no row can change another."""
         value = features[:, self._columns]
         last, scale, age = hidden["last"], hidden["scale"], hidden["age"]
-        seen, known = np.abs(value) < _ABSURD, age >= 0  # not seen: NaN too
+        seen, known = np.abs(value) < ABSURD, age >= 0  # not seen: NaN too
         age = age + known
         step = np.abs(value - last) / np.sqrt(np.maximum(age, 1))
         learnt = np.where(scale >= 0, scale + self._options.forget_ratio * (step - scale), step)
@@ -69,7 +60,7 @@ class Naive:
         step = np.where(scale >= 0, scale, self._options.first_scale_ratio * np.abs(last))
         width = step[:, :, None] * np.sqrt(np.maximum(age, 0)[:, :, None] + self._leads)
         quantiles = (centre[:, :, None, None] + width[:, :, :, None] * self._factors).astype(np.float32)
-        return {kpi: quantiles[:, index] for index, kpi in enumerate(self._output.kpis)}
+        return by_kpi(self._output, quantiles)
 
 
 PLUGIN = Plugin(name="naive", options=NaiveOptions, build=Naive)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from netpredict.errors import ConfigError
+from netpredict.forecast.plain import ABSURD, forecast_columns, normal_factors
 from netpredict.plugins import Plugin
 from netpredict.types import AnyArray, FeatureSpec, FloatArray, Hidden, Outputs, OutputSpec, StateArray
 
-_NORMAL_FROM_MEAN_ABSOLUTE = 1.2533141  # sigma of a normal error / its mean absolute value
-_ABSURD = 1e30  # larger magnitudes are taken as missing: their differences would overflow
 _DAY_US = 86_400_000_000
 _HOUR_US = 3_600_000_000
 _FLOAT32_HOUR_US = 10_000  # more than float32 loses of an hour of the day
@@ -34,19 +32,14 @@ class SeasonalNaive:
     padded = False
 
     def __init__(self, options: SeasonalNaiveOptions, features: FeatureSpec, output: OutputSpec) -> None:
-        if output.kind != "quantiles":
-            raise ConfigError(f"seasonal_naive answers quantiles, not {output.kind!r}")
         if features.season_buckets < 1 or features.season_us < 1:
             raise ConfigError("seasonal_naive needs a season: set season_s and its number of buckets on the stream")
-        if missing := [kpi for kpi in output.kpis if kpi not in features.observed]:
-            raise ConfigError(f"forecast KPIs {missing} are not among the observed columns {list(features.observed)}")
         self._output, self._features, self._error_forget = output, features, np.float32(options.error_forget_ratio)
-        self._columns = [features.observed.index(kpi) for kpi in output.kpis]
+        self._columns = forecast_columns("seasonal_naive", features, output)
         self._width_us = features.season_us / features.season_buckets
         per_visit = max(1.0, self._width_us / features.period_us)
         self._keep = np.float32((1.0 - options.forget_ratio) ** (1.0 / per_visit))
-        factors = [_NORMAL_FROM_MEAN_ABSOLUTE * NormalDist().inv_cdf(level) for level in output.levels]
-        self._factors = np.array([0.0 if level == 0.5 else f for level, f in zip(output.levels, factors, strict=True)])
+        self._factors = normal_factors(output.levels)
         self._leads_us = np.arange(1, output.horizon_steps + 1) * features.period_us
 
     def state_spec(self) -> Mapping[str, StateArray]:
@@ -65,7 +58,7 @@ class SeasonalNaive:
         observed = len(self._features.observed)
         bucket = features[:, observed + 2].astype(np.int64)
         mean, weight = hidden["mean"].copy(), hidden["weight"].copy()
-        seen, known = np.abs(value) < _ABSURD, weight[rows, bucket]  # not seen: NaN too
+        seen, known = np.abs(value) < ABSURD, weight[rows, bucket]  # not seen: NaN too
         grown = self._keep * known + np.float32(1)
         surprise = np.where(seen, value, 0) - mean[rows, bucket]
         error = self._new_error(hidden["error"], np.abs(surprise), seen & (known > 0))
