@@ -436,6 +436,23 @@ def test_a_challenger_is_stored_and_scored_and_serves_nobody():
     assert any("leaky@v2" in layout for layout, _, _ in two.states.values())
 
 
+def test_a_series_that_appears_during_a_trial_is_never_served_by_the_challenger():
+    """Both versions are cold for it: the active one serves, warming, as it would without a challenger."""
+    rows = steady()
+    rows[160:] = [row for number, pair in enumerate(rows[160:]) for row in _with_newcomer(number, pair)]
+    plain, world = only_traffic(rows), trial(rows)
+    plain.shelf = two_versions
+    one, two = finished(plain), finished(world)
+    (v1,) = {model for *_, model in one.forecasts}
+    assert of_model(two, v1) == one.forecasts
+    assert one.firings == two.firings
+
+
+def _with_newcomer(number, row):
+    """A report of a new radio cell behind the four of each minute."""
+    return [row] if number % 4 < 3 else [row, traffic("newcomer", 40 + number // 4, 50.0)]
+
+
 def test_a_challengers_forecasts_say_what_they_are():
     world = trial()
     pipeline = world.build(store := MemoryStore())
