@@ -10,8 +10,8 @@ from netpredict.types import FeatureSpec, OutputSpec, TrainingSet
 LEVELS = (0.1, 0.5, 0.9)
 
 
-def task_of(values, first, horizon=3, places=()):
-    features, output = FeatureSpec(("load",), 3_600_000_000), OutputSpec(("load",), horizon, LEVELS)
+def task_of(values, first, horizon=3, places=(), kpi="activity_count"):
+    features, output = FeatureSpec((kpi,), 3_600_000_000), OutputSpec((kpi,), horizon, LEVELS)
     values = np.asarray(values, np.float32)[:, :, None]
     slots = np.zeros(len(values), np.int64)
     training = TrainingSet(features, output, values[:, :first], slots, first)
@@ -51,7 +51,7 @@ def test_what_comes_after_an_issue_changes_nothing_of_it():
 def test_calibration_brings_the_interval_to_its_share():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(40, 600))
-    task, period = task_of(values, 1, horizon=1)
+    task, period = task_of(values, 1, horizon=1, kpi="sinr_db")
     raw = np.tile(np.array([-0.3, 0.0, 4.0], np.float32), (599, 40, 1, 1, 1))
     found = calibrated(raw, period.values, task, 0)[300:, :, 0, 0]
     truth = values[:, 301:].T
@@ -60,7 +60,7 @@ def test_calibration_brings_the_interval_to_its_share():
 
 
 def test_long_series_become_segments_with_their_own_times():
-    features, output = FeatureSpec(("load",), 60_000_000), OutputSpec(("load",), 1, LEVELS)
+    features, output = FeatureSpec(("activity_count",), 60_000_000), OutputSpec(("activity_count",), 1, LEVELS)
     values = np.arange(20.0, dtype=np.float32).reshape(2, 10, 1)
     values[1, 4:] = np.nan
     cut = in_segments(TrainingSet(features, output, values, np.array([100, 200]), 10, ("a", "b")), 4)
