@@ -50,7 +50,8 @@ class Lane:
     """The lane as this process owns it. ``index`` is dense inside the stream; ``rows`` maps a key to its table row.
 
     ``stored``: the store holds an offset of it. ``refused``: versions that could not be loaded, not tried again.
-    ``requests_taken``: the store lists them until their commit is durable.
+    ``requests_taken``: the store lists them until their commit is durable. ``newest_ingest_us``: Kafka's time of the
+    newest record processed, 0 before the first; for monitors only.
     """
 
     index: int
@@ -64,6 +65,7 @@ class Lane:
     refused: set[tuple[str, str]] = field(default_factory=set)
     rows: dict[str, int] = field(default_factory=dict)
     scored: int = 0
+    newest_ingest_us: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     new_series: list[tuple[int, str, int, bool]] = field(default_factory=list)
     retired_series: list[int] = field(default_factory=list)

@@ -109,6 +109,7 @@ class Pipeline:
         reasons = {reject.record: (reject.reason, reject.detail) for reject in decoded.rejects}
         stamps = (min(max(record.timestamp, 0), STAMP_MAX_MS) for record in polled.records)
         ingest = np.fromiter(stamps, np.int64, len(polled.records)) * 1000
+        lane.newest_ingest_us = int(ingest.max(initial=lane.newest_ingest_us))
         verdict = stream.firewall.inspect(decoded, ingest[decoded.record])
         for column, n in verdict.repaired.items():
             self.repairs[stream.name, column] += n

@@ -38,8 +38,11 @@ class Gap(NamedTuple):
 class Source(Protocol):
     """A consumer of topic partitions whose offsets are kept elsewhere.
 
-    A newly assigned topic partition brings no records until ``seek`` was called for it.
+    A newly assigned topic partition brings no records until ``seek`` was called for it. ``stats`` are running totals
+    for monitors: ``rebalances``, ``rebuilds`` and what else the source counts.
     """
+
+    stats: dict[str, int]
 
     def start(self) -> None:
         """Connect and subscribe. Raises SourceUnavailable (retriable)."""
@@ -171,6 +174,7 @@ class MemorySource:
         self.log = log
         self.poll_records_max = poll_records_max
         self.reported: dict[TopicPartition, int] = {}
+        self.stats: dict[str, int] = {}
         self._mine = list(log.topic_partitions() if topic_partitions is None else topic_partitions)
         self._positions: dict[TopicPartition, int] = {}
         self._changes = AssignmentChange(assigned=tuple(self._mine))

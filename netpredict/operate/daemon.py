@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -27,18 +27,20 @@ from netpredict.ingest.source import AssignmentChange, Source
 from netpredict.learn.retrainer import Retrainer
 from netpredict.learn.shelf import StoreShelf
 from netpredict.operate.health import HealthServer, health_app
-from netpredict.operate.logs import configure_logs
+from netpredict.operate.logs import RateLimit, configure_logs
 from netpredict.operate.metrics import Metrics
 from netpredict.operate.notify import Notifier, Watchdog
 from netpredict.operate.outlet import SLOWEST_S, ForecastPublisher
 from netpredict.operate.scheduler import RetrainScheduler, ScheduledJob
 from netpredict.operate.sink import Sink
+from netpredict.operate.standing import Standing
 from netpredict.operate.tally import Tally
 from netpredict.operate.writer import CommitWriter
 from netpredict.pipeline import Pipeline
 from netpredict.plugins import load, options_of
 from netpredict.store import migrate
 from netpredict.store.commit import GapRow
+from netpredict.store.history import History
 from netpredict.store.outbox import SqlOutbox
 from netpredict.store.publication import SqlPublications
 from netpredict.store.sql import SqlStore
@@ -110,6 +112,7 @@ class Daemon:
         reread: Callable[[], Config] | None = None,
         notifier: Notifier | None = None,
         make_sink: MakeSink | None = None,
+        log_limits: Sequence[RateLimit] = (),
     ) -> None:
         self.config = config
         self.flags = Flags()
@@ -124,6 +127,7 @@ class Daemon:
         self._make_source = make_source
         self._make_sink = make_sink or kafka_sink
         self._reread = reread
+        self._log_limits = log_limits
         self._beat_s = self.clock.monotonic_s()
         self._commit = _Timer(config.daemon.commit_interval_s, self._beat_s)
         self._chores, self._models, self._collect = _Timer(CHORES_S), _Timer(MODELS_S), _Timer(COLLECT_S)
@@ -244,6 +248,11 @@ class Daemon:
         self.watchdog.register("scheduler", self.scheduler.beat, stall_s)
         self.watchdog.start()
         running.callback(self.watchdog.stop)
+        standing = Standing(self.metrics, self.clock)
+        standing.of_store(History(self.config.store.url), lambda: list(self.config.hooks), list(self.streams))
+        standing.of_jobs(self.scheduler.last_runs)
+        standing.of_loops(self.watchdog.late)
+        standing.of_logs(self._log_limits)
         if self.config.http.enabled:
             app = health_app(self.watchdog.late, self._not_ready, self.metrics)
             server = HealthServer(app, self.config.http)
@@ -268,7 +277,8 @@ class Daemon:
         """One turn: 1 poll; 2 follow the assignment; 3 step; 4 settle and submit commits; 5 chores."""
         polled = self.source.poll(self._poll_s())  # 1
         moved = self._follow(self.source.changes())  # 2
-        self.pipeline.step([part for part in polled if part.topic_partition not in moved])  # 3
+        with self._timed("step", bool(polled)):
+            self.pipeline.step([part for part in polled if part.topic_partition not in moved])  # 3
         self._moved()
         self._settle()  # 4
         now_s = self._beat_s
@@ -278,6 +288,13 @@ class Daemon:
         elif self.pipeline.rows_pending >= 2 * self.config.daemon.commit_rows_max:
             self._hold_back()
         self._do_chores(now_s, idle=not polled)  # 5
+
+    @contextmanager
+    def _timed(self, phase: str, counts: bool = True) -> Iterator[None]:
+        began_s = self.clock.monotonic_s()
+        yield
+        if counts:
+            self.metrics.step_seconds.labels(phase).observe(self.clock.monotonic_s() - began_s)
 
     def _poll_s(self) -> float:
         """How long a poll may wait: no longer than until the next commit is due, while there is something to commit."""
@@ -291,7 +308,8 @@ class Daemon:
             lane = self.pipeline.lanes.get(gap.topic_partition)
             if lane is not None:
                 lane.gaps.append(GapRow(gap.first, gap.until, gap.reason))
-        commit = self.pipeline.take_commit()
+        with self._timed("gather"):
+            commit = self.pipeline.take_commit()
         if commit is not None:
             self._commit.last_s = self.clock.monotonic_s()
             self.writer.submit(commit)
@@ -368,6 +386,8 @@ class Daemon:
 
     def _count(self) -> None:
         self.tally.update(self.pipeline, self.streams, self._lag, self.runner.stats)
+        self.tally.behind(self.pipeline, self._lag, self.clock.now_us())
+        self.tally.clients(self.source.stats, self.writer.retries)
         self.tally.learned(self.retrainer.results, self.retrainer.trials)
         if self.publisher is not None:
             topics = self.config.publish
@@ -459,9 +479,10 @@ def kafka_sink(config: Config) -> Sink:
 def run_daemon(config_path: Path | None) -> int:
     """``netpredict run``: until SIGTERM. The exit code is 0, or that of the error that ended it."""
     config = load_config(config_path)
-    configure_logs(config.daemon.log_format, config.daemon.log_level)
+    limits = configure_logs(config.daemon.log_format, config.daemon.log_level)
     migrate.upgrade(config.store.url)
-    daemon = Daemon(config, kafka_source, reread=lambda: load_config(config_path), notifier=Notifier())
+    reread = lambda: load_config(config_path)  # noqa: E731
+    daemon = Daemon(config, kafka_source, reread=reread, notifier=Notifier(), log_limits=limits)
     daemon.flags.install()
     try:
         daemon.run()

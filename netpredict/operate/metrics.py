@@ -42,14 +42,13 @@ class Metrics:
 
         # ingest
         self.records = counter("records_total", "Records by what came of them.", "stream", "outcome")
-        self.rows = counter("rows_total", "Observation rows that were advanced.", "stream")
         self.dead_letters = counter("dead_letters_total", "Records and rows not used.", "stream", "reason")
         self.gap_offsets = counter("gap_offsets_total", "Offsets never delivered.", "topic", "reason")
         self.consumer_lag_records = gauge(
             "consumer_lag_records", "Records behind the end of the log.", "topic", "partition"
         )
-        self.oldest_unprocessed_age_seconds = gauge(
-            "oldest_unprocessed_age_seconds", "Age of the oldest record not yet durable.", "topic", "partition"
+        self.behind_seconds = gauge(
+            "behind_seconds", "Age of the newest record processed while more wait, else 0.", "topic", "partition"
         )
         self.rebalances = counter("rebalances_total", "Changes of the assignment.")
         self.client_rebuilds = counter("client_rebuilds_total", "Kafka clients made anew.")
@@ -59,27 +58,29 @@ class Metrics:
         self.series_moved = counter(
             "series_moved_total", "New series that live on another topic partition too.", "stream"
         )
-        self.series_refused = counter("series_refused_total", "New series beyond the limit.", "stream")
         self.forecasts = counter("forecasts_total", "Forecasts by rung of the ladder.", "stream", "predictor", "source")
         self.step_seconds = histogram("step_seconds", "Time of one poll batch, by phase.", STEP_BUCKETS_S, "phase")
         self.score_skill_ratio = gauge(
-            "score_skill_ratio", "1 - loss / loss of naive; 0 = as good.", "stream", "predictor", "kpi", "lead_steps"
+            "score_skill_ratio",
+            "1 - MAE / MAE of naive at leads 1, 2, 4 … and the last.",
+            "stream",
+            "predictor",
+            "kpi",
+            "lead_steps",
         )
         self.coverage_ratio = gauge(
-            "coverage_ratio", "Truths inside the outer quantiles.", "stream", "predictor", "kpi", "lead_steps"
+            "coverage_ratio", "Share of truths inside the outer quantiles.", "stream", "predictor", "kpi", "lead_steps"
         )
         # store
         self.commit_seconds = histogram("commit_seconds", "Time of one SQL commit.", COMMIT_BUCKETS_S)
         self.commit_rows = histogram("commit_rows", "Rows of one SQL commit.", ROW_BUCKETS)
-        self.commit_failures = counter("commit_failures_total", "Commits that failed.", "reason")
+        self.commit_retries = counter("commit_retries_total", "Attempts at a commit that failed and are repeated.")
         self.fenced = counter("fenced_total", "Topic partitions that another writer has taken.")
-        self.store_bytes = gauge("store_bytes", "Size of the store.")
         self.pruned_rows = counter("pruned_rows_total", "Rows deleted by retention.", "table")
         # act
         self.firings = counter("firings_total", "Actions that hooks decided.", "hook", "mode")
         self.outcomes = counter("outcomes_total", "What came of firings.", "hook", "kind", "reason")
         self.outbox_depth = gauge("outbox_depth", "Firings not finished yet.", "hook")
-        self.hook_disarmed = gauge("hook_disarmed", "1 while a hook has lost the right to act.", "hook")
         # publish
         self.published = counter("published_total", "Messages sent to Kafka.", "topic")
         self.publish_failures = counter("publish_failures_total", "Failed turns of the publisher, to be repeated.")
@@ -128,7 +129,7 @@ class Metrics:
     def forget_partition(self, topic_partition: TopicPartition) -> None:
         """Drop the series of a topic partition that went to another instance."""
         labels = (topic_partition.topic, str(topic_partition.partition))
-        for metric in (self.consumer_lag_records, self.oldest_unprocessed_age_seconds):
+        for metric in (self.consumer_lag_records, self.behind_seconds):
             try:
                 metric.remove(*labels)
             except KeyError:

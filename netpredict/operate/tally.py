@@ -41,6 +41,9 @@ class Tally:
             rows += sum(len(part.slot_time_us) for part in lane.forecasts)
             for firing, _ in lane.firings:
                 self._metrics.firings.labels(firing.hook, firing.mode).inc()
+            for gap in lane.gaps:
+                missing = max(0, gap.to_offset - gap.from_offset)  # a truncated or recreated topic goes back
+                self._metrics.gap_offsets.labels(lane.topic_partition.topic, gap.reason).inc(missing)
         self.forecasts += rows
         self._metrics.commit_seconds.observe(written.seconds)
         self._metrics.commit_rows.observe(rows)
@@ -69,11 +72,33 @@ class Tally:
             for source, n in zip(Source, np.asarray(stream.forecasts_by_source).tolist(), strict=True):
                 fresh = self._new(n, "forecasts", name, source.name)
                 metrics.forecasts.labels(name, active, source.name.lower()).inc(fresh)
+        self._ownership(pipeline)
         metrics.model_info(_versions(streams, 0))
         metrics.challenger_info(_versions(streams, CHALLENGER))
         metrics.pruned_rows.labels("all").inc(self._new(self.pruned, "pruned"))
         for kind, n in runner.items():
             metrics.outcomes.labels("all", kind, "").inc(self._new(n, "outcomes", kind))
+
+    def _ownership(self, pipeline: Pipeline) -> None:
+        owned = Counter(dict.fromkeys(pipeline.streams, 0))
+        owned.update(topic_partition.topic for topic_partition in pipeline.lanes)
+        for topic, n in owned.items():
+            self._metrics.assigned_partitions.labels(topic).set(n)
+
+    def behind(self, pipeline: Pipeline, lag: Mapping[TopicPartition, int], now_us: int) -> None:
+        """Bring up to date how old what is processed is, by topic partition, where more waits."""
+        for topic_partition, records in lag.items():
+            lane = pipeline.lanes.get(topic_partition)
+            if lane is not None:
+                age_s = max(0.0, (now_us - lane.newest_ingest_us) / 1e6) if records and lane.newest_ingest_us else 0.0
+                labels = (topic_partition.topic, str(topic_partition.partition))
+                self._metrics.behind_seconds.labels(*labels).set(age_s)
+
+    def clients(self, source: Mapping[str, int], commit_retries: int) -> None:
+        """Bring the counters of the Kafka client and of the writer up to date."""
+        self._metrics.rebalances.inc(self._new(source.get("rebalances", 0), "rebalances"))
+        self._metrics.client_rebuilds.inc(self._new(source.get("rebuilds", 0), "rebuilds"))
+        self._metrics.commit_retries.inc(self._new(commit_retries, "commit_retries"))
 
     def published(self, stats: Mapping[str, int], forecasts_topic: str, actions_topic: str) -> None:
         """Bring the metrics of the publisher up to date."""

@@ -289,6 +289,11 @@ class History:
         rows = self._rows("SELECT * FROM audit ORDER BY audit_id DESC LIMIT :limit", limit=limit)
         return [row | {"detail": msgspec.json.decode(row["detail"])} for row in rows]
 
+    def outbox_depth(self) -> dict[str, int]:
+        """Actions that have no outcome yet at one of their actuators, by hook."""
+        rows = self._rows("SELECT hook, count(DISTINCT firing_id) AS n FROM outbox WHERE kind IS NULL GROUP BY hook")
+        return {row["hook"]: row["n"] for row in rows}
+
     # -- skill --------------------------------------------------------------------------------------------------------
 
     def skill(self, stream: str | None = None, from_bucket: int | None = None) -> list[Row]:

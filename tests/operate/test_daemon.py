@@ -308,3 +308,23 @@ def test_systemd_hears_ready_and_stopping(start: Callable[..., Running], log: Me
         assert b"READY=1" in listener.recv(1024)
         running.stop()
         assert b"STOPPING=1" in listener.recv(1024)
+
+
+def test_the_metrics_tell_of_skill_jobs_loops_and_time_behind(start: Callable[..., Running], log: MemoryLog) -> None:
+    append(log, range(90))
+    log.append(TOPIC, b"cell-0", b"{", (START_US + 90 * 60_000_000) // 1000)
+    running = start(learn={"enabled": True, "cron": "0 0 1 1 *"})
+    running.until(lambda: running.drained(log))
+    running.until(lambda: b"netpredict_dead_letters_total{" in running.daemon.metrics.render())
+    running.daemon.scheduler.run_now("trials")
+    running.until(lambda: running.daemon.scheduler.last_runs()["trials"].runs)
+    found = running.daemon.metrics.render().decode()
+    for line in (
+        'netpredict_job_runs_total{job="trials",outcome="done"} 1.0',
+        'netpredict_assigned_partitions{topic="ran.traffic"} 2.0',
+        'netpredict_behind_seconds{partition="0",topic="ran.traffic"} 0.0',
+        'netpredict_outbox_depth{hook="bandwidth"} 0.0',
+        "netpredict_late_loops 0.0",
+    ):
+        assert line in found, line
+    assert 'netpredict_step_seconds_count{phase="step"}' in found

@@ -1,8 +1,11 @@
 import re
+from pathlib import Path
 
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+import netpredict
 from netpredict.operate.metrics import Metrics
 from netpredict.types import TopicPartition
 
@@ -96,3 +99,11 @@ def test_one_phase_at_a_time() -> None:
     text = metrics.render().decode()
     assert 'netpredict_phase{phase="running"} 1.0' in text
     assert 'netpredict_phase{phase="starting"} 0.0' in text
+
+
+def test_every_metric_is_fed_by_somebody() -> None:
+    package = Path(netpredict.__file__).parent
+    code = "\n".join(path.read_text() for path in package.rglob("*.py") if path.name != "metrics.py")
+    fed = set(re.findall(r"metrics\.(\w+)", code))
+    declared = {name for name, found in vars(Metrics()).items() if isinstance(found, Counter | Gauge | Histogram)}
+    assert declared - {"phase"} <= fed, "a metric that nobody feeds says 0 for ever"
