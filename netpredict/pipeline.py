@@ -278,9 +278,8 @@ class Pipeline:
         lane.next_offset = offset
         if lane.state.config != stream.fingerprint:
             lane.state.config = stream.fingerprint
-            lane.journal.append(
-                JournalRow(offset, "config", {"stream": stream.name, "fingerprint": stream.fingerprint})
-            )
+            changed = JournalRow(offset, "config", {"stream": stream.name, "fingerprint": stream.fingerprint})
+            lane.journal.insert(0, changed)  # before the versions that were taken up under it
         self._take_requests([lane])
 
     def revoke(self, topic_partition: TopicPartition) -> None:
