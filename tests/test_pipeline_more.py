@@ -826,7 +826,7 @@ def test_a_lane_that_begins_late_has_no_gap_and_its_place_is_durable_before_any_
     assert store.gaps.get(T0, []) == []
     assert store.journal.get(T0, []) == []
     world.run(store, 10)
-    assert [row.kind for row in store.journal[T0]] == ["activate", "config"]
+    assert [row.kind for row in store.journal[T0]] == ["config", "activate"]
 
 
 def test_offsets_without_records_are_control():
