@@ -180,15 +180,15 @@ def run(config: Config, log: MemoryLog, url: str) -> None:
 def _commit(pipeline: Pipeline, store: SqlStore) -> None:
     commit = pipeline.take_commit()
     if commit is not None and store.commit(commit):
-        raise StoreError(f"{store.path}: somebody else took over the topic partitions of this backtest")
+        raise StoreError(f"{store.database.name}: somebody else took over the topic partitions of this backtest")
 
 
 def _lend_models(config: Config, store: SqlStore) -> None:
     """Register the versions that serve, or served, in the config's store, so that this store can name them."""
+    from netpredict.store.database import database_of
     from netpredict.store.history import History
-    from netpredict.store.sqlite import path_of
 
-    if not path_of(config.store.url).exists():
+    if not database_of(config.store.url).exists():
         return
     for row in reversed(History(config.store.url).models()):
         if row["stage"] in ("active", "retired") and row["folder"]:

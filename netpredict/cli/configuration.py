@@ -60,10 +60,10 @@ def _checked_config(path: Path) -> tuple[Config, list[Stream]]:
     from netpredict.config import load_config
     from netpredict.operate.scheduler import RetrainScheduler, ScheduledJob
     from netpredict.plugins import load, options_of
-    from netpredict.store.sqlite import path_of
+    from netpredict.store.database import database_of
 
     config = load_config(path)
-    path_of(config.store.url)
+    database_of(config.store.url)
     RetrainScheduler([ScheduledJob("learn.cron", config.learn.cron, lambda: None)])  # not started
     for hook in config.hooks.values():
         parse_day_windows(hook.blackout_utc, "blackout_utc")

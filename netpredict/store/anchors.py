@@ -5,11 +5,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from netpredict.store import sqlite
+import msgspec
+
 from netpredict.store.commit import SERIES_PER_LANE, ColumnLayout, ForecastRows, MarkRow
-from netpredict.store.encode import column_layout_id, forecast_layout_id, sources_texts, text, ticks_rows, ticks_texts
+from netpredict.store.database import NO_PARAMETERS, Parameters, Row, database_of
+from netpredict.store.encode import column_layout_id, forecast_layout_id, sources_texts, ticks_rows, ticks_texts
 from netpredict.types import Int32Array, TopicPartition
 
 
@@ -62,14 +64,14 @@ class Anchors:
     """Reads a store in short transactions, beside whoever writes it."""
 
     def __init__(self, url: str) -> None:
-        self._path = sqlite.path_of(url)
+        self._database = database_of(url)
 
     def lanes(self, stream: str) -> list[StoredLane]:
         """Topic partitions of a stream that were ever committed, of every group."""
         rows = self._read(
-            "SELECT lane_id, topic, partition, state FROM topic_progress WHERE stream = ? AND state <> ''"
+            "SELECT lane_id, topic, partition, state FROM topic_progress WHERE stream = :stream AND state <> ''"
             " ORDER BY topic, partition, lane_id",
-            (stream,),
+            {"stream": stream},
         )
         return [StoredLane(lane, TopicPartition(topic, partition), state) for lane, topic, partition, state in rows]
 
@@ -78,8 +80,8 @@ class Anchors:
         rows = self._read(
             "SELECT a.series_id, s.key, a.slot_time_us, l.layout, a.checksum, a.state FROM state_anchor AS a"
             " JOIN series AS s ON s.series_id = a.series_id JOIN state_layout AS l ON l.layout_id = a.layout_id"
-            " WHERE a.series_id >= ? AND a.series_id < ? ORDER BY a.slot_time_us, a.series_id",
-            (lane_id * SERIES_PER_LANE, (lane_id + 1) * SERIES_PER_LANE),
+            " WHERE a.series_id >= :from_id AND a.series_id < :to_id ORDER BY a.slot_time_us, a.series_id",
+            {"from_id": lane_id * SERIES_PER_LANE, "to_id": (lane_id + 1) * SERIES_PER_LANE},
         )
         return [
             Anchor(series_id, key, time_us, layout, state if zlib.crc32(state) == checksum else None)
@@ -88,28 +90,38 @@ class Anchors:
 
     def marks(self, lane_id: int) -> list[MarkRow]:
         """What held on a lane from which bucket on, oldest first."""
-        rows = self._read("SELECT begins_us, mark FROM bucket_mark WHERE lane_id = ? ORDER BY begins_us", (lane_id,))
+        rows = self._read(
+            "SELECT begins_us, mark FROM bucket_mark WHERE lane_id = :lane_id ORDER BY begins_us", {"lane_id": lane_id}
+        )
         return [MarkRow(*row) for row in rows]
 
     def implanted(self, lane_id: int) -> set[tuple[str, int]]:
         """(key, number) of series whose state came from elsewhere at some time."""
         rows = self._read(
-            "SELECT json_extract(payload, '$.series'), json_extract(payload, '$.number') FROM control_journal"
-            " WHERE lane_id = ? AND kind IN ('transplant', 'move')",
-            (lane_id,),
+            "SELECT payload FROM control_journal WHERE lane_id = :lane_id AND kind IN ('transplant', 'move')",
+            {"lane_id": lane_id},
         )
-        return {(series, number) for series, number in rows}
+        payloads = (msgspec.json.decode(payload) for (payload,) in rows)
+        return {(payload.get("series"), payload.get("number")) for payload in payloads}
 
     def oldest_forecast_us(self) -> int | None:
         """Slot time before which forecasts are pruned."""
-        ((oldest,),) = self._read("SELECT min(slot_time_us) FROM forecast", ())
+        ((oldest,),) = self._read("SELECT min(slot_time_us) FROM forecast")
         return None if oldest is None else int(oldest)
 
     def observations(
         self, series: Sequence[int], after_us: int, until_us: int, columns: ColumnLayout
     ) -> list[Observed]:
         """Observations of these series after one time and up to another, by slot; without those of other columns."""
-        rows = self._read(_OBSERVED, (text(list(series)), after_us, until_us, column_layout_id(columns)))
+        rows = self._read(
+            _OBSERVED,
+            {
+                "series": list(series),
+                "after_us": after_us,
+                "until_us": until_us,
+                "layout_id": column_layout_id(columns),
+            },
+        )
         ticks = ticks_rows([row[-1] for row in rows], len(columns.columns))
         return [
             Observed(time_us, series_id, event_us, flags, ticks[number])
@@ -118,11 +130,11 @@ class Anchors:
 
     def forecasts(self, series: Sequence[int], after_us: int, until_us: int) -> dict[ForecastKey, StoredForecast]:
         """Forecasts of these series, as observations."""
-        rows = self._read(_FORECAST, (text(list(series)), after_us, until_us))
+        rows = self._read(_FORECAST, {"series": list(series), "after_us": after_us, "until_us": until_us})
         return {(time_us, series_id, model): StoredForecast(*rest) for time_us, series_id, model, *rest in rows}
 
-    def _read(self, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with sqlite.reader(self._path) as connection:
+    def _read(self, sql: str, parameters: Parameters = NO_PARAMETERS) -> list[Row]:
+        with self._database.reader() as connection:
             return connection.execute(sql, parameters).fetchall()
 
 
@@ -146,22 +158,23 @@ def as_stored(rows: ForecastRows) -> dict[ForecastKey, StoredForecast]:
 # Both tables are time-first: the times are walked, and at each the few series are looked up.
 _TIMES = """
 WITH RECURSIVE slots(slot_time_us) AS (
-  SELECT min(slot_time_us) FROM {table} WHERE slot_time_us > ?2
+  SELECT min(slot_time_us) FROM {table} WHERE slot_time_us > :after_us
   UNION ALL
   SELECT (SELECT min(x.slot_time_us) FROM {table} AS x WHERE x.slot_time_us > slots.slot_time_us)
-  FROM slots WHERE slots.slot_time_us <= ?3
+  FROM slots WHERE slots.slot_time_us <= :until_us
 )
 """
 _OBSERVED = (
     _TIMES.format(table="observation")
-    + "SELECT o.slot_time_us, o.series_id, o.event_time_us, o.flags, o.ticks FROM slots CROSS JOIN json_each(?1) AS i"
-    " CROSS JOIN observation AS o ON o.slot_time_us = slots.slot_time_us AND o.series_id = i.value"
-    " WHERE slots.slot_time_us <= ?3 AND o.layout_id = ?4 ORDER BY o.slot_time_us, o.series_id"
+    + "SELECT o.slot_time_us, o.series_id, o.event_time_us, o.flags, o.ticks FROM slots"
+    " CROSS JOIN each_number(:series) AS i CROSS JOIN observation AS o"
+    " WHERE o.slot_time_us = slots.slot_time_us AND o.series_id = i.value"
+    " AND slots.slot_time_us <= :until_us AND o.layout_id = :layout_id ORDER BY o.slot_time_us, o.series_id"
 )
 _FORECAST = (
     _TIMES.format(table="forecast")
     + "SELECT f.slot_time_us, f.series_id, f.model_id, f.layout_id, f.sources, f.quality, f.ticks, f.observed,"
-    " f.seasonal FROM slots CROSS JOIN json_each(?1) AS i"
-    " CROSS JOIN forecast AS f ON f.slot_time_us = slots.slot_time_us AND f.series_id = i.value"
-    " WHERE slots.slot_time_us <= ?3"
+    " f.seasonal FROM slots CROSS JOIN each_number(:series) AS i"
+    " CROSS JOIN forecast AS f WHERE f.slot_time_us = slots.slot_time_us AND f.series_id = i.value"
+    " AND slots.slot_time_us <= :until_us"
 )

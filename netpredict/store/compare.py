@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from netpredict.store.sqlite import path_of, reader
+from netpredict.store.database import database_of
 
 Dump = dict[str, list[tuple[Any, ...]]]
 
@@ -56,8 +56,8 @@ TABLES = tuple(_QUERIES)
 
 def dump(url: str, tables: Iterable[str] = TABLES) -> Dump:
     """The rows of a whole store by table, sorted, with natural keys in place of ids."""
-    with reader(path_of(url)) as connection:  # one read transaction: one state of the store
-        return {table: sorted(connection.execute(_QUERIES[table]), key=_sortable) for table in tables}
+    with database_of(url).reader() as connection:  # one read transaction: one state of the store
+        return {table: sorted(connection.execute(_QUERIES[table]).fetchall(), key=_sortable) for table in tables}
 
 
 def difference(a: Dump, b: Dump, most: int = 5) -> list[str]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import sqlalchemy as sa
 
 from netpredict.errors import StoreError
-from netpredict.store import load, sqlite
-from netpredict.store.commit import SeriesState
-from netpredict.store.encode import text, ticks_rows
+from netpredict.store import load
+from netpredict.store.commit import COUNTS, SeriesState
+from netpredict.store.database import Connection, Glob, database_of
+from netpredict.store.encode import ticks_rows
 from netpredict.store.schema import SOURCE_NAMES
 from netpredict.types import MISSING_TICKS, FloatArray, IntArray, base_name
 
@@ -38,8 +36,7 @@ class History:
     """Answers questions about a store; every method reads it in transactions of its own. Rows are plain values."""
 
     def __init__(self, url: str) -> None:
-        self._path = sqlite.path_of(url)
-        self._engine = sqlite.engine(url)
+        self._database = database_of(url)
 
     # -- lists --------------------------------------------------------------------------------------------------------
 
@@ -54,10 +51,11 @@ class History:
 
     def streams(self) -> list[Row]:
         """Streams: topic partitions, live series and counts."""
+        sums = ", ".join(f"CAST(sum(p.{name}) AS BIGINT) AS {name}" for name in COUNTS[:-1])
         return self._rows(
-            "SELECT p.stream, p.topic, count(*) AS topic_partitions, sum(p.accepted) AS accepted,"
-            " sum(p.duplicate) AS duplicate, sum(p.late) AS late, sum(p.dead) AS dead,"
-            " sum((SELECT count(*) FROM series AS s WHERE s.lane_id = p.lane_id AND s.retired_us IS NULL)) AS series"
+            f"SELECT p.stream, p.topic, count(*) AS topic_partitions, {sums},"
+            " CAST(sum((SELECT count(*) FROM series AS s"
+            "   WHERE s.lane_id = p.lane_id AND s.retired_us IS NULL)) AS BIGINT) AS series"
             " FROM topic_progress AS p GROUP BY p.stream, p.topic ORDER BY p.stream, p.topic"
         )
 
@@ -65,27 +63,29 @@ class History:
         self, stream: str | None = None, key: str | None = None, retired: bool = False, limit: int = 100
     ) -> list[Row]:
         """Series; ``key`` is the key or a shell pattern of it."""
-        return self._rows(
+        rows = self._rows(
             "SELECT p.stream, s.key AS series, p.topic, p.partition, s.first_slot, t.slot AS last_slot, s.scored,"
             " s.retired_us, s.series_id FROM series AS s JOIN topic_progress AS p ON p.lane_id = s.lane_id"
             " LEFT JOIN series_state AS t ON t.series_id = s.series_id"
-            " WHERE (:stream IS NULL OR p.stream = :stream) AND (:key IS NULL OR s.key = :key OR s.key GLOB :key)"
+            " WHERE (:stream IS NULL OR p.stream = :stream) AND (:key IS NULL OR s.key = :key OR s.key GLOB :pattern)"
             " AND (:retired OR s.retired_us IS NULL) ORDER BY s.series_id LIMIT :limit",
             stream=stream,
             key=key,
+            pattern=Glob(key or ""),
             retired=retired,
             limit=limit,
         )
+        return [row | {"scored": bool(row["scored"])} for row in rows]
 
     def series_states(self, stream: str, key: str) -> list[SeriesState]:
         """Where the series of this key live, with their states."""
-        with sqlite.reader(self._path) as connection:
+        with self._database.reader() as connection:
             return load.series_states(connection, stream, key)
 
     def moved(self, stream: str | None = None) -> list[Row]:
         """Series that live on two topic partitions and did not get their state from the earlier one."""
         names = ("stream", "series", "topic", "from_partition", "partition", "from_slot", "slot", "asked")
-        with sqlite.reader(self._path) as connection:
+        with self._database.reader() as connection:
             return [dict(zip(names, row, strict=True)) for row in load.moved(connection, stream)]
 
     def forecasts(
@@ -98,22 +98,18 @@ class History:
         limit: int = 12,
     ) -> list[Row]:
         """Newest forecasts of a series first: ``values[kpi][lead][level]`` in the KPI's unit, None = missing."""
-        rows = self._rows(
-            _NEWEST_SLOTS.format(table="forecast")
-            + "SELECT p.stream, s.key AS series, m.predictor, m.version, f.slot_time_us, f.sources, f.quality, f.ticks,"
-            " f.observed, l.kpis, l.decimals, l.levels, l.horizon_steps, l.period_us"
-            " FROM slots CROSS JOIN json_each(:ids) AS i CROSS JOIN series AS s ON s.series_id = i.value"
-            " CROSS JOIN topic_progress AS p ON p.lane_id = s.lane_id"
-            " CROSS JOIN forecast AS f ON f.slot_time_us = slots.slot_time_us AND f.series_id = s.series_id"
-            " JOIN forecast_layout AS l ON l.layout_id = f.layout_id"
-            " JOIN model_version AS m ON m.model_id = f.model_id"
-            " WHERE :predictor IS NULL OR m.predictor = :predictor LIMIT :limit",
-            ids=self._series_ids(stream, series),
-            predictor=predictor,
-            from_us=from_us,
-            to_us=to_us,
-            limit=limit,
-            searched=_SLOTS_SEARCHED,
+        rows = self._newest(
+            "forecast",
+            "SELECT p.stream, s.key AS series, m.predictor, m.version, x.slot_time_us, x.sources, x.quality, x.ticks,"
+            " x.observed, l.kpis, l.decimals, l.levels, l.horizon_steps, l.period_us"
+            f" FROM {_AT_SLOTS.format(table='forecast')} JOIN forecast_layout AS l ON l.layout_id = x.layout_id"
+            " JOIN model_version AS m ON m.model_id = x.model_id"
+            f" WHERE (:predictor IS NULL OR m.predictor = :predictor) AND {_OF_SLOTS}"
+            " ORDER BY x.slot_time_us DESC, x.series_id, x.model_id LIMIT :limit",
+            {"ids": self._series_ids(stream, series), "predictor": predictor},
+            from_us,
+            to_us,
+            limit,
         )
         return [_forecast(row) for row in rows]
 
@@ -121,19 +117,15 @@ class History:
         self, stream: str, series: str, from_us: int | None = None, to_us: int | None = None, limit: int = 100
     ) -> list[Row]:
         """Newest observations of a series first: ``values[column]`` in natural units, None = missing."""
-        rows = self._rows(
-            _NEWEST_SLOTS.format(table="observation")
-            + "SELECT p.stream, s.key AS series, o.slot_time_us, o.event_time_us, o.flags, o.ticks, l.columns,"
-            " l.decimals FROM slots CROSS JOIN json_each(:ids) AS i CROSS JOIN series AS s ON s.series_id = i.value"
-            " CROSS JOIN topic_progress AS p ON p.lane_id = s.lane_id"
-            " CROSS JOIN observation AS o ON o.slot_time_us = slots.slot_time_us AND o.series_id = s.series_id"
-            " JOIN column_layout AS l ON l.layout_id = o.layout_id"
-            " LIMIT :limit",
-            ids=self._series_ids(stream, series),
-            from_us=from_us,
-            to_us=to_us,
-            limit=limit,
-            searched=_SLOTS_SEARCHED,
+        rows = self._newest(
+            "observation",
+            "SELECT p.stream, s.key AS series, x.slot_time_us, x.event_time_us, x.flags, x.ticks, l.columns, l.decimals"
+            f" FROM {_AT_SLOTS.format(table='observation')} JOIN column_layout AS l ON l.layout_id = x.layout_id"
+            f" WHERE {_OF_SLOTS} ORDER BY x.slot_time_us DESC, x.series_id LIMIT :limit",
+            {"ids": self._series_ids(stream, series)},
+            from_us,
+            to_us,
+            limit,
         )
         return [_observation(row) for row in rows]
 
@@ -193,8 +185,8 @@ class History:
         )
         outcomes = self._rows(
             "SELECT o.firing_id, o.actuator, o.kind, o.reason, o.detail, o.attempts, o.at_us"
-            " FROM json_each(:ids) AS i JOIN outbox AS o ON o.firing_id = i.value ORDER BY o.number",
-            ids=text([row["firing_id"] for row in rows]),
+            " FROM each_text(:ids) AS i JOIN outbox AS o ON o.firing_id = i.value ORDER BY o.number",
+            ids=[row["firing_id"] for row in rows],
         )
         by_firing: dict[str, list[Row]] = {}
         for outcome in outcomes:
@@ -326,30 +318,30 @@ class History:
 
     def newest_bucket(self, stream: str) -> int | None:
         """The score bucket that the stream's most advanced topic partition is in; None before the first."""
-        (row,) = self._rows(
-            "SELECT max(json_extract(nullif(state, ''), '$.bucket')) AS bucket FROM topic_progress"
-            " WHERE stream = :stream",
-            stream=stream,
-        )
-        return None if row["bucket"] is None else int(row["bucket"])
+        rows = self._rows("SELECT state FROM topic_progress WHERE stream = :stream", stream=stream)
+        buckets = [bucket for row in rows if (bucket := _bucket_of(row["state"])) is not None]
+        return max(buckets, default=None)
 
     def bucket_sums(self, model_ids: Sequence[int], from_bucket: int | None = None) -> list[Row]:
         """Finished score buckets of what versions said themselves, over topic partitions and leads, by KPI and bucket.
 
         ``pinball`` is summed over levels in ticks / 1000; ``covered`` of ``spread`` truths lay inside the outer levels.
         """
+        # a lane's bucket in progress still grows; one that was never committed has no state
+        growing = {row["lane_id"]: _bucket_of(row["state"]) for row in self._rows(_LANE_STATES)}
         rows = self._rows(
-            "SELECT c.model_id, c.kpi, c.bucket, c.n, c.abs_ticks, c.naive_abs_ticks, c.flat, c.below, c.pinball"
-            " FROM score AS c JOIN topic_progress AS p ON p.lane_id = c.lane_id"
-            " WHERE c.source = 0 AND c.model_id IN (SELECT value FROM json_each(:ids))"
-            " AND (:from_bucket IS NULL OR c.bucket >= :from_bucket)"
-            # a lane's bucket in progress still grows; one that was never committed has no state
-            " AND c.bucket < json_extract(nullif(p.state, ''), '$.bucket')",
-            ids=text(list(model_ids)),
+            "SELECT c.lane_id, c.model_id, c.kpi, c.bucket, c.n, c.abs_ticks, c.naive_abs_ticks, c.flat, c.below,"
+            " c.pinball FROM score AS c WHERE c.source = 0"
+            " AND c.model_id IN (SELECT value FROM each_number(:ids) AS i)"
+            " AND (:from_bucket IS NULL OR c.bucket >= :from_bucket)",
+            ids=list(model_ids),
             from_bucket=from_bucket,
         )
         sums: dict[tuple[int, str, int], Row] = {}
         for row in rows:
+            until = growing.get(row["lane_id"])
+            if until is None or row["bucket"] >= until:
+                continue
             key = (row["model_id"], row["kpi"], row["bucket"])
             below = msgspec.json.decode(row["below"])
             part = {name: row[name] for name in ("n", "abs_ticks", "naive_abs_ticks")}
@@ -383,15 +375,15 @@ class History:
         values = np.full((len(chosen), steps, len(columns)), np.nan, dtype=np.float32)
         place = {series_id: number for number, (series_id, _) in enumerate(chosen)}
         layouts = self._columns_of(stream, columns)
-        ids = text(list(place))
+        ids = list(place)
         for start in range(0, steps, _SLOTS_PER_READ):
             slots = range(first_slot + start, first_slot + min(start + _SLOTS_PER_READ, steps))
-            with sqlite.reader(self._path) as connection:
+            with self._database.reader() as connection:
                 rows = connection.execute(
-                    "SELECT o.slot_time_us, o.series_id, o.layout_id, o.ticks FROM json_each(?) AS t"
-                    " CROSS JOIN json_each(?) AS i CROSS JOIN observation AS o"
-                    " ON o.slot_time_us = t.value AND o.series_id = i.value",
-                    (text([slot * period_us + phase_us for slot in slots]), ids),
+                    "SELECT o.slot_time_us, o.series_id, o.layout_id, o.ticks FROM each_number(:slots) AS t"
+                    " CROSS JOIN each_number(:ids) AS i CROSS JOIN observation AS o"
+                    " WHERE o.slot_time_us = t.value AND o.series_id = i.value",
+                    {"slots": [slot * period_us + phase_us for slot in slots], "ids": ids},
                 ).fetchall()
             for layout_id, (sources, targets, scales, width) in layouts.items():
                 some = [row for row in rows if row[2] == layout_id]
@@ -405,24 +397,24 @@ class History:
         return ObservedSeries([key for _, key in chosen], np.full(len(chosen), first_slot, dtype=np.int64), values)
 
     def _chosen(self, stream: str, most: int, keys: Sequence[str] | None) -> list[tuple[int, str]]:
-        with sqlite.reader(self._path) as connection:  # plain tuples: there may be a million
+        with self._database.reader() as connection:  # plain tuples: there may be a million
             found = connection.execute(
-                "SELECT s.series_id, s.key FROM topic_progress AS p CROSS JOIN series AS s ON s.lane_id = p.lane_id"
-                " WHERE p.stream = ?1 AND s.retired_us IS NULL"
-                " AND (?2 IS NULL OR s.key IN (SELECT value FROM json_each(?2))) ORDER BY s.series_id",
-                (stream, None if keys is None else text(list(keys))),
+                "SELECT s.series_id, s.key FROM topic_progress AS p CROSS JOIN series AS s"
+                " WHERE p.stream = :stream AND s.lane_id = p.lane_id AND s.retired_us IS NULL"
+                " AND (:every OR s.key IN (SELECT value FROM each_text(:keys) AS i)) ORDER BY s.series_id",
+                {"stream": stream, "every": keys is None, "keys": list(keys or ())},
             ).fetchall()
         count = min(most, len(found))
         return [found[number * len(found) // count] for number in range(count)]
 
-    def _series_ids(self, stream: str, key: str) -> str:
+    def _series_ids(self, stream: str, key: str) -> list[int]:
         """Ids of the live series of this key, at most one a topic partition; of retired ones when none lives."""
         sql = (
-            "SELECT s.series_id FROM topic_progress AS p CROSS JOIN series AS s ON s.lane_id = p.lane_id"
-            " WHERE p.stream = :stream AND s.key = :key AND s.retired_us IS "
+            "SELECT s.series_id FROM topic_progress AS p CROSS JOIN series AS s"
+            " WHERE p.stream = :stream AND s.lane_id = p.lane_id AND s.key = :key AND s.retired_us IS "
         )
         live = self._rows(sql + "NULL", stream=stream, key=key)
-        return text([row["series_id"] for row in live or self._rows(sql + "NOT NULL", stream=stream, key=key)])
+        return [row["series_id"] for row in live or self._rows(sql + "NOT NULL", stream=stream, key=key)]
 
     def _newest_slot_time_us(self, stream: str) -> int | None:
         rows = self._rows(
@@ -448,31 +440,59 @@ class History:
 
     # -- below --------------------------------------------------------------------------------------------------------
 
+    def _newest(
+        self, table: str, sql: str, parameters: Row, from_us: int | None, to_us: int | None, limit: int
+    ) -> list[Row]:
+        """``limit`` rows of a time-first table, the newest first: slot times by chunks, and at each the few series."""
+        hop = _SLOT_TIMES.format(table=table)
+        found: list[Row] = []
+        searched, before = 0, None if to_us is None else to_us + 1
+        with self._database.reader() as connection:
+            while parameters["ids"] and len(found) < limit and searched < _SLOTS_SEARCHED:
+                most = max(_SLOTS_PER_READ, searched)
+                hops = {"from_us": from_us, "before_us": before, "most": most}
+                slots = [slot for (slot,) in connection.execute(hop, hops).fetchall()]
+                if not slots:
+                    break
+                found += _dicts(connection, sql, parameters | {"slots": slots, "limit": limit - len(found)})
+                searched, before = searched + len(slots), slots[-1]
+        return found
+
     def _rows(self, sql: str, **parameters: Any) -> list[Row]:
-        with self._connection() as connection:
-            return [dict(row) for row in connection.execute(sa.text(sql), parameters).mappings()]
+        with self._database.reader() as connection:
+            return _dicts(connection, sql, parameters)
 
-    @contextmanager
-    def _connection(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except sa.exc.DBAPIError as error:
-            if isinstance(error.orig, sqlite3.Error):
-                raise sqlite.translated(error.orig, self._path) from error
-            raise StoreError(f"{self._path}: {error.orig}") from error
 
+def _dicts(connection: Connection, sql: str, parameters: Row) -> list[Row]:
+    rows = connection.execute(sql, parameters)
+    names = rows.names
+    return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+
+
+def _bucket_of(state: str) -> int | None:
+    bucket = msgspec.json.decode(state).get("bucket") if state else None
+    return None if bucket is None else int(bucket)
+
+
+_LANE_STATES = "SELECT lane_id, state FROM topic_progress"
 
 # Distinct slot times are found by hopping backwards through the primary key; a scan would read every series.
-_NEWEST_SLOTS = """
+_SLOT_TIMES = """
 WITH RECURSIVE slots(slot_time_us, number) AS (
-  SELECT (SELECT max(slot_time_us) FROM {table} WHERE :to_us IS NULL OR slot_time_us <= :to_us), 1
+  SELECT (SELECT max(slot_time_us) FROM {table} WHERE :before_us IS NULL OR slot_time_us < :before_us), 1
   UNION ALL
   SELECT (SELECT max(x.slot_time_us) FROM {table} AS x WHERE x.slot_time_us < slots.slot_time_us), number + 1
-  FROM slots WHERE slots.slot_time_us IS NOT NULL AND number < :searched
+  FROM slots WHERE slots.slot_time_us IS NOT NULL AND number < :most
     AND (:from_us IS NULL OR slots.slot_time_us > :from_us)
 )
+SELECT slot_time_us FROM slots WHERE slot_time_us IS NOT NULL AND (:from_us IS NULL OR slot_time_us >= :from_us)
+ORDER BY number
 """
+_AT_SLOTS = (
+    "each_number(:slots) AS slots CROSS JOIN each_number(:ids) AS i CROSS JOIN {table} AS x"
+    " CROSS JOIN series AS s CROSS JOIN topic_progress AS p"
+)
+_OF_SLOTS = "x.slot_time_us = slots.value AND x.series_id = i.value AND s.series_id = i.value AND p.lane_id = s.lane_id"
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sqlite3
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -19,45 +18,50 @@ from netpredict.store.commit import (
     ScoreRow,
     SeriesState,
 )
+from netpredict.store.database import Connection
 from netpredict.store.encode import columns_of, forecast_layout_id, sources_rows, ticks_rows
 from netpredict.types import NO_SLOT, TopicPartition
 
 SeriesRow = tuple[int, str, int, bool, str | None, bytes | None]
 
 
-def live_series(connection: sqlite3.Connection, lane_id: int) -> tuple[list[SeriesRow], list[str]]:
+def live_series(connection: Connection, lane_id: int) -> tuple[list[SeriesRow], list[str]]:
     """The series of a lane, and the keys of those whose state fails its checksum: they come without a state."""
-    layouts = dict(connection.execute("SELECT layout_id, layout FROM state_layout"))
-    cursor = connection.execute(
+    layouts: dict[int, str] = dict(connection.execute("SELECT layout_id, layout FROM state_layout").fetchall())
+    rows = connection.stream(
         "SELECT s.series_id, s.key, t.slot, s.scored, t.layout_id, t.checksum, t.state FROM series AS s"
         " LEFT JOIN series_state AS t ON t.series_id = s.series_id"
-        " WHERE s.series_id >= ? AND s.series_id < ? AND s.retired_us IS NULL ORDER BY s.series_id",
-        (lane_id * SERIES_PER_LANE, (lane_id + 1) * SERIES_PER_LANE),
+        " WHERE s.series_id >= :from_id AND s.series_id < :to_id AND s.retired_us IS NULL ORDER BY s.series_id",
+        _range(lane_id),
     )
     crc32 = zlib.crc32
     found: list[SeriesRow] = []
     damaged: list[str] = []
-    while rows := cursor.fetchmany(10_000):
-        for series_id, key, slot, scored, layout, checksum, state in rows:
-            if state is None:
-                found.append((series_id, key, NO_SLOT, bool(scored), None, None))
-            elif crc32(state) == checksum and layout in layouts:
-                found.append((series_id, key, slot, bool(scored), layouts[layout], state))
-            else:
-                damaged.append(key)
-                found.append((series_id, key, slot, bool(scored), None, None))
+    for series_id, key, slot, scored, layout, checksum, state in rows:
+        if state is None:
+            found.append((series_id, key, NO_SLOT, bool(scored), None, None))
+        elif crc32(state) == checksum and layout in layouts:
+            found.append((series_id, key, slot, bool(scored), layouts[layout], state))
+        else:
+            damaged.append(key)
+            found.append((series_id, key, slot, bool(scored), None, None))
     return found, damaged
 
 
-def series_states(connection: sqlite3.Connection, stream: str, key: str) -> list[SeriesState]:
+def _range(lane_id: int) -> dict[str, int]:
+    return {"from_id": lane_id * SERIES_PER_LANE, "to_id": (lane_id + 1) * SERIES_PER_LANE}
+
+
+def series_states(connection: Connection, stream: str, key: str) -> list[SeriesState]:
     """The live series of this key, at most one a topic partition; a state that fails its checksum is left out."""
     rows = connection.execute(
         "SELECT p.topic, p.partition, p.lane_id, s.series_id, s.key, t.slot, l.layout, t.checksum, t.state"
-        " FROM topic_progress AS p CROSS JOIN series AS s ON s.lane_id = p.lane_id"
+        " FROM topic_progress AS p CROSS JOIN series AS s"
         " LEFT JOIN series_state AS t ON t.series_id = s.series_id"
         " LEFT JOIN state_layout AS l ON l.layout_id = t.layout_id"
-        " WHERE p.stream = ? AND s.key = ? AND s.retired_us IS NULL ORDER BY p.topic, p.partition",
-        (stream, key),
+        " WHERE p.stream = :stream AND s.lane_id = p.lane_id AND s.key = :key AND s.retired_us IS NULL"
+        " ORDER BY p.topic, p.partition",
+        {"stream": stream, "key": key},
     ).fetchall()
     found = []
     for topic, partition, lane_id, series_id, name, slot, layout, checksum, state in rows:
@@ -67,23 +71,30 @@ def series_states(connection: sqlite3.Connection, stream: str, key: str) -> list
     return found
 
 
-def moved(connection: sqlite3.Connection, stream: str | None) -> list[tuple[str, str, str, int, int, int, int, bool]]:
+def moved(connection: Connection, stream: str | None) -> list[tuple[str, str, str, int, int, int, int, bool]]:
     """Series that live on two topic partitions and did not get their state from the earlier one.
 
     (stream, key, topic, earlier partition, partition, earlier last slot, last slot, whether their move is asked for).
     """
-    rows = connection.execute(_MOVED, {"stream": stream, "numbers": SERIES_PER_LANE}).fetchall()
-    return [(*row[:7], bool(row[7])) for row in rows]
+    rows = connection.execute(_TWINS, {"stream": stream}).fetchall()
+    if not rows:
+        return []
+    asked, done = (_moves(connection, table) for table in ("control_request", "control_journal"))
+    places = [(row[:7], (row[7], row[8] % SERIES_PER_LANE)) for row in rows]
+    return [(*row, place in asked) for row, place in places if place not in done]
 
 
-def pending_forecasts(
-    connection: sqlite3.Connection, lane_id: int, model_id: int, layout: ForecastLayout
-) -> PendingForecasts:
+def _moves(connection: Connection, table: str) -> set[tuple[int, int]]:
+    """(lane, number of the series) of the moves in the journal, or of those asked for."""
+    rows = connection.execute(f"SELECT lane_id, payload FROM {table} WHERE kind = 'move'").fetchall()
+    return {(lane_id, msgspec.json.decode(payload)["number"]) for lane_id, payload in rows}
+
+
+def pending_forecasts(connection: Connection, lane_id: int, model_id: int, layout: ForecastLayout) -> PendingForecasts:
     """Of each scored series: forecasts issued at its last slot or less than a horizon before it, by slot and series."""
     kpis, width = len(layout.kpis), len(layout.kpis) * layout.horizon_steps * len(layout.levels)
     parameters = {
-        "from_id": lane_id * SERIES_PER_LANE,
-        "to_id": (lane_id + 1) * SERIES_PER_LANE,
+        **_range(lane_id),
         "model_id": model_id,
         "layout_id": forecast_layout_id(layout),
         "horizon": layout.horizon_steps,
@@ -112,26 +123,28 @@ def pending_forecasts(
     )
 
 
-def journal(connection: sqlite3.Connection, lane_id: int) -> list[JournalRow]:
+def journal(connection: Connection, lane_id: int) -> list[JournalRow]:
     """What entered the lane from outside the log, in order."""
     rows = connection.execute(
-        "SELECT effective_offset, kind, payload FROM control_journal WHERE lane_id = ?"
+        "SELECT effective_offset, kind, payload FROM control_journal WHERE lane_id = :lane_id"
         " ORDER BY effective_offset, number",
-        (lane_id,),
-    )
+        {"lane_id": lane_id},
+    ).fetchall()
     return [JournalRow(offset, kind, msgspec.json.decode(payload)) for offset, kind, payload in rows]
 
 
-def scores_in_progress(connection: sqlite3.Connection, lane_id: int, state: str) -> list[ScoreRow]:
+def scores_in_progress(connection: Connection, lane_id: int, state: str) -> list[ScoreRow]:
     """Sums of the bucket that the lane's state names; under another ``bucket_s`` it need not be the highest."""
     bucket = msgspec.json.decode(state).get("bucket") if state else None
     rows = connection.execute(
         f"SELECT {', '.join(_SCORE_COLUMNS)} FROM score"
-        " WHERE lane_id = ?1 AND bucket = coalesce(?2, (SELECT max(bucket) FROM score WHERE lane_id = ?1))"
-        " ORDER BY model_id, source, kpi, lead_steps",
-        (lane_id, bucket),
-    )
-    return [_score_row(dict(zip(_SCORE_COLUMNS, row, strict=True))) for row in rows]
+        " WHERE lane_id = :lane_id"
+        " AND bucket = coalesce(:bucket, (SELECT max(bucket) FROM score WHERE lane_id = :lane_id))",
+        {"lane_id": lane_id, "bucket": bucket},
+    ).fetchall()
+    found = [_score_row(dict(zip(_SCORE_COLUMNS, row, strict=True))) for row in rows]
+    # here, for a server may sort texts by the rules of a language
+    return sorted(found, key=lambda row: (row.model_id, row.source, row.kpi, row.lead_steps))
 
 
 _SCORE_COLUMNS = tuple(field.name for field in dataclasses.fields(ScoreRow))
@@ -142,25 +155,20 @@ def _score_row(row: dict[str, Any]) -> ScoreRow:
     return ScoreRow(**row | lists | {"square_ticks": int(row["square_ticks"])})
 
 
-_MOVED = """
+_TWINS = """
 WITH twin AS (
-  SELECT p.group_name, p.stream, s.key FROM topic_progress AS p CROSS JOIN series AS s ON s.lane_id = p.lane_id
-  WHERE s.retired_us IS NULL AND (:stream IS NULL OR p.stream = :stream)
+  SELECT p.group_name, p.stream, s.key FROM topic_progress AS p CROSS JOIN series AS s
+  WHERE s.lane_id = p.lane_id AND s.retired_us IS NULL AND (:stream IS NULL OR p.stream = :stream)
   GROUP BY p.group_name, p.stream, s.key HAVING count(*) > 1
 ), place AS (
   SELECT p.group_name, p.stream, p.lane_id, p.topic, p.partition, s.series_id, s.key, t.slot
-  FROM twin CROSS JOIN topic_progress AS p ON p.group_name = twin.group_name AND p.stream = twin.stream
-  CROSS JOIN series AS s ON s.lane_id = p.lane_id AND s.key = twin.key AND s.retired_us IS NULL
-  JOIN series_state AS t ON t.series_id = s.series_id
+  FROM twin CROSS JOIN topic_progress AS p CROSS JOIN series AS s CROSS JOIN series_state AS t
+  WHERE p.group_name = twin.group_name AND p.stream = twin.stream
+    AND s.lane_id = p.lane_id AND s.key = twin.key AND s.retired_us IS NULL AND t.series_id = s.series_id
 )
-SELECT new.stream, new.key, new.topic, old.partition, new.partition, old.slot, new.slot,
-  EXISTS (SELECT 1 FROM control_request AS r WHERE r.lane_id = new.lane_id AND r.kind = 'move'
-    AND json_extract(r.payload, '$.number') = new.series_id % :numbers)
+SELECT new.stream, new.key, new.topic, old.partition, new.partition, old.slot, new.slot, new.lane_id, new.series_id
 FROM place AS new JOIN place AS old ON old.group_name = new.group_name AND old.stream = new.stream AND old.key = new.key
-WHERE (old.slot, old.lane_id) < (new.slot, new.lane_id) AND NOT EXISTS (
-  SELECT 1 FROM control_journal AS j WHERE j.lane_id = new.lane_id AND j.kind = 'move'
-    AND json_extract(j.payload, '$.number') = new.series_id % :numbers
-)
+WHERE (old.slot, old.lane_id) < (new.slot, new.lane_id)
 ORDER BY new.stream, new.key, old.slot
 """
 
@@ -176,7 +184,7 @@ WHERE s.series_id >= :from_id AND s.series_id < :to_id AND s.scored AND s.retire
 """CROSS JOIN fixes the order of SQLite's loops: primary-key look-ups, side by side while the series are in step."""
 
 
-def _phase_us(connection: sqlite3.Connection, parameters: Mapping[str, int]) -> int:
+def _phase_us(connection: Connection, parameters: Mapping[str, int]) -> int:
     row = connection.execute(
         "SELECT slot_time_us % :period_us FROM forecast WHERE layout_id = :layout_id"
         " AND slot_time_us >= (SELECT (min(slot) - :horizon) * :period_us FROM series_state"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import sqlalchemy as sa
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -12,7 +11,7 @@ from alembic.util.exc import CommandError
 
 from alembic import command
 from netpredict.errors import StoreError
-from netpredict.store import sqlite
+from netpredict.store.database import database_of
 
 
 def scripts_folder() -> Path:
@@ -25,42 +24,29 @@ def scripts_folder() -> Path:
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Create or upgrade the schema in one transaction. AlreadyRunning while a daemon writes the store.
+    """Create or upgrade the schema in one transaction; two at the same time come one after the other.
 
-    StoreError when the folder of the file does not exist: a mistyped path shall not become a new, empty store.
+    AlreadyRunning while a daemon writes an SQLite store.
     """
-    path = sqlite.path_of(url)
-    if not path.parent.is_dir():
-        raise StoreError(f"there is no folder {path.parent} for the store {path.name}: create it, or mend the path")
-    lock = sqlite.LockFile(path)
-    lock.acquire()
-    engine = sqlite.engine(url, writing=True, create=True)
+    database = database_of(url)
     try:
-        with engine.begin() as connection:
+        with database.migrating() as connection:
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
     except CommandError as error:
-        raise StoreError(f"{path}: {error}: this release knows schema {head()}; install a newer one") from error
-    except sa.exc.OperationalError as error:
-        raise StoreError(f"{path}: cannot upgrade the schema: {error.orig}") from error
-    finally:
-        engine.dispose()
-        lock.release()
+        raise StoreError(
+            f"{database.name}: {error}: this release knows schema {head()}; install a newer one"
+        ) from error
 
 
 def current(url: str) -> str | None:
     """The revision of a store, None when it has no schema."""
-    if not sqlite.path_of(url).exists():
+    database = database_of(url)
+    if not database.exists():
         return None
-    engine = sqlite.engine(url)
-    try:
-        with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
-    except sa.exc.DatabaseError as error:
-        raise StoreError(f"{sqlite.path_of(url)}: cannot read the schema revision: {error.orig}") from error
-    finally:
-        engine.dispose()
+    with database.inspecting() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
 
 
 def head() -> str:
@@ -73,7 +59,7 @@ def check(url: str) -> None:
     found = current(url)
     if found == head():
         return
-    path = sqlite.path_of(url)
+    path = database_of(url).name
     if found is None:
         raise StoreError(f"{path} has no schema: run `netpredict db upgrade`")
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}

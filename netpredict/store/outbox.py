@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from netpredict.store.database import Row
 from netpredict.store.sql import SqlStore
-from netpredict.store.sqlite import reader
 from netpredict.types import Firing, LastApplied, Mode, Outcome, OutcomeKind, PendingFiring
 
 FIRING_COLUMNS = (
@@ -22,68 +22,71 @@ class SqlOutbox:
 
     def pending(self, limit: int) -> list[PendingFiring]:
         """Firings without an outcome of one of their actuators, in the order of commit, ``limit`` per actuator."""
-        with reader(self._store.path) as connection:
-            rows = connection.execute(_PENDING, (limit,)).fetchall()
-        return [PendingFiring(firing_of(row[1:]), row[0]) for row in rows]
+        with self._store.database.reader() as connection:
+            actuators = connection.execute(_WAITING).fetchall()
+            rows = [
+                row
+                for (actuator,) in actuators
+                for row in connection.execute(_PENDING, {"actuator": actuator, "most": limit}).fetchall()
+            ]
+        return [PendingFiring(firing_of(row[2:]), row[1]) for row in sorted(rows)]
 
     def record(self, firing: Firing, actuator_name: str, outcome: Outcome, at_us: int) -> None:
         """Store what came of the firing at this actuator, durable on return. The first outcome stands."""
-        with self._store.writer.transaction() as connection:
+        with self._store.database.transaction() as connection:
             connection.execute(
-                "UPDATE outbox SET kind = ?, reason = ?, detail = ?, attempts = ?, at_us = ?"
-                " WHERE firing_id = ? AND actuator = ? AND kind IS NULL",
-                (
-                    str(outcome.kind),
-                    outcome.reason,
-                    outcome.detail,
-                    outcome.attempts,
-                    at_us,
-                    firing.firing_id,
-                    actuator_name,
-                ),
+                "UPDATE outbox SET kind = :kind, reason = :reason, detail = :detail, attempts = :attempts,"
+                " at_us = :at_us WHERE firing_id = :firing_id AND actuator = :actuator AND kind IS NULL",
+                {
+                    "kind": str(outcome.kind),
+                    "reason": outcome.reason,
+                    "detail": outcome.detail,
+                    "attempts": outcome.attempts,
+                    "at_us": at_us,
+                    "firing_id": firing.firing_id,
+                    "actuator": actuator_name,
+                },
             )
 
     def last_applied(self, object_id: str, attribute: str) -> LastApplied | None:
         """The firing applied last to this attribute of this object, by any actuator."""
-        with reader(self._store.path) as connection:
+        with self._store.database.reader() as connection:
             row = connection.execute(
                 "SELECT o.firing_id, f.slot_time_us, o.at_us FROM outbox AS o JOIN firing AS f USING (firing_id)"
-                f" WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = ? AND o.attribute = ?"
-                " ORDER BY o.at_us DESC LIMIT 1",
-                (object_id, attribute),
+                f" WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = :object_id"
+                " AND o.attribute = :attribute ORDER BY o.at_us DESC LIMIT 1",
+                {"object_id": object_id, "attribute": attribute},
             ).fetchone()
         return None if row is None else LastApplied(*row)
 
     def applied_since(self, hook: str, since_us: int) -> int:
         """Number of distinct firings of a hook with an APPLIED outcome at or after ``since_us``."""
-        with reader(self._store.path) as connection:
+        with self._store.database.reader() as connection:
             (count,) = connection.execute(
                 f"SELECT count(DISTINCT firing_id) FROM outbox WHERE kind = '{OutcomeKind.APPLIED}'"
-                " AND hook = ? AND at_us >= ?",
-                (hook, since_us),
+                " AND hook = :hook AND at_us >= :since_us",
+                {"hook": hook, "since_us": since_us},
             ).fetchone()
         return int(count)
 
 
 # Actuators are found by hopping through the partial index, so that a long queue of one costs the others nothing.
-_PENDING = f"""
+_WAITING = """
 WITH RECURSIVE waiting(actuator) AS (
   SELECT min(actuator) FROM outbox WHERE kind IS NULL
   UNION ALL
   SELECT (SELECT min(o.actuator) FROM outbox AS o WHERE o.kind IS NULL AND o.actuator > waiting.actuator)
   FROM waiting WHERE waiting.actuator IS NOT NULL
 )
-SELECT o.actuator, {FIRING_COLUMNS}
-FROM waiting CROSS JOIN outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
-WHERE o.number IN (
-  SELECT number FROM outbox AS first
-  WHERE first.kind IS NULL AND first.actuator = waiting.actuator ORDER BY first.number LIMIT ?1
-)
-ORDER BY o.number
+SELECT actuator FROM waiting WHERE actuator IS NOT NULL
+"""
+_PENDING = f"""
+SELECT o.number, o.actuator, {FIRING_COLUMNS} FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
+WHERE o.kind IS NULL AND o.actuator = :actuator ORDER BY o.number LIMIT :most
 """
 
 
-def firing_of(row: tuple[str, str, str, str, str, str, str, str, int, int, int]) -> Firing:
+def firing_of(row: Row) -> Firing:
     """The firing of a row of ``FIRING_COLUMNS``."""
     firing_id, hook, stream, object_id, attribute, value, why, mode, slot_time_us, expires_at_us, effect_until_us = row
     return Firing(

@@ -11,10 +11,9 @@ import msgspec
 import numpy as np
 
 from netpredict.store.commit import SERIES_PER_LANE, ForecastLayout, ForecastRows
-from netpredict.store.encode import columns_of, sources_rows, text, ticks_rows
+from netpredict.store.encode import columns_of, sources_rows, ticks_rows
 from netpredict.store.outbox import FIRING_COLUMNS, firing_of
 from netpredict.store.sql import SqlStore
-from netpredict.store.sqlite import reader
 from netpredict.types import Firing, TopicPartition
 
 ROWS_PER_READ = 4096
@@ -46,26 +45,27 @@ class SqlPublications:
 
     def unpublished(self, limit: int) -> list[Window]:
         """Windows that were never marked as published, oldest slot times first."""
-        with reader(self._store.path) as connection:
+        with self._store.database.reader() as connection:
             rows = connection.execute(
                 "SELECT w.lane_id, p.topic, p.partition, w.next_offset, w.from_time_us, w.until_time_us"
-                " FROM publication AS w JOIN topic_progress AS p ON p.lane_id = w.lane_id WHERE p.group_name = ?"
-                " ORDER BY w.from_time_us, w.lane_id, w.next_offset LIMIT ?",
-                (self._group, limit),
+                " FROM publication AS w JOIN topic_progress AS p ON p.lane_id = w.lane_id WHERE p.group_name = :group"
+                " ORDER BY w.from_time_us, w.lane_id, w.next_offset LIMIT :most",
+                {"group": self._group, "most": limit},
             ).fetchall()
         return [Window(lane, TopicPartition(topic, partition), *rest) for lane, topic, partition, *rest in rows]
 
     def count(self) -> int:
         """Number of windows that are not published, of all groups."""
-        with reader(self._store.path) as connection:
+        with self._store.database.reader() as connection:
             (count,) = connection.execute("SELECT count(*) FROM publication").fetchone()
         return int(count)
 
     def mark_published(self, windows: Iterable[Window]) -> None:
         """Forget windows that are in Kafka, durable on return."""
-        with self._store.writer.transaction() as connection:
-            connection.executemany(
-                "DELETE FROM publication WHERE lane_id = ? AND next_offset = ?", [window.key for window in windows]
+        with self._store.database.transaction() as connection:
+            connection.execute_many(
+                "DELETE FROM publication WHERE lane_id = :lane_id AND next_offset = :next_offset",
+                [{"lane_id": window.lane_id, "next_offset": window.next_offset} for window in windows],
             )
 
     def forecasts(self, window: Window) -> Iterator[ForecastRows]:
@@ -83,53 +83,63 @@ class SqlPublications:
 
     def firings(self, window: Window) -> list[Firing]:
         """The stored firings of a lane in its window."""
-        with reader(self._store.path) as connection:
+        with self._store.database.reader() as connection:
             rows = connection.execute(
-                f"SELECT {FIRING_COLUMNS} FROM firing AS f WHERE f.slot_time_us BETWEEN ? AND ? AND f.lane_id = ?"
-                " ORDER BY f.slot_time_us, f.firing_id",
-                (window.from_time_us, window.until_time_us, window.lane_id),
+                f"SELECT {FIRING_COLUMNS} FROM firing AS f WHERE f.slot_time_us BETWEEN :from_us AND :until_us"
+                " AND f.lane_id = :lane_id ORDER BY f.slot_time_us, f.firing_id",
+                {"from_us": window.from_time_us, "until_us": window.until_time_us, "lane_id": window.lane_id},
             ).fetchall()
         return [firing_of(row) for row in rows]
 
     def firings_of(self, window: Window, firing_ids: Sequence[str]) -> list[Firing]:
         """Those of these firings that the lane stored: the same id from another lane may have been there before."""
-        with reader(self._store.path) as connection:
+        with self._store.database.reader() as connection:
             rows = connection.execute(
-                f"SELECT {FIRING_COLUMNS} FROM json_each(?) AS i JOIN firing AS f ON f.firing_id = i.value"
-                " WHERE f.lane_id = ? ORDER BY i.key",
-                (text(list(firing_ids)), window.lane_id),
+                f"SELECT {FIRING_COLUMNS} FROM each_text(:ids) AS i JOIN firing AS f ON f.firing_id = i.value"
+                " WHERE f.lane_id = :lane_id",
+                {"ids": list(firing_ids), "lane_id": window.lane_id},
             ).fetchall()
-        return [firing_of(row) for row in rows]
+        found = {row[0]: firing_of(row) for row in rows}
+        return [found[firing_id] for firing_id in firing_ids if firing_id in found]
 
     def series_keys(self, series_ids: Sequence[int]) -> dict[int, str]:
         """Keys of series by their ids."""
-        with reader(self._store.path) as connection:
+        with self._store.database.reader() as connection:
             rows = connection.execute(
-                "SELECT s.series_id, s.key FROM json_each(?) AS i CROSS JOIN series AS s ON s.series_id = i.value",
-                (text(list(series_ids)),),
+                "SELECT s.series_id, s.key FROM each_number(:ids) AS i CROSS JOIN series AS s"
+                " WHERE s.series_id = i.value",
+                {"ids": list(series_ids)},
             )
             return dict(rows.fetchall())
 
     def model(self, model_id: int) -> tuple[str, str]:
         """Predictor and version of a model id."""
-        with reader(self._store.path) as connection:
+        with self._store.database.reader() as connection:
             row = connection.execute(
-                "SELECT predictor, version FROM model_version WHERE model_id = ?", (model_id,)
+                "SELECT predictor, version FROM model_version WHERE model_id = :model_id", {"model_id": model_id}
             ).fetchone()
         return ("unknown", "-") if row is None else (row[0], row[1])
 
     def _read_forecasts(self, slot_time_us: int, after: tuple[int, int], last: int) -> list[tuple[Any, ...]]:
-        with reader(self._store.path) as connection:
+        with self._store.database.reader() as connection:
             return connection.execute(
-                "SELECT series_id, model_id, layout_id, sources, quality, ticks FROM forecast WHERE slot_time_us = ?"
-                " AND (series_id, model_id) > (?, ?) AND series_id <= ? ORDER BY series_id, model_id LIMIT ?",
-                (slot_time_us, *after, last, ROWS_PER_READ),
+                "SELECT series_id, model_id, layout_id, sources, quality, ticks FROM forecast"
+                " WHERE slot_time_us = :slot_time_us AND (series_id, model_id) > (:series_id, :model_id)"
+                " AND series_id <= :last ORDER BY series_id, model_id LIMIT :most",
+                {
+                    "slot_time_us": slot_time_us,
+                    "series_id": after[0],
+                    "model_id": after[1],
+                    "last": last,
+                    "most": ROWS_PER_READ,
+                },
             ).fetchall()
 
     def _next_slot_time_us(self, slot_time_us: int) -> int | None:
-        with reader(self._store.path) as connection:
+        with self._store.database.reader() as connection:
             (found,) = connection.execute(
-                "SELECT min(slot_time_us) FROM forecast WHERE slot_time_us > ?", (slot_time_us,)
+                "SELECT min(slot_time_us) FROM forecast WHERE slot_time_us > :slot_time_us",
+                {"slot_time_us": slot_time_us},
             ).fetchone()
         return None if found is None else int(found)
 
@@ -152,11 +162,11 @@ class SqlPublications:
 
     def _layout(self, layout_id: int) -> ForecastLayout:
         if layout_id not in self._layouts:
-            with reader(self._store.path) as connection:
+            with self._store.database.reader() as connection:
                 stream, kpis, decimals, levels, horizon_steps, period_us = connection.execute(
                     "SELECT stream, kpis, decimals, levels, horizon_steps, period_us FROM forecast_layout"
-                    " WHERE layout_id = ?",
-                    (layout_id,),
+                    " WHERE layout_id = :layout_id",
+                    {"layout_id": layout_id},
                 ).fetchone()
             self._layouts[layout_id] = ForecastLayout(
                 stream,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from netpredict.store.commit import (
     PendingForecasts,
     RetrainRow,
 )
+from netpredict.store.database import Connection, database_of
 from netpredict.store.encode import (
     blob_rows,
     column_layout_id,
@@ -38,7 +40,6 @@ from netpredict.store.encode import (
     ticks_texts,
     time_order,
 )
-from netpredict.store.sqlite import Writer, insert_rows, path_of, reader
 from netpredict.types import Mode, TopicPartition
 
 VALUE_BYTES_MAX = 65_536
@@ -54,7 +55,7 @@ _log = structlog.get_logger(__name__)
 
 
 class SqlStore:
-    """The SQL authority on SQLite. ``start`` before use; safe to share between threads.
+    """The SQL authority. ``start`` before use; safe to share between threads.
 
     ``damaged`` names the series whose state failed its checksum at the last ``assign``: they start without a state.
     With ``publishing`` each commit notes what is to be published, and pruning keeps what was not published yet.
@@ -63,20 +64,19 @@ class SqlStore:
     def __init__(self, url: str, clock: Clock | None = None, *, publishing: bool = False) -> None:
         self.url = url
         self.publishing = publishing
-        self.path = path_of(url)
-        self.writer = Writer(self.path)
+        self.database = database_of(url)
         self.damaged: list[tuple[TopicPartition, str]] = []
         self._clock = clock or SystemClock()
         self._layouts: set[int] = set()  # known to be stored
 
     def start(self) -> None:
-        """Check the schema, take the lock file, connect."""
+        """Check the schema, connect; AlreadyRunning where one process only may write."""
         migrate.check(self.url)
-        self.writer.open()
+        self.database.start()
 
     def close(self) -> None:
-        """Finish the transaction in flight and let go of the lock file."""
-        self.writer.close()
+        """Finish the transaction in flight and disconnect."""
+        self.database.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -105,7 +105,7 @@ class SqlStore:
         The same Commit may be passed again after any failure. StoreUnavailable: try again; StoreError: never works.
         """
         layouts: set[int] = set()
-        with self.writer.transaction() as connection:  # 1
+        with self.database.transaction() as connection:  # 1
             lanes, fenced = _advance_offsets(connection, commit.lanes)
             self._insert_forecasts(connection, lanes, layouts)  # 2
             self._insert_observations(connection, lanes, layouts)  # 3
@@ -122,7 +122,7 @@ class SqlStore:
         self._layouts |= layouts  # 8: only what is durable may be taken for stored
         return fenced
 
-    def _insert_forecasts(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
+    def _insert_forecasts(self, connection: Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
         groups = []
         for rows in (rows for lane in lanes for rows in lane.forecasts if len(rows.slot_time_us)):
             count, order = len(rows.slot_time_us), time_order(rows.slot_time_us, rows.series_id)
@@ -137,13 +137,10 @@ class SqlStore:
                 [None] * count if rows.seasonal is None else ticks_texts(rows.seasonal),
             )
             groups.append([*ordered(short, order), ticks_texts(rows.ticks if order is None else rows.ticks[order])])
-        into = (
-            "INSERT INTO forecast(slot_time_us, series_id, model_id, layout_id, sources, quality, observed, seasonal,"
-            " ticks)"
-        )
-        insert_rows(connection, into, merged(groups))
+        into = "forecast(slot_time_us, series_id, model_id, layout_id, sources, quality, observed, seasonal, ticks)"
+        connection.insert_rows(into, merged(groups))
 
-    def _insert_observations(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
+    def _insert_observations(self, connection: Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
         groups = []
         for rows in (rows for lane in lanes for rows in lane.observations if len(rows.slot_time_us)):
             columns = (
@@ -155,10 +152,10 @@ class SqlStore:
                 ticks_texts(rows.ticks),
             )
             groups.append(ordered(columns, time_order(rows.slot_time_us, rows.series_id)))
-        into = "INSERT INTO observation(slot_time_us, series_id, layout_id, event_time_us, flags, ticks)"
-        insert_rows(connection, into, merged(groups))
+        into = "observation(slot_time_us, series_id, layout_id, event_time_us, flags, ticks)"
+        connection.insert_rows(into, merged(groups))
 
-    def _upsert_scores(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
+    def _upsert_scores(self, connection: Connection, lanes: list[LaneCommit]) -> None:
         rows = {
             (lane.lane_id, row.bucket, row.model_id, row.source, row.kpi, row.lead_steps): (
                 row.n,
@@ -176,31 +173,36 @@ class SqlStore:
         }
         if rows:
             into = (
-                "INSERT OR REPLACE INTO score(lane_id, bucket, model_id, source, kpi, lead_steps,"
+                "score(lane_id, bucket, model_id, source, kpi, lead_steps,"
                 " n, flat, abs_ticks, square_ticks, truth_abs_ticks, naive_abs_ticks, seasonal_abs_ticks,"
                 " below, pinball)"
             )
-            insert_rows(connection, into, columns_of(key + rest for key, rest in sorted(rows.items())))
+            columns = columns_of(key + rest for key, rest in sorted(rows.items()))
+            connection.insert_rows(into, columns, _replacing(into, 6))
 
-    def _write_series(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
+    def _write_series(self, connection: Connection, lanes: list[LaneCommit]) -> None:
         now_us = self._clock.now_us()
         retired = {series_id for lane in lanes for series_id in lane.retired_series}
         new = [
-            (series_id, lane.lane_id, key, first_slot, int(scored), now_us if series_id in retired else None)
+            (series_id, lane.lane_id, key, first_slot, bool(scored), now_us if series_id in retired else None)
             for lane in lanes
             for series_id, key, first_slot, scored in lane.new_series
         ]
-        for some in _chunks(sorted(retired)):  # before the new ones: a key may retire and come back in one commit
-            places = ",".join("?" * len(some))
-            connection.execute(f"UPDATE series SET retired_us = {now_us} WHERE series_id IN ({places})", some)
-            connection.execute(f"DELETE FROM series_state WHERE series_id IN ({places})", some)
+        if retired:  # before the new ones: a key may retire and come back in one commit
+            gone = {"ids": sorted(retired), "now_us": now_us}
+            ids = "(SELECT value FROM each_number(:ids) AS i)"
+            connection.execute(f"UPDATE series SET retired_us = :now_us WHERE series_id IN {ids}", gone)
+            connection.execute(f"DELETE FROM series_state WHERE series_id IN {ids}", gone)
         if new:
-            into = "INSERT INTO series(series_id, lane_id, key, first_slot, scored, retired_us)"
-            insert_rows(connection, into, columns_of(new))
+            into = "series(series_id, lane_id, key, first_slot, scored, retired_us)"
+            connection.insert_rows(into, columns_of(new))
         for lane in lanes:
-            connection.execute("UPDATE topic_progress SET state = ? WHERE lane_id = ?", (lane.state, lane.lane_id))
+            connection.execute(
+                "UPDATE topic_progress SET state = :state WHERE lane_id = :lane_id",
+                {"state": lane.state, "lane_id": lane.lane_id},
+            )
 
-    def _upsert_states(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
+    def _upsert_states(self, connection: Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
         columns: list[list[Any]] = [[] for _ in range(5)]
         for rows in (rows for lane in lanes for rows in lane.series_states):
             layout = [self._state_layout(connection, rows.layout, layouts)] * len(rows.series_id)
@@ -211,34 +213,41 @@ class SqlStore:
         for series_id in (series_id for lane in lanes for series_id in lane.retired_series):
             last.pop(series_id, None)
         order = [last[series_id] for series_id in sorted(last)]
-        into = "INSERT OR REPLACE INTO series_state(series_id, slot, layout_id, checksum, state)"
-        insert_rows(connection, into, ordered(columns, order))
+        into = "series_state(series_id, slot, layout_id, checksum, state)"
+        connection.insert_rows(into, ordered(columns, order), _replacing(into, 1))
 
-    def _insert_anchors(self, connection: sqlite3.Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
-        anchors: list[tuple[Any, ...]] = []
+    def _insert_anchors(self, connection: Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
+        anchors: dict[tuple[int, int], tuple[Any, ...]] = {}
         for rows in (rows for lane in lanes for rows in lane.anchors):
             layout = [self._state_layout(connection, rows.layout, layouts)] * len(rows.series_id)
-            parts = (rows.slot_time_us.tolist(), rows.series_id.tolist(), layout, *blob_rows(rows.blob))
-            anchors += zip(*parts, strict=True)
+            keys = zip(rows.slot_time_us.tolist(), rows.series_id.tolist(), strict=True)
+            anchors |= zip(keys, zip(layout, *blob_rows(rows.blob), strict=True), strict=True)
         if anchors:
-            into = "INSERT OR REPLACE INTO state_anchor(slot_time_us, series_id, layout_id, checksum, state)"
-            insert_rows(connection, into, columns_of(sorted(anchors)))
-        marks = [(mark.begins_us, lane.lane_id, mark.mark) for lane in lanes for mark in lane.marks]
+            into = "state_anchor(slot_time_us, series_id, layout_id, checksum, state)"
+            columns = columns_of(key + rest for key, rest in sorted(anchors.items()))
+            connection.insert_rows(into, columns, _replacing(into, 2))
+        marks = {(mark.begins_us, lane.lane_id): mark.mark for lane in lanes for mark in lane.marks}
         if marks:
-            into = "INSERT OR REPLACE INTO bucket_mark(begins_us, lane_id, mark)"
-            insert_rows(connection, into, columns_of(marks))
+            into = "bucket_mark(begins_us, lane_id, mark)"
+            columns = columns_of((*key, mark) for key, mark in sorted(marks.items()))
+            connection.insert_rows(into, columns, _replacing(into, 2))
 
-    def _append_journal(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
+    def _append_journal(self, connection: Connection, lanes: list[LaneCommit]) -> None:
         for lane in lanes:
             for row in lane.journal:
                 connection.execute(
                     "INSERT INTO control_journal(lane_id, effective_offset, number, kind, payload)"
-                    " SELECT ?1, ?2, coalesce(max(number) + 1, 0), ?3, ?4 FROM control_journal"
-                    " WHERE lane_id = ?1 AND effective_offset = ?2",
-                    (lane.lane_id, row.effective_offset, row.kind, text(row.payload)),
+                    " SELECT :lane_id, :offset, coalesce(max(number) + 1, 0), :kind, :payload FROM control_journal"
+                    " WHERE lane_id = :lane_id AND effective_offset = :offset",
+                    {
+                        "lane_id": lane.lane_id,
+                        "offset": row.effective_offset,
+                        "kind": row.kind,
+                        "payload": text(row.payload),
+                    },
                 )
 
-    def _insert_firings(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
+    def _insert_firings(self, connection: Connection, lanes: list[LaneCommit]) -> None:
         firings, outbox = [], []
         for lane in lanes:
             for firing, actuators in lane.firings:
@@ -266,15 +275,16 @@ class SqlStore:
         # An object may be seen on two topic partitions: its firing has one id, and the first one counts.
         if firings:
             into = (
-                "INSERT INTO firing(firing_id, lane_id, hook, stream, object_id, attribute, value, why, mode,"
+                "firing(firing_id, lane_id, hook, stream, object_id, attribute, value, why, mode,"
                 " slot_time_us, expires_at_us, effect_until_us)"
             )
-            insert_rows(connection, into, columns_of(firings), "ON CONFLICT (firing_id) DO NOTHING")
+            firings.sort(key=itemgetter(0))  # stable: of equal ids the first counts
+            connection.insert_rows(into, columns_of(firings), "ON CONFLICT (firing_id) DO NOTHING")
         if outbox:
-            into = "INSERT INTO outbox(firing_id, actuator, hook, object_id, attribute)"
-            insert_rows(connection, into, columns_of(outbox), "ON CONFLICT (firing_id, actuator) DO NOTHING")
+            into = "outbox(firing_id, actuator, hook, object_id, attribute)"
+            connection.insert_rows(into, columns_of(outbox), "ON CONFLICT (firing_id, actuator) DO NOTHING")
 
-    def _insert_dead_letters(self, connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
+    def _insert_dead_letters(self, connection: Connection, lanes: list[LaneCommit]) -> None:
         letters = [
             (
                 letter.topic_partition.topic,
@@ -291,16 +301,13 @@ class SqlStore:
             for letter in lane.dead_letters
         ]
         if letters:
-            into = (
-                'INSERT INTO dead_letter(topic, partition, "offset", reason, detail, ingest_time_us, "key", value,'
-                " value_bytes)"
-            )
-            insert_rows(connection, into, columns_of(letters), "ON CONFLICT DO NOTHING")
+            into = 'dead_letter(topic, partition, "offset", reason, detail, ingest_time_us, "key", value, value_bytes)'
+            connection.insert_rows(into, columns_of(letters), "ON CONFLICT DO NOTHING")
         for lane in lanes:
             for gap in lane.gaps:
                 _insert_gap(connection, lane.lane_id, gap.from_offset, gap.to_offset, gap.reason)
 
-    def _forecast_layout(self, connection: sqlite3.Connection, layout: ForecastLayout, layouts: set[int]) -> int:
+    def _forecast_layout(self, connection: Connection, layout: ForecastLayout, layouts: set[int]) -> int:
         number = forecast_layout_id(layout)
         if number not in self._layouts and number not in layouts:
             shape = (layout.kpis, layout.decimals, layout.levels)
@@ -310,7 +317,7 @@ class SqlStore:
             layouts.add(number)
         return number
 
-    def _column_layout(self, connection: sqlite3.Connection, layout: ColumnLayout, layouts: set[int]) -> int:
+    def _column_layout(self, connection: Connection, layout: ColumnLayout, layouts: set[int]) -> int:
         number = column_layout_id(layout)
         if number not in self._layouts and number not in layouts:
             row = (number, layout.stream, text(layout.columns), text(layout.decimals), self._clock.now_us())
@@ -318,7 +325,7 @@ class SqlStore:
             layouts.add(number)
         return number
 
-    def _state_layout(self, connection: sqlite3.Connection, layout: str, layouts: set[int]) -> int:
+    def _state_layout(self, connection: Connection, layout: str, layouts: set[int]) -> int:
         number = layout_id(layout)
         if number not in self._layouts and number not in layouts:
             _register(connection, "state_layout(layout_id, layout)", (number, layout))
@@ -335,25 +342,33 @@ class SqlStore:
         When the stored topic id is another one, the topic was recreated: a gap row is written, the next offset
         forgotten, and the snapshot bears the old topic id. An empty topic id is unknown and says nothing.
         """
-        place = (group, topic_partition.topic, topic_partition.partition)
-        with self.writer.transaction() as connection:
+        known = {
+            "group": group,
+            "topic": topic_partition.topic,
+            "partition": topic_partition.partition,
+            "stream": stream,
+            "topic_id": topic_id,
+            "owner": owner,
+        }
+        with self.database.transaction() as connection:
             connection.execute(
                 "INSERT INTO topic_progress(group_name, topic, partition, stream, topic_id, epoch, owner)"
-                " VALUES (?, ?, ?, ?, ?, 0, '') ON CONFLICT DO NOTHING",
-                (*place, stream, topic_id),
+                " VALUES (:group, :topic, :partition, :stream, :topic_id, 0, '') ON CONFLICT DO NOTHING",
+                known,
             )
+            # one statement, so that no two owners take the same epoch
             lane_id, epoch, next_offset, held_id, state, *counts = connection.execute(
-                f"SELECT lane_id, epoch + 1, next_offset, topic_id, state, {', '.join(COUNTS)} FROM topic_progress"
-                " WHERE group_name = ? AND topic = ? AND partition = ?",
-                place,
+                "UPDATE topic_progress SET epoch = epoch + 1, owner = :owner, stream = :stream"
+                " WHERE group_name = :group AND topic = :topic AND partition = :partition"
+                f" RETURNING lane_id, epoch, next_offset, topic_id, state, {', '.join(COUNTS)}",
+                known,
             ).fetchone()
             if topic_id and held_id and topic_id != held_id and next_offset is not None:
                 _insert_gap(connection, lane_id, next_offset, 0, RECREATED)
                 next_offset = None
             connection.execute(
-                "UPDATE topic_progress SET epoch = ?, owner = ?, stream = ?, topic_id = ?, next_offset = ?"
-                " WHERE lane_id = ?",
-                (epoch, owner, stream, topic_id or held_id, next_offset, lane_id),
+                "UPDATE topic_progress SET topic_id = :topic_id, next_offset = :next_offset WHERE lane_id = :lane_id",
+                {"topic_id": topic_id or held_id, "next_offset": next_offset, "lane_id": lane_id},
             )
             return LaneSnapshot(
                 lane_id=lane_id,
@@ -368,7 +383,7 @@ class SqlStore:
             )
 
     def _live_series(
-        self, connection: sqlite3.Connection, lane_id: int, topic_partition: TopicPartition
+        self, connection: Connection, lane_id: int, topic_partition: TopicPartition
     ) -> list[load.SeriesRow]:
         found, damaged = load.live_series(connection, lane_id)
         self.damaged = [entry for entry in self.damaged if entry[0] != topic_partition]
@@ -384,12 +399,12 @@ class SqlStore:
 
         The phase of the time grid is read off the newest such forecast: it must be below the period.
         """
-        with reader(self.path) as connection:
+        with self.database.reader() as connection:
             return load.pending_forecasts(connection, lane_id, model_id, layout)
 
     def requests(self) -> list[ControlRequest]:
         """What waits to enter any lane, oldest first."""
-        with reader(self.path) as connection:
+        with self.database.reader() as connection:
             rows = connection.execute(
                 "SELECT request_id, lane_id, kind, payload FROM control_request ORDER BY request_id"
             ).fetchall()
@@ -397,11 +412,13 @@ class SqlStore:
 
     def request(self, lane_id: int, kind: str, payload: Mapping[str, Any]) -> int:
         """Ask for something to enter a lane through its control journal; gives the id of the request."""
-        with self.writer.transaction() as connection:
-            done = connection.execute(
-                "INSERT INTO control_request(lane_id, kind, payload) VALUES (?, ?, ?)", (lane_id, kind, text(payload))
-            )
-        return int(done.lastrowid or 0)
+        with self.database.transaction() as connection:
+            (number,) = connection.execute(
+                "INSERT INTO control_request(lane_id, kind, payload) VALUES (:lane_id, :kind, :payload)"
+                " RETURNING request_id",
+                {"lane_id": lane_id, "kind": kind, "payload": text(payload)},
+            ).fetchone()
+        return int(number)
 
     # -- registry and housekeeping ------------------------------------------------------------------------------------
 
@@ -416,25 +433,35 @@ class SqlStore:
         stage: str,
     ) -> int:
         """The id of a version of a predictor; the same natural key again changes nothing and gives the same id."""
-        with self.writer.transaction() as connection:
+        named = {"stream": stream, "predictor": predictor, "version": version}
+        with self.database.transaction() as connection:
             connection.execute(
                 "INSERT INTO model_version(stream, predictor, version, plugin, folder, stage, created_us, scores)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (stream, predictor, version, plugin, folder, stage, self._clock.now_us(), text(scores)),
+                " VALUES (:stream, :predictor, :version, :plugin, :folder, :stage, :now_us, :scores)"
+                " ON CONFLICT DO NOTHING",
+                {
+                    **named,
+                    "plugin": plugin,
+                    "folder": folder,
+                    "stage": stage,
+                    "now_us": self._clock.now_us(),
+                    "scores": text(scores),
+                },
             )
             (model_id,) = connection.execute(
-                "SELECT model_id FROM model_version WHERE stream = ? AND predictor = ? AND version = ?",
-                (stream, predictor, version),
+                "SELECT model_id FROM model_version"
+                " WHERE stream = :stream AND predictor = :predictor AND version = :version",
+                named,
             ).fetchone()
         return int(model_id)
 
     def models(self, stream: str | None = None) -> list[ModelRow]:
         """All versions, oldest first."""
-        with reader(self.path) as connection:
+        with self.database.reader() as connection:
             rows = connection.execute(
                 "SELECT model_id, stream, predictor, version, plugin, folder, stage, created_us, scores"
-                " FROM model_version WHERE ?1 IS NULL OR stream = ?1 ORDER BY model_id",
-                (stream,),
+                " FROM model_version WHERE :stream IS NULL OR stream = :stream ORDER BY model_id",
+                {"stream": stream},
             ).fetchall()
         return [ModelRow(*(*row, msgspec.json.decode(scores))) for *row, scores in rows]
 
@@ -442,19 +469,23 @@ class SqlStore:
         self, model_id: int, stage: str, who: str, what: str, detail: Mapping[str, Any], run: RetrainRow | None = None
     ) -> str | None:
         """See ``ModelRegistry``."""
-        with self.writer.transaction() as connection:
+        with self.database.transaction() as connection:
             found = connection.execute(
-                "SELECT stream, predictor, version FROM model_version WHERE model_id = ?", (model_id,)
+                "SELECT stream, predictor, version FROM model_version WHERE model_id = :model_id",
+                {"model_id": model_id},
             ).fetchone()
             if found is None:
                 raise StoreError(f"no model version has the id {model_id}")
             stream, predictor, version = found
+            _lock_versions(connection, stream, predictor)
             previous = _active_version(connection, stream, predictor, model_id)
+            moved = {"stream": stream, "predictor": predictor, "stage": stage, "model_id": model_id}
             connection.execute(
-                "UPDATE model_version SET stage = ? WHERE stream = ? AND predictor = ? AND stage = ? AND model_id <> ?",
-                (_AFTER.get(stage, stage), stream, predictor, stage, model_id),
+                "UPDATE model_version SET stage = :after WHERE stream = :stream AND predictor = :predictor"
+                " AND stage = :stage AND model_id <> :model_id",
+                moved | {"after": _AFTER.get(stage, stage)},
             )
-            connection.execute("UPDATE model_version SET stage = ? WHERE model_id = ?", (stage, model_id))
+            connection.execute("UPDATE model_version SET stage = :stage WHERE model_id = :model_id", moved)
             known = {"stream": stream, "predictor": predictor, "version": version, "model_id": model_id}
             _insert_audit(connection, self._clock.now_us(), who, what, {**known, "previous": previous, **detail})
             if run is not None:
@@ -463,12 +494,12 @@ class SqlStore:
 
     def record_audit(self, who: str, what: str, detail: Mapping[str, Any]) -> None:
         """Note that a person or a job changed something."""
-        with self.writer.transaction() as connection:
+        with self.database.transaction() as connection:
             _insert_audit(connection, self._clock.now_us(), who, what, detail)
 
     def record_retrain(self, run: RetrainRow) -> int:
         """Note a training run that ended now; gives its id."""
-        with self.writer.transaction() as connection:
+        with self.database.transaction() as connection:
             return _insert_run(connection, self._clock.now_us(), run)
 
     def prune(self, before_us: int, rows: int) -> int:
@@ -479,111 +510,144 @@ class SqlStore:
         pruned, before_us = 0, self._prunable_until_us(before_us)
         for table, most in (("forecast", rows - rows // 2), ("observation", rows), ("forecast", rows)):
             if most > pruned:
-                with self.writer.transaction() as connection:
+                with self.database.transaction() as connection:
+                    if not connection.try_lock("prune"):  # another instance is at it
+                        return pruned
                     pruned += _prune(connection, table, before_us, most - pruned)
         if pruned:
-            with self.writer.transaction() as connection:
-                connection.execute("DELETE FROM state_anchor WHERE slot_time_us < ?", (before_us,))
-                connection.execute("DELETE FROM bucket_mark WHERE begins_us < ?", (before_us,))
+            with self.database.transaction() as connection:
+                before = {"before_us": before_us}
+                connection.execute("DELETE FROM state_anchor WHERE slot_time_us < :before_us", before)
+                connection.execute("DELETE FROM bucket_mark WHERE begins_us < :before_us", before)
         return pruned
 
     def _prunable_until_us(self, before_us: int) -> int:
         if not self.publishing:
             return before_us
-        with reader(self.path) as connection:
+        with self.database.reader() as connection:
             (oldest,) = connection.execute("SELECT min(from_time_us) FROM publication").fetchone()
         return before_us if oldest is None else min(before_us, int(oldest))
 
 
 def _advance_offsets(
-    connection: sqlite3.Connection, lanes: Sequence[LaneCommit]
+    connection: Connection, lanes: Sequence[LaneCommit]
 ) -> tuple[list[LaneCommit], set[TopicPartition]]:
-    counts = ", ".join(f"{name} = {name} + ?" for name in COUNTS)
+    counts = ", ".join(f"{name} = {name} + :{name}" for name in COUNTS)
     ours, fenced = [], set()
     for lane in sorted(lanes, key=lambda lane: (lane.topic_partition, lane.lane_id)):
+        known = {"new": lane.new_offset, "old": lane.old_offset, "lane_id": lane.lane_id, "epoch": lane.epoch}
         done = connection.execute(
-            f"UPDATE topic_progress SET next_offset = ?, {counts}"
-            " WHERE lane_id = ? AND epoch = ? AND (next_offset = ? OR next_offset IS NULL)",
-            (
-                lane.new_offset,
-                *(lane.counts.get(name, 0) for name in COUNTS),
-                lane.lane_id,
-                lane.epoch,
-                lane.old_offset,
-            ),
+            f"UPDATE topic_progress SET next_offset = :new, {counts}"
+            " WHERE lane_id = :lane_id AND epoch = :epoch AND (next_offset = :old OR next_offset IS NULL)",
+            known | {name: lane.counts.get(name, 0) for name in COUNTS},
         )
         if done.rowcount:
             ours.append(lane)
             continue
         held = connection.execute(
-            "SELECT epoch, next_offset FROM topic_progress WHERE lane_id = ?", (lane.lane_id,)
+            "SELECT epoch, next_offset FROM topic_progress WHERE lane_id = :lane_id", {"lane_id": lane.lane_id}
         ).fetchone()
         if held != (lane.epoch, lane.new_offset):
             fenced.add(lane.topic_partition)
     return ours, fenced
 
 
-def _active_version(connection: sqlite3.Connection, stream: str, predictor: str, besides: int) -> str | None:
+def _lock_versions(connection: Connection, stream: str, predictor: str) -> None:
+    """Hold the oldest version of a predictor: of two that move a version of it, one comes after the other."""
+    connection.execute(
+        "UPDATE model_version SET stage = stage WHERE model_id IN (SELECT model_id FROM model_version"
+        " WHERE stream = :stream AND predictor = :predictor ORDER BY model_id LIMIT 1)",
+        {"stream": stream, "predictor": predictor},
+    )
+
+
+def _active_version(connection: Connection, stream: str, predictor: str, besides: int) -> str | None:
     row = connection.execute(
-        "SELECT version FROM model_version WHERE stream = ? AND predictor = ? AND stage = 'active' AND model_id <> ?"
-        " ORDER BY model_id DESC LIMIT 1",
-        (stream, predictor, besides),
+        "SELECT version FROM model_version WHERE stream = :stream AND predictor = :predictor AND stage = 'active'"
+        " AND model_id <> :besides ORDER BY model_id DESC LIMIT 1",
+        {"stream": stream, "predictor": predictor, "besides": besides},
     ).fetchone()
     return None if row is None else str(row[0])
 
 
-def _insert_audit(connection: sqlite3.Connection, at_us: int, who: str, what: str, detail: Mapping[str, Any]) -> None:
+def _insert_audit(connection: Connection, at_us: int, who: str, what: str, detail: Mapping[str, Any]) -> None:
     connection.execute(
-        "INSERT INTO audit(at_us, who, what, detail) VALUES (?, ?, ?, ?)", (at_us, who, what, text(detail))
+        "INSERT INTO audit(at_us, who, what, detail) VALUES (:at_us, :who, :what, :detail)",
+        {"at_us": at_us, "who": who, "what": what, "detail": text(detail)},
     )
 
 
-def _insert_run(connection: sqlite3.Connection, ended_us: int, run: RetrainRow) -> int:
-    done = connection.execute(
+def _insert_run(connection: Connection, ended_us: int, run: RetrainRow) -> int:
+    (run_id,) = connection.execute(
         "INSERT INTO retrain_run(stream, predictor, started_us, ended_us, result, model_id, detail)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (run.stream, run.predictor, run.started_us, ended_us, run.result, run.model_id, text(run.detail)),
-    )
-    return int(done.lastrowid or 0)
+        " VALUES (:stream, :predictor, :started_us, :ended_us, :result, :model_id, :detail) RETURNING run_id",
+        {
+            "stream": run.stream,
+            "predictor": run.predictor,
+            "started_us": run.started_us,
+            "ended_us": ended_us,
+            "result": run.result,
+            "model_id": run.model_id,
+            "detail": text(run.detail),
+        },
+    ).fetchone()
+    return int(run_id)
 
 
-def _end_requests(connection: sqlite3.Connection, lanes: Sequence[LaneCommit]) -> None:
-    taken = [(request_id,) for lane in lanes for request_id in lane.requests]
+def _end_requests(connection: Connection, lanes: Sequence[LaneCommit]) -> None:
+    taken = [{"request_id": request_id} for lane in lanes for request_id in lane.requests]
     if taken:
-        connection.executemany("DELETE FROM control_request WHERE request_id = ?", taken)
+        connection.execute_many("DELETE FROM control_request WHERE request_id = :request_id", taken)
 
 
-def _register(connection: sqlite3.Connection, into: str, row: tuple[Any, ...]) -> None:
-    insert_rows(connection, f"INSERT INTO {into}", [[value] for value in row], "ON CONFLICT (layout_id) DO NOTHING")
+def _register(connection: Connection, into: str, row: tuple[Any, ...]) -> None:
+    connection.insert_rows(into, [[value] for value in row], "ON CONFLICT (layout_id) DO NOTHING")
 
 
-def _note_windows(connection: sqlite3.Connection, lanes: list[LaneCommit]) -> None:
-    windows = [(lane.lane_id, lane.new_offset, *window) for lane in lanes if (window := lane.window()) is not None]
-    connection.executemany(
-        "INSERT INTO publication(lane_id, next_offset, from_time_us, until_time_us) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET from_time_us = min(from_time_us, excluded.from_time_us),"
-        " until_time_us = max(until_time_us, excluded.until_time_us)",  # a recreated topic counts from 0 again
-        windows,
-    )
+@cache
+def _replacing(into: str, keys: int) -> str:
+    """The ON CONFLICT clause for "table(column, …)", of which the first ``keys`` are its primary key."""
+    names = into.partition("(")[2].removesuffix(")").split(", ")
+    values = ", ".join(f"{name} = excluded.{name}" for name in names[keys:])
+    return f"ON CONFLICT ({', '.join(names[:keys])}) DO UPDATE SET {values}"
 
 
-def _insert_gap(connection: sqlite3.Connection, lane_id: int, from_offset: int, to_offset: int, reason: str) -> None:
+def _note_windows(connection: Connection, lanes: list[LaneCommit]) -> None:
+    windows = [
+        {"lane_id": lane.lane_id, "next_offset": lane.new_offset, "from_us": window[0], "until_us": window[1]}
+        for lane in lanes
+        if (window := lane.window()) is not None
+    ]
+    if windows:  # a recreated topic counts from 0 again
+        connection.execute_many(
+            "INSERT INTO publication(lane_id, next_offset, from_time_us, until_time_us)"
+            " VALUES (:lane_id, :next_offset, :from_us, :until_us) ON CONFLICT (lane_id, next_offset) DO UPDATE SET"
+            " from_time_us = CASE WHEN excluded.from_time_us < publication.from_time_us"
+            " THEN excluded.from_time_us ELSE publication.from_time_us END,"
+            " until_time_us = CASE WHEN excluded.until_time_us > publication.until_time_us"
+            " THEN excluded.until_time_us ELSE publication.until_time_us END",
+            windows,
+        )
+
+
+def _insert_gap(connection: Connection, lane_id: int, from_offset: int, to_offset: int, reason: str) -> None:
     connection.execute(
-        "INSERT INTO gap(lane_id, from_offset, reason, to_offset) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (lane_id, from_offset, reason, to_offset),
+        "INSERT INTO gap(lane_id, from_offset, reason, to_offset) VALUES (:lane_id, :from, :reason, :to)"
+        " ON CONFLICT DO NOTHING",
+        {"lane_id": lane_id, "from": from_offset, "reason": reason, "to": to_offset},
     )
 
 
-def _prune(connection: sqlite3.Connection, table: str, before_us: int, rows: int) -> int:
-    key = "slot_time_us, series_id, model_id" if table == "forecast" else "slot_time_us, series_id"
+def _prune(connection: Connection, table: str, before_us: int, rows: int) -> int:
+    names = ("slot_time_us", "series_id", "model_id")[: 3 if table == "forecast" else 2]
+    key = ", ".join(names)
     beyond = connection.execute(
-        f"SELECT {key} FROM {table} WHERE slot_time_us < ? ORDER BY {key} LIMIT 1 OFFSET ?", (before_us, rows)
+        f"SELECT {key} FROM {table} WHERE slot_time_us < :before_us ORDER BY {key} LIMIT 1 OFFSET :rows",
+        {"before_us": before_us, "rows": rows},
     ).fetchone()
     if beyond is None:
-        return connection.execute(f"DELETE FROM {table} WHERE slot_time_us < ?", (before_us,)).rowcount
-    places = ",".join("?" * len(beyond))
-    return connection.execute(f"DELETE FROM {table} WHERE ({key}) < ({places})", beyond).rowcount
-
-
-def _chunks(values: list[int], size: int = 4096) -> Iterable[list[int]]:
-    return (values[start : start + size] for start in range(0, len(values), size))
+        done = connection.execute(f"DELETE FROM {table} WHERE slot_time_us < :before_us", {"before_us": before_us})
+        return done.rowcount
+    places = ", ".join(f":{name}" for name in names)
+    done = connection.execute(f"DELETE FROM {table} WHERE ({key}) < ({places})", dict(zip(names, beyond, strict=True)))
+    return done.rowcount

@@ -1,4 +1,4 @@
-"""SQLite as an embedded store: one writing connection of one process, short readers beside it.
+"""SQLite as an embedded database: one writing connection of one process, short readers beside it.
 
 The writer holds a lock file next to the database, because an SQLite before 3.51.3 may damage a WAL that two processes
 write. Bulk inserts are multi-row statements: each step of a statement hands the GIL to whoever waits for it, so
@@ -12,17 +12,18 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
+import msgspec
 import sqlalchemy as sa
-from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from netpredict.errors import AlreadyRunning, ConfigError, NetpredictError, StoreError, StoreUnavailable
+from netpredict.store.database import NO_PARAMETERS, Parameters, Row, parsed_url
 
 BUSY_TIMEOUT_MS = 5000
 ROWS_PER_STATEMENT = (8192, 1024)
@@ -47,13 +48,10 @@ _RETRIABLE = frozenset(
 
 def path_of(url: str) -> Path:
     """The database file of a store URL. ConfigError when the URL names no SQLite file."""
-    try:
-        parsed = make_url(url)
-    except sa.exc.ArgumentError as error:
-        raise ConfigError(f"store.url: {url!r} is not a database URL; use sqlite:///FILE") from error
+    parsed = parsed_url(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         shown = parsed.render_as_string(hide_password=True)
-        raise ConfigError(f"store.url: this store needs a file of its own, sqlite:///FILE, got {shown!r}")
+        raise ConfigError(f"store.url: an SQLite store needs a file of its own, sqlite:///FILE, got {shown!r}")
     return Path(parsed.database)
 
 
@@ -106,33 +104,6 @@ def translated(error: sqlite3.Error, path: Path) -> NetpredictError:
     return StoreError(f"{path}: {error} ({name}){hint}")
 
 
-def engine(url: str, *, writing: bool = False, create: bool = False) -> sa.Engine:
-    """A SQLAlchemy engine over short-lived connections, for migrations and queries that are not hot."""
-    path = path_of(url)
-    built = sa.create_engine(
-        "sqlite://", creator=lambda: connect(path, writing=writing, create=create), poolclass=NullPool
-    )
-
-    @sa.event.listens_for(built, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-    return built
-
-
-@contextmanager
-def reader(path: Path) -> Iterator[sqlite3.Connection]:
-    """A read transaction on a connection of its own. Keep it short: the WAL cannot shrink beneath it."""
-    connection = connect(path, writing=False)
-    try:
-        connection.execute("BEGIN")
-        yield connection
-    except sqlite3.Error as error:
-        raise translated(error, path) from error
-    finally:
-        connection.close()
-
-
 class LockFile:
     """Held by the one process that writes a database; let go by the kernel when the process dies."""
 
@@ -167,17 +138,76 @@ class LockFile:
             self._file = None
 
 
-class Writer:
-    """The one writing connection. All writes of this process go through ``transaction``, one at a time."""
+class SqliteConnection:
+    """A connection of ours, which speaks the store's SQL."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock_file = LockFile(path)
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self.raw = raw
+
+    def execute(self, sql: str, parameters: Parameters = NO_PARAMETERS) -> SqliteRows:
+        """Run one statement."""
+        return SqliteRows(self.raw.execute(_own(sql), _bound(parameters)))
+
+    def execute_many(self, sql: str, rows: Sequence[Parameters]) -> None:
+        """Run one statement for each row of parameters."""
+        self.raw.executemany(sql, rows)
+
+    def stream(self, sql: str, parameters: Parameters = NO_PARAMETERS) -> Iterator[Row]:
+        """The rows of a query as they are found."""
+        cursor = self.raw.execute(_own(sql), _bound(parameters))
+        while rows := cursor.fetchmany(10_000):
+            yield from rows
+
+    def insert_rows(self, into: str, columns: Sequence[Sequence[Any]], conflict: str = "") -> None:
+        """Statements of many rows; see ``Connection``."""
+        if not columns or not columns[0]:
+            return
+        width, count = len(columns), len(columns[0])
+        flat: list[Any] = [None] * (count * width)
+        for number, column in enumerate(columns):
+            flat[number::width] = column
+        most = self.raw.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // width
+        done = 0
+        while done < count:
+            left = min(count - done, most)
+            rows = next((size for size in ROWS_PER_STATEMENT if size <= left), left)
+            sql = f"INSERT INTO {into} VALUES {_places(width, rows)} {conflict}"
+            self.raw.execute(sql, flat[done * width : (done + rows) * width])
+            done += rows
+
+    def try_lock(self, name: str) -> bool:
+        """No other process writes."""
+        return True
+
+
+class SqliteRows:
+    """A cursor that names its columns."""
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self.rowcount = cursor.rowcount
+        self.fetchone, self.fetchall = cursor.fetchone, cursor.fetchall
+        self._cursor = cursor
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return [column[0] for column in self._cursor.description]
+
+
+class SqliteDatabase:
+    """A file, written by this process alone; see ``Database``."""
+
+    shared = False
+
+    def __init__(self, url: str) -> None:
+        self.path = path_of(url)
+        self.name = str(self.path)
+        self._lock_file = LockFile(self.path)
         self._mutex = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._open = False
 
-    def open(self) -> None:
+    def start(self) -> None:
         """Take the lock file and connect."""
         self._lock_file.acquire()
         try:
@@ -195,7 +225,7 @@ class Writer:
             self._lock_file.release()
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[SqliteConnection]:
         """BEGIN IMMEDIATE … COMMIT, durable on return; anything raised inside rolls all of it back."""
         with self._mutex:
             if not self._open:
@@ -204,7 +234,7 @@ class Writer:
                 self._connection = connect(self.path, writing=True)
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
+                yield SqliteConnection(self._connection)
                 self._connection.execute("COMMIT")
             except BaseException as error:
                 self._roll_back()
@@ -224,23 +254,81 @@ class Writer:
             self._connection.close()
             self._connection = None
 
+    @contextmanager
+    def reader(self) -> Iterator[SqliteConnection]:
+        """A read transaction on a connection of its own. Keep it short: the WAL cannot shrink beneath it."""
+        connection = connect(self.path, writing=False)
+        try:
+            connection.execute("BEGIN")
+            yield SqliteConnection(connection)
+        except sqlite3.Error as error:
+            raise translated(error, self.path) from error
+        finally:
+            connection.close()
 
-def insert_rows(connection: sqlite3.Connection, into: str, columns: Sequence[Sequence[Any]], tail: str = "") -> None:
-    """``into`` VALUES (…),(…) ``tail`` for rows given as columns, in as few statements as SQLite allows."""
-    if not columns or not columns[0]:
-        return
-    width, count = len(columns), len(columns[0])
-    flat: list[Any] = [None] * (count * width)
-    for number, column in enumerate(columns):
-        flat[number::width] = column
-    most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // width
-    done = 0
-    while done < count:
-        left = min(count - done, most)
-        rows = next((size for size in ROWS_PER_STATEMENT if size <= left), left)
-        sql = f"{into} VALUES {_places(width, rows)} {tail}"
-        connection.execute(sql, flat[done * width : (done + rows) * width])
-        done += rows
+    def alone(self, name: str) -> nullcontext[bool]:
+        """No other process writes."""
+        return nullcontext(True)
+
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        return self.path.exists()
+
+    @contextmanager
+    def inspecting(self) -> Iterator[sa.Connection]:
+        """SQLAlchemy on a connection of its own, to look at the schema."""
+        with self._sqlalchemy(writing=False) as connection:
+            yield connection
+
+    @contextmanager
+    def migrating(self) -> Iterator[sa.Connection]:
+        """A transaction that may create the file, under the lock file.
+
+        StoreError when its folder does not exist: a mistyped path shall not become a new, empty store.
+        """
+        folder = self.path.parent
+        if not folder.is_dir():
+            raise StoreError(f"there is no folder {folder} for the store {self.path.name}: create it, or mend the path")
+        lock = LockFile(self.path)
+        lock.acquire()
+        try:
+            with self._sqlalchemy(writing=True) as connection, connection.begin():
+                yield connection
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _sqlalchemy(self, writing: bool) -> Iterator[sa.Connection]:
+        engine = sa.create_engine(
+            "sqlite://", creator=lambda: connect(self.path, writing=writing, create=writing), poolclass=NullPool
+        )
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+        try:
+            with engine.connect() as connection:
+                yield connection
+        except sa.exc.DBAPIError as error:
+            if isinstance(error.orig, sqlite3.Error):
+                raise translated(error.orig, self.path) from error
+            raise
+        finally:
+            engine.dispose()
+
+
+def _own(sql: str) -> str:
+    return sql.replace("each_number(", "json_each(").replace("each_text(", "json_each(")
+
+
+def _bound(parameters: Parameters) -> Parameters:
+    if any(type(value) is list for value in parameters.values()):
+        return {
+            name: msgspec.json.encode(value).decode() if type(value) is list else value
+            for name, value in parameters.items()
+        }
+    return parameters
 
 
 def _places(width: int, rows: int) -> str:

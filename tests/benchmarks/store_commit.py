@@ -1,6 +1,6 @@
 """How long commits, pruning and assignment take beside a busy thread. Not collected by pytest.
 
-python tests/benchmarks/store_commit.py FOLDER [--old-rows 5000000] [--series 50000] [--quiet]
+python tests/benchmarks/store_commit.py FOLDER-OR-URL [--old-rows 5000000] [--series 50000] [--quiet]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from netpredict.store import migrate, sqlite
+from netpredict.store import migrate
 from netpredict.store.commit import (
     SERIES_PER_LANE,
     Commit,
@@ -25,6 +25,7 @@ from netpredict.store.commit import (
     LaneSnapshot,
     StateRows,
 )
+from netpredict.store.database import database_of
 from netpredict.store.encode import ticks_texts
 from netpredict.store.sql import SqlStore
 from netpredict.types import TopicPartition
@@ -36,9 +37,9 @@ PLACE = TopicPartition("cells", 0)
 
 def prefill(url: str, rows: int, *, series: int = 100_000, width: int = 36, before_us: int = 0) -> None:
     """Put ``rows`` old forecasts before ``before_us`` into the store, ``series`` a slot. The daemon must be stopped."""
-    writer = sqlite.Writer(sqlite.path_of(url))
-    writer.open()
-    into = "INSERT INTO forecast(slot_time_us, series_id, model_id, layout_id, sources, quality, ticks, observed)"
+    database = database_of(url)
+    database.start()
+    into = "forecast(slot_time_us, series_id, model_id, layout_id, sources, quality, ticks, observed)"
     ticks = np.random.default_rng(1).integers(-1400, -400, (series, width)).astype(np.int32)
     texts = ticks_texts(ticks)
     slots = -(-rows // series)
@@ -55,9 +56,9 @@ def prefill(url: str, rows: int, *, series: int = 100_000, width: int = 36, befo
             texts[:count],
             ["[-900]"] * count,
         )
-        with writer.transaction() as connection:
-            sqlite.insert_rows(connection, into, columns)
-    writer.close()
+        with database.transaction() as connection:
+            connection.insert_rows(into, columns)
+    database.close()
 
 
 def commit_of(lane: LaneSnapshot, model_id: int, slot: int, rows: int, states: int) -> Commit:
@@ -85,7 +86,7 @@ def commit_of(lane: LaneSnapshot, model_id: int, slot: int, rows: int, states: i
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("where")
     parser.add_argument("--old-rows", type=int, default=5_000_000)
     parser.add_argument("--series", type=int, default=50_000)
     parser.add_argument("--states", type=int, default=20_000)
@@ -94,8 +95,8 @@ def main() -> None:
     parser.add_argument("--quiet", action="store_true", help="no busy thread")
     options = parser.parse_args()
     sys.setswitchinterval(options.switch_s)
-    url = f"sqlite:///{options.folder}/bench.db"
-    fresh = not (options.folder / "bench.db").exists()
+    url = options.where if "://" in options.where else f"sqlite:///{options.where}/bench.db"
+    fresh = migrate.current(url) is None
     migrate.upgrade(url)
     if fresh and options.old_rows:
         prefill(url, options.old_rows)

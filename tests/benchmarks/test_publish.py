@@ -82,8 +82,11 @@ def test_forecasts_a_second(broker: KafkaBroker, tmp_path: Path, make_sink: type
             )
             publisher._behind = way == "read back"
             if way == "offered":
-                with store.writer.transaction() as connection:
-                    connection.execute("INSERT INTO publication VALUES (?, ?, 0, 0)", (lane.lane_id, SLOTS * CELLS))
+                with store.database.transaction() as connection:
+                    connection.execute(
+                        "INSERT INTO publication VALUES (:lane_id, :offset, 0, 0)",
+                        {"lane_id": lane.lane_id, "offset": SLOTS * CELLS},
+                    )
                 for commit in commits:
                     publisher.offer(Written(commit, frozenset(), 0.0))
             started_s, cpu_s = time.perf_counter(), time.process_time()

@@ -23,9 +23,9 @@ from netpredict.operate.publisher import FastSink, KafkaSink, publishing_sink
 from netpredict.operate.sink import Message, Sink
 from netpredict.store import migrate
 from netpredict.store.commit import Commit
+from netpredict.store.database import database_of
 from netpredict.store.publication import SqlPublications
 from netpredict.store.sql import SqlStore
-from netpredict.store.sqlite import reader
 from tests.operate.test_outlet import STREAMS
 from tests.services.kafka_broker import KafkaBroker
 from tests.services.process import free_ports
@@ -129,10 +129,10 @@ def test_nothing_is_missing_after_a_kill_between_commit_and_publish(
         lane, model_id = build.assign(store), 1
         for slot in range(21, 31):  # nobody publishes these
             store.commit(Commit([build.full_commit(lane, model_id, slot)]))
-        with store.writer.transaction() as connection:  # and the acknowledgement of this one was lost
+        with store.database.transaction() as connection:  # and the acknowledgement of this one was lost
             connection.execute(
-                "INSERT INTO publication VALUES (?, 200, ?, ?)",
-                (lane.lane_id, build.slot_time(20), build.slot_time(20)),
+                "INSERT INTO publication VALUES (:lane_id, 200, :at, :at)",
+                {"lane_id": lane.lane_id, "at": build.slot_time(20)},
             )
     with SqlStore(url, publishing=True) as store:
         after = publisher(store)
@@ -219,7 +219,7 @@ def test_the_daemon_publishes_what_it_stored_also_when_the_broker_refused_it_fir
             raise SourceUnavailable("refused by the test")
 
     def stored(slots: int) -> bool:
-        with reader(tmp_path / "store.db") as connection:
+        with database_of(f"sqlite:///{tmp_path}/store.db").reader() as connection:
             (count,) = connection.execute("SELECT count(*) FROM topic_progress WHERE next_offset > 0").fetchone()
             (accepted,) = connection.execute("SELECT coalesce(sum(accepted), 0) FROM topic_progress").fetchone()
         return bool(count == 2 and accepted == 20 * slots)
@@ -237,7 +237,7 @@ def test_the_daemon_publishes_what_it_stored_also_when_the_broker_refused_it_fir
     run_until(daemon, lambda: stored(20))
     found = consumed(broker.bootstrap, forecasts)
     messages = [msgspec.json.decode(value, type=Forecast) for _, value, _ in found]
-    with reader(tmp_path / "store.db") as connection:
+    with database_of(f"sqlite:///{tmp_path}/store.db").reader() as connection:
         rows = connection.execute(
             "SELECT s.key, f.slot_time_us FROM forecast AS f JOIN series AS s USING (series_id)"
             " JOIN model_version AS m USING (model_id) WHERE m.predictor = 'naive'"

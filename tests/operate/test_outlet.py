@@ -22,7 +22,6 @@ from netpredict.store import migrate
 from netpredict.store.commit import Commit
 from netpredict.store.publication import SqlPublications
 from netpredict.store.sql import SqlStore
-from netpredict.store.sqlite import reader
 from netpredict.types import TopicPartition
 from tests.operate.list_sink import ListSink
 from tests.store import store_builders as build
@@ -68,9 +67,11 @@ class Rig:
         return [dict(message.headers)["ce_id"].decode() for where, message in self.sink.sent if where == topic]
 
     def stored(self) -> set[tuple[str, int]]:
-        with reader(self.store.path) as connection:
+        with self.store.database.reader() as connection:
             return set(
-                connection.execute("SELECT s.key, f.slot_time_us FROM forecast AS f JOIN series AS s USING (series_id)")
+                connection.execute(
+                    "SELECT s.key, f.slot_time_us FROM forecast AS f JOIN series AS s USING (series_id)"
+                ).fetchall()
             )
 
     def said(self) -> set[tuple[str, int]]:
@@ -134,8 +135,11 @@ def test_both_ways_make_the_same_bytes(rig: Rig) -> None:
     rig.publishers[0].stop(5)
     direct = sorted(rig.sink.sent)
     rig.sink.sent.clear()
-    with rig.store.writer.transaction() as connection:
-        connection.execute("INSERT INTO publication VALUES (?, 10, 0, ?)", (rig.lane.lane_id, build.slot_time(9)))
+    with rig.store.database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO publication VALUES (:lane_id, 10, 0, :until)",
+            {"lane_id": rig.lane.lane_id, "until": build.slot_time(9)},
+        )
     again = rig.publisher()
     again.start()
     until(lambda: rig.publications.count() == 0)

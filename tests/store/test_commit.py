@@ -15,9 +15,10 @@ import netpredict
 from netpredict.errors import StoreError, StoreUnavailable
 from netpredict.store import compare, migrate
 from netpredict.store.commit import Commit, GapRow, JournalRow, RetrainRow
+from netpredict.store.database import Connection
 from netpredict.store.history import History
 from netpredict.store.sql import RECREATED, VALUE_BYTES_MAX, SqlStore
-from netpredict.store.sqlite import ROWS_PER_STATEMENT, reader
+from netpredict.store.sqlite import ROWS_PER_STATEMENT, SqliteDatabase
 from netpredict.types import MISSING_TICKS, NO_SLOT, Mode, TopicPartition
 from tests.store.store_builders import (
     LAYOUT,
@@ -50,8 +51,8 @@ STEPS = (
 )
 
 
-def query(store: SqlStore, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    with reader(store.path) as connection:
+def query(store: SqlStore, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    with store.database.reader() as connection:
         return connection.execute(sql, parameters).fetchall()
 
 
@@ -103,7 +104,7 @@ def test_a_fenced_lane_does_not_hold_up_another(store: SqlStore) -> None:
     assign(store)
     fine = full_commit(other, model_id, 1, topic_partition=other_partition, firings=[], dead_letters=[])
     assert store.commit(Commit([full_commit(zombie, model_id, 2), fine])) == {TOPIC_PARTITION}
-    assert query(store, "SELECT count(*) FROM forecast WHERE slot_time_us = ?", slot_time(2)) == [(0,)]
+    assert query(store, "SELECT count(*) FROM forecast WHERE slot_time_us = :at", at=slot_time(2)) == [(0,)]
     assert query(store, "SELECT next_offset FROM topic_progress ORDER BY partition") == [(10,), (10,)]
 
 
@@ -124,8 +125,8 @@ def test_a_commit_that_fails_half_way_leaves_nothing_and_may_be_repeated(
     before = compare.dump(store.url)
     commit = Commit([full_commit(lane, model_id, 2)])
 
-    def broken(*_: object) -> None:
-        raise sqlite3.OperationalError("injected")
+    def broken(connection: Connection, *_: object) -> None:
+        connection.execute("SELECT nonsense")
 
     with monkeypatch.context() as patch:
         patch.setattr(store, step, broken)
@@ -177,12 +178,19 @@ def test_a_layout_of_a_commit_that_failed_is_registered_by_the_next(
     assert query(store, "SELECT count(*) FROM state_layout") == [(1,)]
 
 
-def test_a_busy_database_is_a_retriable_error(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_database_is_a_retriable_error(tmp_path: Path) -> None:
+    migrate.upgrade(f"sqlite:///{tmp_path}/busy.db")
+    with SqlStore(f"sqlite:///{tmp_path}/busy.db") as store:
+        busy(store)
+
+
+def busy(store: SqlStore) -> None:
     lane, model_id = run(store, slots=1)
-    with store.writer.transaction() as connection:
-        connection.execute("SELECT 1")
-    connection.execute("PRAGMA busy_timeout = 10")
-    intruder = sqlite3.connect(store.path, isolation_level=None)
+    assert isinstance(store.database, SqliteDatabase)
+    with store.database.transaction() as connection:
+        connection.raw.execute("SELECT 1")
+    connection.raw.execute("PRAGMA busy_timeout = 10")
+    intruder = sqlite3.connect(store.database.path, isolation_level=None)
     intruder.execute("BEGIN IMMEDIATE")
     commit = Commit([full_commit(lane, model_id, 2)])
     with pytest.raises(StoreUnavailable) as caught:
@@ -249,10 +257,11 @@ def test_a_series_without_state_says_so(store: SqlStore) -> None:
 
 def test_a_damaged_state_is_found_and_harms_no_other_series(store: SqlStore) -> None:
     lane, _ = run(store, slots=1)
-    with store.writer.transaction() as connection:
+    broken = states(lane, 2, [1]).blob[0].tobytes()
+    with store.database.transaction() as connection:
         connection.execute(
-            "UPDATE series_state SET state = CAST(x'ff' || substr(state, 2) AS BLOB) WHERE series_id = ?",
-            (int(ids(lane, [1])[0]),),
+            "UPDATE series_state SET state = :state WHERE series_id = :id",
+            {"state": broken, "id": int(ids(lane, [1])[0])},
         )
     series = assign(store).series
     assert [row[5] is None for row in series] == [False, True, False]
@@ -396,8 +405,11 @@ def test_a_closed_store_refuses_to_write(url: str) -> None:
         store.prune(0, 10)
 
 
-def test_the_writer_is_durable_and_wal(store: SqlStore) -> None:
-    with store.writer.transaction() as connection:
+def test_the_writer_is_durable(store: SqlStore, dialect: str) -> None:
+    with store.database.transaction() as connection:
+        if dialect == "postgresql":
+            assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+            return
         settings = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
     assert settings == ["wal", 2]
 

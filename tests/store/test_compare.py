@@ -1,24 +1,18 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 from netpredict.store import compare, migrate
 from netpredict.store.commit import Commit
 from netpredict.store.outbox import SqlOutbox
 from netpredict.store.sql import SqlStore
 from netpredict.types import Outcome, OutcomeKind, TopicPartition
+from tests.store.conftest import NewUrl
 from tests.store.store_builders import TOPIC_PARTITION, assign, full_commit, lane_commit, observations, register, run
 
 
-def another(tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path}/other.db"
-    migrate.upgrade(url)
-    return url
-
-
-def test_stores_with_other_ids_epochs_owners_and_outcomes_are_equal(store: SqlStore, tmp_path: Path) -> None:
+def test_stores_with_other_ids_epochs_owners_and_outcomes_are_equal(store: SqlStore, new_url: NewUrl) -> None:
     run(store, slots=3)
-    with SqlStore(another(tmp_path)) as other:
+    migrate.upgrade(other_url := new_url())
+    with SqlStore(other_url) as other:
         assign(other, TopicPartition("elsewhere", 7))
         lane = assign(other)  # another lane id, hence other series ids
         register(other, "v0")

@@ -7,7 +7,6 @@ import pytest
 from netpredict.store.commit import Commit, LaneSnapshot
 from netpredict.store.publication import SqlPublications, Window
 from netpredict.store.sql import SqlStore
-from netpredict.store.sqlite import reader
 from netpredict.types import TopicPartition
 from tests.store import store_builders as build
 from tests.store.store_builders import LAYOUT, TOPIC_PARTITION, firing, full_commit, lane_commit, slot_time
@@ -78,7 +77,7 @@ def test_pruning_never_passes_the_oldest_window(publishing: SqlStore, publicatio
     one, two, *_ = publications.unpublished(9)
     publications.mark_published([one, two])
     publishing.prune(slot_time(9), 1000)
-    with reader(publishing.path) as connection:
+    with publishing.database.reader() as connection:
         (oldest,) = connection.execute("SELECT min(slot_time_us) FROM forecast").fetchone()
     assert oldest == slot_time(3)
     publications.mark_published(publications.unpublished(9))
@@ -138,8 +137,9 @@ def test_the_forecasts_of_a_window_come_back_as_they_were(
     assert found == expected
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"])
 def test_reading_a_window_uses_the_primary_key(publishing: SqlStore) -> None:
-    with reader(publishing.path) as connection:
+    with publishing.database.reader() as connection:
         plan = connection.execute(
             "EXPLAIN QUERY PLAN SELECT series_id FROM forecast WHERE slot_time_us = 1"
             " AND (series_id, model_id) > (1, 1) AND series_id <= 9 ORDER BY series_id, model_id LIMIT 9"

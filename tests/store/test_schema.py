@@ -10,19 +10,24 @@ from alembic.migration import MigrationContext
 import netpredict
 from netpredict.errors import AlreadyRunning, ConfigError, StoreError, StoreUnavailable
 from netpredict.store import migrate, schema, sqlite
+from netpredict.store.database import database_of
 from netpredict.store.history import History
 from netpredict.store.sql import SqlStore
+from tests.store.conftest import NewUrl
 from tests.store.store_builders import LAYOUT, PERIOD_US, forecasts, run, slot_time
+
+SQLITE = pytest.mark.parametrize("dialect", ["sqlite"])
 
 
 def test_the_migrations_build_what_the_metadata_says(url: str) -> None:
-    with sqlite.engine(url).connect() as connection:
+    with database_of(url).inspecting() as connection:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
 
 
+@SQLITE
 def test_the_migrated_view_and_hot_tables_are_those_of_the_schema(url: str) -> None:
-    with sqlite.reader(sqlite.path_of(url)) as connection:
-        sql = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    with database_of(url).reader() as connection:
+        sql = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
     assert sql["forecast_point"] == schema.FORECAST_POINT["sqlite"]
     without_rowid = {
         table.name for table in schema.metadata.sorted_tables if table.dialect_options["sqlite"]["with_rowid"] is False
@@ -47,23 +52,23 @@ def test_upgrade_twice_changes_nothing(url: str) -> None:
     migrate.check(url)
 
 
-def test_a_store_of_the_first_schema_keeps_its_rows(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/old.db"
+def test_a_store_of_the_first_schema_keeps_its_rows(new_url: NewUrl) -> None:
+    url = new_url()
     migrate.upgrade(url, "0001")
-    with sqlite3.connect(sqlite.path_of(url)) as connection:
+    with database_of(url).migrating() as connection:
         names = "slot_time_us, series_id, model_id, layout_id, sources, quality, ticks, observed"
-        connection.execute(f"INSERT INTO forecast({names}) VALUES (1, 2, 3, 4, 'm', 0, '[5]', '[6]')")
-    connection.close()
+        values = "(1, 2, 3, 4, 'm', 0, '[5]', '[6]')"
+        connection.exec_driver_sql(f"INSERT INTO forecast({names}) VALUES {values}")
     with pytest.raises(StoreError, match="netpredict db upgrade"):
         migrate.check(url)
     migrate.upgrade(url)
     migrate.check(url)
-    with sqlite.reader(sqlite.path_of(url)) as connection:
+    with database_of(url).reader() as connection:
         assert connection.execute("SELECT ticks, seasonal FROM forecast").fetchall() == [("[5]", None)]
 
 
-def test_a_store_without_schema_is_refused(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/none.db"
+def test_a_store_without_schema_is_refused(new_url: NewUrl, dialect: str, tmp_path: Path) -> None:
+    url = new_url()
     assert migrate.current(url) is None
     with pytest.raises(StoreError, match="netpredict db upgrade"):
         migrate.check(url)
@@ -71,13 +76,12 @@ def test_a_store_without_schema_is_refused(tmp_path: Path) -> None:
         SqlStore(url).start()
     with pytest.raises(StoreError, match="netpredict db upgrade"):
         History(url).progress()
-    assert not (tmp_path / "none.db").exists()
+    assert dialect != "sqlite" or not [*tmp_path.iterdir()]
 
 
 def test_an_unknown_schema_is_refused(url: str) -> None:
-    with sqlite3.connect(sqlite.path_of(url)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.close()
+    with database_of(url).migrating() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StoreError, match="netpredict db upgrade"):
         migrate.check(url)
     with pytest.raises(StoreError, match="9999"):
@@ -90,6 +94,7 @@ def test_a_file_that_is_no_database_is_a_store_error(tmp_path: Path) -> None:
         migrate.check(f"sqlite:///{tmp_path}/text.db")
 
 
+@SQLITE
 def test_a_second_writer_is_refused_and_told_who_holds_the_lock(store: SqlStore) -> None:
     with pytest.raises(AlreadyRunning, match=r"store\.db\.lock is held by process \d+"):
         SqlStore(store.url).start()
@@ -100,7 +105,10 @@ def test_a_second_writer_is_refused_and_told_who_holds_the_lock(store: SqlStore)
         pass
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "postgresql+psycopg://u:secret@h/db", "nonsense"])
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite://", "sqlite:///:memory:", "postgresql://u:secret@h/db", "mysql://u:secret@h/db", "nonsense"],
+)
 def test_a_url_without_a_file_is_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         SqlStore(url)
@@ -125,16 +133,16 @@ def test_the_kind_of_error_says_whether_to_try_again(code: int, kind: type[Excep
 
 def test_forecast_point_has_a_row_for_each_target_time_kpi_and_level(store: SqlStore) -> None:
     lane, model_id = run(store, slots=2)
-    with sqlite.reader(store.path) as connection:
+    with store.database.reader() as connection:
         cursor = connection.execute(
-            "SELECT * FROM forecast_point WHERE series = 'cell-1' AND slot_time_us = ?", (slot_time(2),)
+            "SELECT * FROM forecast_point WHERE series = 'cell-1' AND slot_time_us = :at", {"at": slot_time(2)}
         )
-        names = [column[0] for column in cursor.description]
-        rows = [dict(zip(names, row, strict=True)) for row in cursor]
+        rows = [dict(zip(cursor.names, row, strict=True)) for row in cursor.fetchall()]
     ticks = forecasts(lane, model_id, 2, range(3)).ticks[1].reshape(2, 4, 3)
     assert len(rows) == ticks.size
     for row in rows:
         kpi, lead, level = LAYOUT.kpis.index(row["kpi"]), row["lead_steps"], LAYOUT.levels.index(row["level"])
+        assert float(row["level"]) in LAYOUT.levels
         assert row["value"] == ticks[kpi, lead - 1, level] / 10 ** LAYOUT.decimals[kpi]
         assert row["target_time_us"] == slot_time(2) + lead * PERIOD_US
         assert row["source"] == ("model", "naive")[kpi]
