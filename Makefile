@@ -9,7 +9,7 @@ ARGS ?=
 export NETPREDICT_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-train broker lock clean
+.PHONY: help setup demo test lint bench bench-train soak broker lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,10 @@ lint: setup ## ruff and mypy --strict
 	$(BIN)/mypy
 
 bench: setup ## run the benchmarks (tests/benchmarks)
-	$(BIN)/python -m pytest tests/benchmarks -m "" -s $(ARGS)
+	$(BIN)/python -m pytest tests/benchmarks -m "" -s --ignore tests/benchmarks/test_soak.py $(ARGS)
+
+soak: setup ## run the daemon for 30 minutes under bursts (SOAK_MINUTES=5 make soak)
+	$(BIN)/python -m pytest tests/benchmarks/test_soak.py -m "" -s $(ARGS)
 
 bench-train: setup ## measure training beside darts and neuralforecast (some GB the first time)
 	tests/benchmarks/rivals/setup.sh
