@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
+from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Meta, Struct
@@ -29,6 +30,8 @@ Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
+PATIENCE_S = 10.0
+"""An instance waits for another's lock, and may hang in a transaction, for so long at most."""
 PLACES_MAX = 4096
 """Most places of a grid."""
 GRID_VALUES_MAX = 2**18
@@ -82,7 +85,17 @@ class KafkaConfig(Section, frozen=True, kw_only=True):
 class StoreConfig(Section, frozen=True, kw_only=True):
     """The SQL store, which is the authority for offsets."""
 
-    url: Annotated[str, Meta(description="SQLAlchemy URL of an SQLite file.")] = "sqlite:///netpredict.db"
+    url: Annotated[
+        str,
+        Meta(
+            description="sqlite:///FILE, for one instance; postgresql://USER@HOST/DATABASE, which instances may share."
+            " TLS by its query: ?sslmode=verify-full&sslrootcert=FILE, for a client certificate &sslcert=FILE"
+            "&sslkey=FILE; no password goes to another host without."
+        ),
+    ] = "sqlite:///netpredict.db"
+    password_file: Annotated[
+        str, Meta(description="File with the password for PostgreSQL, not readable by everybody; empty = none.")
+    ] = ""
     observations: Annotated[bool, Meta(description="Keep observations; training from the store needs them.")] = True
     retention_days: Annotated[
         float, Meta(gt=0, description="Forecasts and observations older than this are pruned.")
@@ -289,6 +302,17 @@ class Config(Section, frozen=True, kw_only=True):
     hooks: dict[Name, HookConfig] = {}
     actuators: dict[Name, ActuatorConfig] = {}
 
+    @property
+    def store_url(self) -> str:
+        """``store.url`` with what else it takes to get in, and how long to wait for others: less than Kafka's group."""
+        url = self.store.url
+        if not url.startswith("postgres"):
+            return url
+        query = {"patience_s": f"{min(PATIENCE_S, self.kafka.session_timeout_s / 3):g}"}
+        if self.store.password_file:
+            query["password_file"] = self.store.password_file
+        return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
+
 
 def load_config(path: Path | None, environment: Mapping[str, str] | None = None) -> Config:
     """Read, override from the environment and check. ConfigError names the key and what is allowed.
@@ -421,6 +445,8 @@ def _check(config: Config) -> None:
     for name, stream in config.streams.items():
         _check_stream(f"streams.{name}", stream, config)
     _check_learn(config.learn)
+    if config.store.password_file and not config.store.url.startswith("postgres"):
+        raise ConfigError("store.password_file: only a PostgreSQL store has a password")
     for name, hook in config.hooks.items():
         if hook.stream not in config.streams:
             raise ConfigError(f"hooks.{name}.stream: no stream named {hook.stream!r}")

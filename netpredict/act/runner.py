@@ -36,6 +36,10 @@ class Outbox(Protocol):
         """
         ...
 
+    def claim(self, firing: Firing, actuator_name: str, now_us: int) -> bool:
+        """Whether this runner may apply the firing now: no other one does, on any instance."""
+        ...
+
     def record(self, firing: Firing, actuator_name: str, outcome: Outcome, at_us: int) -> None:
         """Store what came of the firing at this actuator, durable on return. The same again changes nothing."""
         ...
@@ -213,6 +217,8 @@ class ActionRunner:
             return
         if not expired and name in walk.failing:
             walk.postponed = True
+            return
+        if not self._outbox.claim(firing, name, self._clock.now_us()):
             return
         outcome = self._refused(firing) or self._attempt(item, walk)
         if outcome is not None:

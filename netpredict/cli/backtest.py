@@ -188,9 +188,9 @@ def _lend_models(config: Config, store: SqlStore) -> None:
     from netpredict.store.database import database_of
     from netpredict.store.history import History
 
-    if not database_of(config.store.url).exists():
+    if not database_of(config.store_url).exists():
         return
-    for row in reversed(History(config.store.url).models()):
+    for row in reversed(History(config.store_url).models()):
         if row["stage"] in ("active", "retired") and row["folder"]:
             store.register_model(
                 row["stream"],

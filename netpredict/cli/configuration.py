@@ -63,7 +63,7 @@ def _checked_config(path: Path) -> tuple[Config, list[Stream]]:
     from netpredict.store.database import database_of
 
     config = load_config(path)
-    database_of(config.store.url)
+    database_of(config.store_url)
     RetrainScheduler([ScheduledJob("learn.cron", config.learn.cron, lambda: None)])  # not started
     for hook in config.hooks.values():
         parse_day_windows(hook.blackout_utc, "blackout_utc")

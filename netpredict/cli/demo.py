@@ -119,7 +119,7 @@ class Demo:
             return INTERRUPTED
         network = self.watched(config)  # 4
         self.say("Drawing ...")
-        history = History(config.store.url)
+        history = History(config.store_url)
         span_us = (network.begin_us, network.now_us)
         figures = demo_figures.draw_all(self.home, config, history, trainings, span_us)  # 5
         Summary(self.console, config, history, trainings, figures).show(self.home, network)
@@ -135,7 +135,7 @@ class Demo:
         text = demo_world.config_text(self.home, self.seed)
         (self.home / demo_world.CONFIG_FILE).write_text(text, encoding="utf-8")
         config = demo_world.parsed(text)
-        migrate.upgrade(config.store.url)
+        migrate.upgrade(config.store_url)
         return config
 
     def trained(self, config: Config) -> list[Training]:
@@ -148,7 +148,7 @@ class Demo:
         shown = TrainingProgress(self.console, self.plain, demo_training.jobs(config))
         with shown:
             trainings = demo_training.train_all(config, streams, past, START_US, shown.step, shown.done)
-        demo_training.put_on_the_shelf(config, config.store.url, trainings)
+        demo_training.put_on_the_shelf(config, config.store_url, trainings)
         return trainings
 
     def watched(self, config: Config) -> Network:
@@ -164,7 +164,7 @@ class Demo:
         try:
             self._until(lambda: daemon.phase == "running", runner)
             network.start()
-            self._watch(runner, network, Watcher(daemon, network, History(config.store.url)))
+            self._watch(runner, network, Watcher(daemon, network, History(config.store_url)))
         except KeyboardInterrupt:
             self.say("Stopping; a second Ctrl-C will not wait.")
         finally:

@@ -80,7 +80,7 @@ def read_config_of_streams(given: Path | None) -> Config:
 
 def store_url(config: Path | None, url: str | None) -> str:
     """Where the store is."""
-    return url or read_config(config).store.url
+    return url or read_config(config).store_url
 
 
 def history(config: Path | None, url: str | None, stream: str | None = None) -> History:

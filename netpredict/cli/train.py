@@ -66,7 +66,7 @@ def train(
     at_most_one(simulate=simulate, file=file, table=table)
     read = read_config_of_streams(config)
     _check(read, stream, predictor)
-    migrate.upgrade(read.store.url)
+    migrate.upgrade(read.store_url)
     built = build_stream(stream, read)
     if simulate is not None:
         dataset = training_set(built, _simulated(built, simulate, radio_cells, ues, read.daemon.seed), read)
@@ -211,7 +211,7 @@ def _register(
     from netpredict.store.sql import SqlStore
 
     plugin, scores = config.predictors[predictor].plugin, report.scores
-    with SqlStore(config.store.url) as store:
+    with SqlStore(config.store_url) as store:
         model_id = store.register_model(
             stream, predictor, artefact.version, plugin, str(artefact.folder), scores, "candidate"
         )

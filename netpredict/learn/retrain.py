@@ -88,7 +88,7 @@ def retrain(
         stage, what = _MOVES.get(outcome, ("", "")) if again == "candidate" else ("", "")
         detail |= _compared(result, incumbent)
         if outcome == "challenging" and incumbent is not None:
-            newest = History(config.store.url).newest_bucket(stream.name)
+            newest = History(config.store_url).newest_bucket(stream.name)
             detail |= {"incumbent_id": incumbent.model_id, "since_bucket": 0 if newest is None else newest + 1}
     except TrainingCancelled as error:
         run = Retrained(stream.name, predictor, "cancelled", str(error))
@@ -155,7 +155,7 @@ def history(config: Config, stream: Stream) -> TrainingSet:
     if not config.store.observations:
         raise DataError("store.observations is off: there is no history to train on")
     learn = config.learn
-    observed = History(config.store.url).observations(
+    observed = History(config.store_url).observations(
         stream.name,
         stream.columns,
         stream.period_us,

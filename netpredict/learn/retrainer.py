@@ -34,6 +34,7 @@ from netpredict.store.history import History
 from netpredict.stream import Stream
 
 LOG = structlog.get_logger(__name__)
+MINUTE_US = 60_000_000
 BASELINE_BUCKETS = 500
 """So many of a version's newest buckets are read: the window, and what it used to be."""
 
@@ -52,7 +53,7 @@ class Retrainer:
         self.results: Counter[tuple[str, str, str]] = Counter()  # stream, predictor, result
         self.trials: dict[tuple[str, str], int] = {}  # buckets so far, by stream and predictor
         self._config, self._streams, self._store, self._clock = config, streams, store, clock
-        self._history = History(config.store.url)
+        self._history = History(config.store_url)
         self._window = parse_day_windows(config.learn.window_utc, "learn.window_utc")
         self._stopped = cancelled
         self._stopping = threading.Event()
@@ -68,13 +69,16 @@ class Retrainer:
         self._stopping.set()
 
     def scheduled(self) -> list[Retrained]:
-        """Everything is due: now, or when the window opens."""
-        self._due = True
+        """Everything is due: now, or when the window opens. Of instances that share a store one takes it up."""
+        minute_us = self._clock.now_us() // MINUTE_US * MINUTE_US  # cron's: the same on all
+        self._due = self._due or self._store.take_turn("retrain", minute_us)
         return self.turn()
 
     def turn(self) -> list[Retrained]:
         """Judge the trials; in the window retrain what is due, or what forecasts badly. One at a time."""
-        with self._lock:
+        with self._lock, self._store.alone("learn") as ours:
+            if not ours:  # another instance judges and trains; what is due here waits for the next turn
+                return []
             runs = self._judge_all()
             if not self._window or in_day_windows(self._clock.now_us(), self._window):
                 due, self._due = self._due, False

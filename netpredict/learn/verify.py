@@ -101,7 +101,7 @@ class KnownModels:
 
 def verify_all(config: Config, names: Sequence[str], days: int = 1) -> list[Verified]:
     """Verify these streams of a config, beside a daemon that writes its store or not."""
-    models, store = KnownModels(History(config.store.url)), Anchors(config.store.url)
+    models, store = KnownModels(History(config.store_url)), Anchors(config.store_url)
     streams = [build_stream(name, config) for name in names]
     shelf = StoreShelf(config, models, streams)
     return [verify(stream, store, shelf, days) for stream in streams]

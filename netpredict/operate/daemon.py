@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -122,6 +123,8 @@ class Daemon:
         self.notifier = notifier or Notifier({})
         self.watchdog = Watchdog(self.notifier, self.clock)
         self.phase = "starting"
+        # containers of one image may share host name and process id
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.http_address: tuple[str, int] | None = None
         self.publisher: ForecastPublisher | None = None
         self._make_source = make_source
@@ -161,7 +164,7 @@ class Daemon:
     def _start(self, running: ExitStack) -> None:
         self.metrics.build_info(netpredict.__version__)
         self._enter("starting")
-        self.store = SqlStore(self.config.store.url, self.clock, publishing=self.config.publish.enabled)
+        self.store = SqlStore(self.config.store_url, self.clock, publishing=self.config.publish.enabled)
         self.store.start()
         running.callback(self.store.close)
         self._build(self.config)
@@ -198,8 +201,7 @@ class Daemon:
         """Streams and pipeline of a config; raises before anything is replaced."""
         streams = build_streams(config)
         shelf = StoreShelf(config, self.store, streams)
-        owner = f"{socket.gethostname()}:{os.getpid()}"
-        self.pipeline = Pipeline(config.kafka.group, streams, self.store, shelf, owner)
+        self.pipeline = Pipeline(config.kafka.group, streams, self.store, shelf, self.owner)
         self.streams: dict[str, Stream] = {stream.name: stream for stream in streams}
         self.shelf = shelf
         self.config = config
@@ -215,13 +217,13 @@ class Daemon:
             )
             for name, hook in self.config.hooks.items()
         }
-        return ActionRunner(SqlOutbox(self.store), actuators, self.clock, guards=guards)
+        return ActionRunner(SqlOutbox(self.store, self.owner), actuators, self.clock, guards=guards)
 
     def _start_publisher(self, running: ExitStack) -> None:
         config = self.config
         if not config.publish.enabled:
             return
-        publications = SqlPublications(self.store, config.kafka.group)
+        publications = SqlPublications(self.store, config.kafka.group, self.owner)
         make_sink = lambda: self._make_sink(config)  # noqa: E731
         self.publisher = ForecastPublisher(
             config.publish, config.kafka.group, config.streams, publications, make_sink, self.clock
@@ -249,7 +251,7 @@ class Daemon:
         self.watchdog.start()
         running.callback(self.watchdog.stop)
         standing = Standing(self.metrics, self.clock)
-        standing.of_store(History(self.config.store.url), lambda: list(self.config.hooks), list(self.streams))
+        standing.of_store(History(self.config.store_url), lambda: list(self.config.hooks), list(self.streams))
         standing.of_jobs(self.scheduler.last_runs)
         standing.of_loops(self.watchdog.late)
         standing.of_logs(self._log_limits)
@@ -480,7 +482,7 @@ def run_daemon(config_path: Path | None) -> int:
     """``netpredict run``: until SIGTERM. The exit code is 0, or that of the error that ended it."""
     config = load_config(config_path)
     limits = configure_logs(config.daemon.log_format, config.daemon.log_level)
-    migrate.upgrade(config.store.url)
+    migrate.upgrade(config.store_url)
     reread = lambda: load_config(config_path)  # noqa: E731
     daemon = Daemon(config, kafka_source, reread=reread, notifier=Notifier(), log_limits=limits)
     daemon.flags.install()

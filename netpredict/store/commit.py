@@ -8,6 +8,7 @@ holds copies: the pipeline goes on while it is written. Stores are compared by n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -331,4 +332,12 @@ class ModelRegistry(ModelNames, Protocol):
 
     def record_retrain(self, run: RetrainRow) -> int:
         """Note a run that ended now; gives its id."""
+        ...
+
+    def alone(self, job: str) -> AbstractContextManager[bool]:
+        """Whether no other instance is inside a block of this name, as long as the block lasts."""
+        ...
+
+    def take_turn(self, job: str, due_us: int) -> bool:
+        """Whether a job that is due on every instance at the same time is this one's to run."""
         ...

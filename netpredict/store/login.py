@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
 from sqlalchemy.engine import URL
 
 from netpredict.errors import ConfigError
@@ -72,6 +74,10 @@ def login_of(url: URL) -> Login:
     place = f"{given.get('host', '')}{':' + given['port'] if 'port' in given else ''}"
     name = f"postgresql://{given.get('user', '')}@{place}/{given.get('dbname', '')}"
     file = Path(ours["password_file"]) if "password_file" in ours else None
+    try:
+        make_conninfo(**given)
+    except ProgrammingError as error:
+        raise ConfigError(f"store.url: {name}: {' '.join(str(error).split())}") from error
     _check_privacy(name, given, file)
     try:
         patience_s = float(ours.get("patience_s", PATIENCE_S))

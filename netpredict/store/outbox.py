@@ -14,11 +14,38 @@ FIRING_COLUMNS = (
 )
 
 
-class SqlOutbox:
-    """The stored firings as the action runner sees them; its writes go through the store's one connection."""
+CLAIM_US = 120_000_000
+"""A claim ends by itself after this time, when its owner died: longer than an attempt and its verification take."""
 
-    def __init__(self, store: SqlStore) -> None:
+
+class SqlOutbox:
+    """The stored firings as the action runner sees them; its writes go through the store's one connection.
+
+    Where several instances share the store, ``owner`` sees the firings of the topic partitions that it owns, so that
+    the firings of an object keep their order. A topic partition that moves while its old owner is still applying
+    something is covered by the claim on the row.
+    """
+
+    def __init__(self, store: SqlStore, owner: str = "") -> None:
         self._store = store
+        self._owner = owner if store.database.shared and owner else None
+
+    def claim(self, firing: Firing, actuator_name: str, now_us: int) -> bool:
+        """Whether this instance may apply the firing now; nobody else may until the claim ends."""
+        if self._owner is None:
+            return True
+        with self._store.database.transaction() as connection:
+            done = connection.execute(
+                _CLAIM,
+                {
+                    "firing_id": firing.firing_id,
+                    "actuator": actuator_name,
+                    "owner": self._owner,
+                    "now_us": now_us,
+                    "until_us": now_us + CLAIM_US,
+                },
+            )
+        return done.rowcount > 0
 
     def pending(self, limit: int) -> list[PendingFiring]:
         """Firings without an outcome of one of their actuators, in the order of commit, ``limit`` per actuator."""
@@ -27,7 +54,9 @@ class SqlOutbox:
             rows = [
                 row
                 for (actuator,) in actuators
-                for row in connection.execute(_PENDING, {"actuator": actuator, "most": limit}).fetchall()
+                for row in connection.execute(
+                    _PENDING, {"actuator": actuator, "owner": self._owner, "most": limit}
+                ).fetchall()
             ]
         return [PendingFiring(firing_of(row[2:]), row[1]) for row in sorted(rows)]
 
@@ -82,7 +111,16 @@ SELECT actuator FROM waiting WHERE actuator IS NOT NULL
 """
 _PENDING = f"""
 SELECT o.number, o.actuator, {FIRING_COLUMNS} FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
-WHERE o.kind IS NULL AND o.actuator = :actuator ORDER BY o.number LIMIT :most
+WHERE o.kind IS NULL AND o.actuator = :actuator AND (:owner IS NULL OR EXISTS (
+  SELECT 1 FROM topic_progress AS p WHERE p.lane_id = f.lane_id AND p.owner = :owner))
+ORDER BY o.number LIMIT :most
+"""
+
+# The later of two that claim the same row waits for the earlier, then looks at the row again.
+_CLAIM = """
+UPDATE outbox SET claimed_by = :owner, claimed_until_us = :until_us
+WHERE firing_id = :firing_id AND actuator = :actuator AND kind IS NULL
+  AND (claimed_by IS NULL OR claimed_by = :owner OR claimed_until_us <= :now_us)
 """
 
 

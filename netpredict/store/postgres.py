@@ -166,12 +166,10 @@ class PostgresDatabase:
         with self._mutex:
             if not self._open:
                 raise StoreError(f"{self.name}: the store is not open")
-            if self._connection is None:
-                self._connection = connect(self._login)
             try:
-                self._connection.execute("BEGIN")
-                yield PostgresConnection(self._connection)
-                done = self._connection.execute("COMMIT")
+                self._connection = connection = self._begun()
+                yield PostgresConnection(connection)
+                done = connection.execute("COMMIT")
                 if done.statusmessage != "COMMIT":
                     raise StoreError(f"{self.name}: the transaction was rolled back, as a statement had failed")
             except BaseException as error:
@@ -179,6 +177,16 @@ class PostgresDatabase:
                 if isinstance(error, psycopg.Error):
                     raise translated(error, self._login) from error
                 raise
+
+    def _begun(self) -> psycopg.Connection[Row]:
+        if self._connection is not None:
+            with suppress(psycopg.OperationalError):  # it was cut while it waited: nothing is lost
+                self._connection.execute("BEGIN")
+                return self._connection
+            self._drop()
+        connection = connect(self._login)
+        connection.execute("BEGIN")
+        return connection
 
     def _roll_back(self) -> None:
         if self._connection is not None and not _rolled_back(self._connection):

@@ -36,9 +36,13 @@ class Window:
 
 
 class SqlPublications:
-    """The publisher's view of a store; its one kind of write goes through the store's one connection."""
+    """The publisher's view of a store; its one kind of write goes through the store's one connection.
 
-    def __init__(self, store: SqlStore, group: str) -> None:
+    Where several instances share the store, ``owner`` sees the windows of the topic partitions that it owns.
+    """
+
+    def __init__(self, store: SqlStore, group: str, owner: str = "") -> None:
+        self._owner = owner if store.database.shared and owner else None
         self._store = store
         self._group = group
         self._layouts: dict[int, ForecastLayout] = {}
@@ -49,8 +53,9 @@ class SqlPublications:
             rows = connection.execute(
                 "SELECT w.lane_id, p.topic, p.partition, w.next_offset, w.from_time_us, w.until_time_us"
                 " FROM publication AS w JOIN topic_progress AS p ON p.lane_id = w.lane_id WHERE p.group_name = :group"
+                " AND (:owner IS NULL OR p.owner = :owner)"
                 " ORDER BY w.from_time_us, w.lane_id, w.next_offset LIMIT :most",
-                {"group": self._group, "most": limit},
+                {"group": self._group, "owner": self._owner, "most": limit},
             ).fetchall()
         return [Window(lane, TopicPartition(topic, partition), *rest) for lane, topic, partition, *rest in rows]
 

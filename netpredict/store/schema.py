@@ -261,6 +261,8 @@ outbox = sa.Table(
     sa.Column("detail", sa.Text),
     sa.Column("attempts", Big),
     sa.Column("at_us", Big),
+    sa.Column("claimed_by", sa.Text),  # the instance that applies it, until then
+    sa.Column("claimed_until_us", Big),
     sa.UniqueConstraint("firing_id", "actuator"),
     sa.ForeignKeyConstraint(["firing_id"], ["firing.firing_id"]),
     sa.Index(
@@ -323,6 +325,9 @@ retrain_run = sa.Table(
     sa.Column("model_id", Big),
     _text("detail"),
 )
+
+job_turn = sa.Table("job_turn", metadata, sa.Column("job", sa.Text, primary_key=True), _whole("due_us"))
+"""When a job that is due on every instance was last taken up by one of them."""
 
 audit = sa.Table(
     "audit",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from operator import itemgetter
 from types import TracebackType
@@ -501,6 +502,22 @@ class SqlStore:
         """Note a training run that ended now; gives its id."""
         with self.database.transaction() as connection:
             return _insert_run(connection, self._clock.now_us(), run)
+
+    def alone(self, job: str) -> AbstractContextManager[bool]:
+        """See ``ModelRegistry``. The server takes the lock back from an instance that dies."""
+        return self.database.alone(job)
+
+    def take_turn(self, job: str, due_us: int) -> bool:
+        """See ``ModelRegistry``: the first instance to ask has it."""
+        if not self.database.shared:
+            return True
+        with self.database.transaction() as connection:
+            done = connection.execute(
+                "INSERT INTO job_turn(job, due_us) VALUES (:job, :due_us) ON CONFLICT (job) DO UPDATE"
+                " SET due_us = excluded.due_us WHERE job_turn.due_us < excluded.due_us",
+                {"job": job, "due_us": due_us},
+            )
+        return done.rowcount > 0
 
     def prune(self, before_us: int, rows: int) -> int:
         """Delete the oldest forecasts and observations before ``before_us``, at most ``rows``; gives how many.

@@ -54,6 +54,7 @@ class MemoryOutbox:
 
     items: list[PendingFiring] = field(default_factory=list)
     outcomes: dict[tuple[str, str], tuple[Outcome, int]] = field(default_factory=dict)
+    claimed_elsewhere: set[tuple[str, str]] = field(default_factory=set)
     down: bool = False
     down_for_record: bool = False
 
@@ -70,6 +71,10 @@ class MemoryOutbox:
                 shown[item.actuator_name] = shown.get(item.actuator_name, 0) + 1
                 page.append(item)
         return page
+
+    def claim(self, firing: Firing, actuator_name: str, now_us: int) -> bool:
+        self._check(self.down)
+        return (firing.firing_id, actuator_name) not in self.claimed_elsewhere
 
     def record(self, firing: Firing, actuator_name: str, outcome: Outcome, at_us: int) -> None:
         self._check(self.down or self.down_for_record)

@@ -99,7 +99,8 @@ def test_the_config_of_the_folder_is_the_default(cli, tmp_path: Path, monkeypatc
 
 
 def test_a_secret_in_a_store_url_is_not_printed(cli, tmp_path: Path) -> None:
-    path = write(tmp_path, (f"sqlite:///{tmp_path}/netpredict.db", "postgresql://me:topsecret@host/db"))
+    url = "postgresql://me:topsecret@far.example/db?sslmode=prefer"
+    path = write(tmp_path, (f"sqlite:///{tmp_path}/netpredict.db", url))
     result = cli("check-config", path)
     assert result.exit_code == 78
     assert "topsecret" not in result.output
