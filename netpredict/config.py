@@ -188,6 +188,15 @@ class StreamConfig(Section, frozen=True, kw_only=True):
     anchor_s: Annotated[float, Meta(gt=0, description="... about so often, s; a whole number of buckets.")] = 86_400.0
     series_max: Annotated[int, Meta(ge=1, description="Series kept per topic partition; more are refused.")] = 1_000_000
     series_ttl_s: Annotated[float, Meta(gt=0, description="A silent series is retired after this, s.")] = 604_800.0
+    dead_letters_max: Annotated[
+        int,
+        Meta(
+            ge=0, le=1_000_000, description="Dead letters kept whole, by reason; beyond it only offsets and counts ..."
+        ),
+    ] = 1000
+    dead_letters_offsets: Annotated[
+        int, Meta(ge=1, description="... of each stretch of so many offsets of a topic partition.")
+    ] = 100_000
     routes: Annotated[list[RouteConfig], Meta(min_length=1, description="First match wins.")]
 
     def predictor_names(self) -> list[str]:

@@ -57,13 +57,15 @@ def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
         requests=lane.requests,
         firings=lane.firings,
         dead_letters=lane.dead_letters,
+        dead_ranges=list(lane.dead_ranges.values()),
         gaps=lane.gaps,
     )
     lane.committed_offset, lane.stored = lane.next_offset, True
     lane.counts = dict.fromkeys(lane.counts, 0)
     lane.new_series, lane.retired_series, lane.scores, lane.states = [], [], [], []
     lane.anchors, lane.marks = [], []
-    lane.journal, lane.requests, lane.firings, lane.dead_letters, lane.gaps = [], [], [], [], []
+    lane.journal, lane.requests, lane.firings, lane.gaps = [], [], [], []
+    lane.dead_letters, lane.dead_ranges = [], {}
     return commit
 
 

@@ -10,7 +10,17 @@ from typing import Any
 import msgspec
 
 from netpredict.forecast.score import sampled
-from netpredict.store.commit import COUNTS, AnchorRows, GapRow, JournalRow, LaneSnapshot, MarkRow, ScoreRow, StateRows
+from netpredict.store.commit import (
+    COUNTS,
+    AnchorRows,
+    DeadLetterRange,
+    GapRow,
+    JournalRow,
+    LaneSnapshot,
+    MarkRow,
+    ScoreRow,
+    StateRows,
+)
 from netpredict.types import NO_SLOT, DeadLetter, Firing, TopicPartition
 
 
@@ -29,7 +39,8 @@ class LaneState(msgspec.Struct, kw_only=True):
     ``versions`` maps a predictor to its versions that serve here, newest first, each with the slot at which it began,
     ``challengers`` to the version that is on trial here.
     ``grid`` (period and phase in µs, slots of a bucket) and ``forecast`` (KPIs, leads, levels) say what slots, buckets
-    and calibration mean: under another config they are not taken over.
+    and calibration mean: under another config they are not taken over. ``letters`` counts the dead letters kept whole
+    in the stretch of offsets that begins at ``stretch``, by reason.
     """
 
     watermark: int = NO_SLOT
@@ -43,6 +54,8 @@ class LaneState(msgspec.Struct, kw_only=True):
     versions: dict[str, list[tuple[str, int]]] = {}
     challengers: dict[str, str] = {}
     calibration: dict[str, Any] = {}
+    stretch: int = -1
+    letters: dict[str, int] = {}
 
 
 @dataclass(slots=True)
@@ -78,6 +91,7 @@ class Lane:
     requests_taken: set[int] = field(default_factory=set)
     firings: list[tuple[Firing, tuple[str, ...]]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    dead_ranges: dict[tuple[int, str], DeadLetterRange] = field(default_factory=dict)  # by stretch and reason
     gaps: list[GapRow] = field(default_factory=list)
 
     @classmethod
@@ -99,6 +113,30 @@ class Lane:
     def count(self, outcome: str, n: int) -> None:
         """Add to one of ``COUNTS``."""
         self.counts[outcome] += n
+
+    def bury(self, letter: DeadLetter, most: int, stretch_offsets: int) -> None:
+        """Keep a dead letter: whole up to ``most`` of its reason in a stretch of so many offsets, else as a count.
+
+        Offsets decide, so that neither the size of a poll nor the moment of a commit does.
+        """
+        begins = letter.offset - letter.offset % stretch_offsets
+        if begins != self.state.stretch:
+            self.state.stretch, self.state.letters = begins, {}
+        kept = self.state.letters.get(letter.reason, 0)
+        if kept < most:
+            self.state.letters[letter.reason] = kept + 1
+            self.dead_letters.append(letter)
+            return
+        at_us = letter.ingest_time_us
+        found = self.dead_ranges.get((begins, letter.reason))
+        if found is None:
+            self.dead_ranges[begins, letter.reason] = DeadLetterRange(
+                begins, letter.reason, letter.offset, letter.offset, 1, at_us, at_us
+            )
+            return
+        found.last_offset, found.letters = letter.offset, found.letters + 1
+        found.first_ingest_us = min(found.first_ingest_us, at_us)
+        found.last_ingest_us = max(found.last_ingest_us, at_us)
 
     def is_scored(self, key: str, score_series_max: int) -> bool:
         """Whether a new series joins the scored ones: a fixed hash sample, halved whenever a bucket ends too full."""

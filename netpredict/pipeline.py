@@ -240,7 +240,9 @@ class Pipeline:
             self.outcomes[stream.name, OUTCOMES[outcome]] += n
         lane.count("control", polled.next_offset - lane.next_offset - len(polled.records))
         lane.next_offset = polled.next_offset
-        for record in np.flatnonzero(inflow.outcome <= LATE).tolist():
+        buried = np.flatnonzero(inflow.outcome <= LATE).tolist()
+        self.rows_pending += len(buried)
+        for record in buried:
             late = inflow.outcome[record] == LATE
             reason, detail = ("late", "") if late else inflow.reasons.get(record, ("no_value", "no row"))
             self._bury(stream, lane, polled, record, reason, detail)
@@ -249,9 +251,10 @@ class Pipeline:
         record = polled.records[index]
         ingest_time_us = min(max(record.timestamp, 0), STAMP_MAX_MS) * 1000
         self.reasons[stream.name, reason] += 1
-        lane.dead_letters.append(
-            DeadLetter(polled.topic_partition, record.offset, ingest_time_us, reason, detail, record.key, record.value)
+        letter = DeadLetter(
+            polled.topic_partition, record.offset, ingest_time_us, reason, detail, record.key, record.value
         )
+        lane.bury(letter, stream.config.dead_letters_max, stream.config.dead_letters_offsets)
 
     # -- ownership -----------------------------------------------------------------------------------------------
 

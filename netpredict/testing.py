@@ -14,6 +14,7 @@ from netpredict.forecast.predictor import Predictor
 from netpredict.store.commit import (
     Commit,
     ControlRequest,
+    DeadLetterRange,
     ForecastLayout,
     JournalRow,
     LaneCommit,
@@ -130,6 +131,7 @@ class MemoryStore:
         self.scores: dict[tuple[Any, ...], ScoreRow] = {}
         self.firings: dict[str, Any] = {}
         self.dead_letters: dict[tuple[Any, ...], Any] = {}
+        self.dead_ranges: dict[tuple[Any, ...], DeadLetterRange] = {}
         self.journal: dict[TopicPartition, list[JournalRow]] = {}
         self.anchors: dict[tuple[int, int], tuple[str, bytes]] = {}
         self.marks: dict[tuple[int, int], str] = {}
@@ -248,6 +250,10 @@ class MemoryStore:
             self.firings.setdefault(firing.firing_id, (firing, actuators))
         for letter in part.dead_letters:
             self.dead_letters.setdefault((letter.topic_partition, letter.offset, letter.reason), letter)
+        for found in part.dead_ranges:
+            stretch = (part.topic_partition, found.begins_offset, found.reason)
+            known = self.dead_ranges.get(stretch)
+            self.dead_ranges[stretch] = _joined(known, found) if known else copy.copy(found)
         for series_id in part.retired_series:
             self.series[series_id]["retired"] = True
             self.states.pop(series_id, None)
@@ -272,9 +278,22 @@ class MemoryStore:
             "scores": self.scores,
             "firings": self.firings,
             "dead_letters": self.dead_letters,
+            "dead_ranges": self.dead_ranges,
             "journal": self.journal,
             "gaps": self.gaps,
         }
+
+
+def _joined(one: DeadLetterRange, two: DeadLetterRange) -> DeadLetterRange:
+    return DeadLetterRange(
+        one.begins_offset,
+        one.reason,
+        min(one.first_offset, two.first_offset),
+        max(one.last_offset, two.last_offset),
+        one.letters + two.letters,
+        min(one.first_ingest_us, two.first_ingest_us),
+        max(one.last_ingest_us, two.last_ingest_us),
+    )
 
 
 def check_predictor(predictor: Predictor, features: FeatureSpec, seed: int = 0) -> None:

@@ -189,6 +189,22 @@ class GapRow:
 
 
 @dataclass(slots=True)
+class DeadLetterRange:
+    """Dead letters of one reason in one stretch of a lane that are not kept whole, of this commit alone.
+
+    Offsets are included; other records may lie between them.
+    """
+
+    begins_offset: int  # of the stretch
+    reason: str
+    first_offset: int
+    last_offset: int
+    letters: int
+    first_ingest_us: int
+    last_ingest_us: int
+
+
+@dataclass(slots=True)
 class LaneCommit:
     """One lane's share of a commit: ``old_offset`` must be what the store holds under ``epoch``, or it is fenced."""
 
@@ -211,6 +227,7 @@ class LaneCommit:
     requests: list[int] = field(default_factory=list)  # that took effect or were refused
     firings: list[tuple[Firing, tuple[str, ...]]] = field(default_factory=list)  # with the names of its actuators
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    dead_ranges: list[DeadLetterRange] = field(default_factory=list)
     gaps: list[GapRow] = field(default_factory=list)
 
     def window(self) -> tuple[int, int] | None:

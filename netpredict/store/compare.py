@@ -42,6 +42,8 @@ _QUERIES = {
     "outbox": "SELECT firing_id, actuator FROM outbox",
     "dead_letter": 'SELECT topic, partition, "offset", reason, detail, ingest_time_us, "key", value, value_bytes'
     " FROM dead_letter",
+    "dead_letter_range": f"SELECT {_LANE}, x.begins_offset, x.reason, x.first_offset, x.last_offset, x.letters,"
+    f" x.first_ingest_us, x.last_ingest_us FROM dead_letter_range AS x{_OF_LANE}",
     "gap": f"SELECT {_LANE}, x.from_offset, x.to_offset, x.reason FROM gap AS x{_OF_LANE}",
     "state_layout": "SELECT layout_id, layout FROM state_layout",
     "forecast_layout": "SELECT layout_id, stream, kpis, decimals, levels, horizon_steps, period_us"

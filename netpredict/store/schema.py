@@ -301,7 +301,26 @@ dead_letter = sa.Table(
     sa.Column("key", sa.LargeBinary),
     sa.Column("value", sa.LargeBinary),
     _whole("value_bytes"),  # length before the cap
+    sa.Column("request_id", Big),  # of the replay that was asked for and has not entered yet
+    _whole("at_us", default="0"),  # when it was stored
+    sa.Index("ix_dead_letter_at_us", "at_us"),
 )
+
+dead_letter_range = sa.Table(
+    "dead_letter_range",
+    metadata,
+    _key("lane_id"),
+    _key("begins_offset"),  # of the stretch of the lane; other records may lie between the letters
+    sa.Column("reason", sa.Text, primary_key=True),
+    _whole("first_offset"),
+    _whole("last_offset"),
+    _whole("letters"),
+    _whole("first_ingest_us"),
+    _whole("last_ingest_us"),
+    _whole("at_us"),  # when the newest of them was stored
+    sa.ForeignKeyConstraint(["lane_id"], ["topic_progress.lane_id"]),
+)
+"""Dead letters beyond the rate up to which they are kept whole: where they are, and how many."""
 
 gap = sa.Table(
     "gap",
@@ -310,6 +329,7 @@ gap = sa.Table(
     _key("from_offset"),
     sa.Column("reason", sa.Text, primary_key=True),
     _whole("to_offset"),
+    _whole("at_us", default="0"),  # when it was stored
     sa.ForeignKeyConstraint(["lane_id"], ["topic_progress.lane_id"]),
 )
 

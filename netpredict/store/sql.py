@@ -14,7 +14,7 @@ import structlog
 
 from netpredict.clock import Clock, SystemClock
 from netpredict.errors import StoreError
-from netpredict.store import load, migrate
+from netpredict.store import letters, load, migrate
 from netpredict.store.commit import (
     COUNTS,
     ColumnLayout,
@@ -286,7 +286,8 @@ class SqlStore:
             connection.insert_rows(into, columns_of(outbox), "ON CONFLICT (firing_id, actuator) DO NOTHING")
 
     def _insert_dead_letters(self, connection: Connection, lanes: list[LaneCommit]) -> None:
-        letters = [
+        now_us = self._clock.now_us()
+        rows = [
             (
                 letter.topic_partition.topic,
                 letter.topic_partition.partition,
@@ -297,16 +298,21 @@ class SqlStore:
                 letter.key[:VALUE_BYTES_MAX] if letter.key is not None else None,
                 letter.value[:VALUE_BYTES_MAX] if letter.value is not None else None,
                 len(letter.value or b""),
+                now_us,
             )
             for lane in lanes
             for letter in lane.dead_letters
         ]
-        if letters:
-            into = 'dead_letter(topic, partition, "offset", reason, detail, ingest_time_us, "key", value, value_bytes)'
-            connection.insert_rows(into, columns_of(letters), "ON CONFLICT DO NOTHING")
+        if rows:
+            into = (
+                'dead_letter(topic, partition, "offset", reason, detail, ingest_time_us, "key", value, value_bytes,'
+                " at_us)"
+            )
+            connection.insert_rows(into, columns_of(rows), "ON CONFLICT DO NOTHING")
+        letters.add_ranges(connection, lanes, now_us)
         for lane in lanes:
             for gap in lane.gaps:
-                _insert_gap(connection, lane.lane_id, gap.from_offset, gap.to_offset, gap.reason)
+                _insert_gap(connection, lane.lane_id, gap.from_offset, gap.to_offset, gap.reason, now_us)
 
     def _forecast_layout(self, connection: Connection, layout: ForecastLayout, layouts: set[int]) -> int:
         number = forecast_layout_id(layout)
@@ -365,7 +371,7 @@ class SqlStore:
                 known,
             ).fetchone()
             if topic_id and held_id and topic_id != held_id and next_offset is not None:
-                _insert_gap(connection, lane_id, next_offset, 0, RECREATED)
+                _insert_gap(connection, lane_id, next_offset, 0, RECREATED, self._clock.now_us())
                 next_offset = None
             connection.execute(
                 "UPDATE topic_progress SET topic_id = :topic_id, next_offset = :next_offset WHERE lane_id = :lane_id",
@@ -647,11 +653,13 @@ def _note_windows(connection: Connection, lanes: list[LaneCommit]) -> None:
         )
 
 
-def _insert_gap(connection: Connection, lane_id: int, from_offset: int, to_offset: int, reason: str) -> None:
+def _insert_gap(
+    connection: Connection, lane_id: int, from_offset: int, to_offset: int, reason: str, now_us: int
+) -> None:
     connection.execute(
-        "INSERT INTO gap(lane_id, from_offset, reason, to_offset) VALUES (:lane_id, :from, :reason, :to)"
+        "INSERT INTO gap(lane_id, from_offset, reason, to_offset, at_us) VALUES (:lane_id, :from, :reason, :to, :at_us)"
         " ON CONFLICT DO NOTHING",
-        {"lane_id": lane_id, "from": from_offset, "reason": reason, "to": to_offset},
+        {"lane_id": lane_id, "from": from_offset, "reason": reason, "to": to_offset, "at_us": now_us},
     )
 
 

@@ -12,6 +12,7 @@ from netpredict.store.commit import (
     AnchorRows,
     ColumnLayout,
     Commit,
+    DeadLetterRange,
     ForecastLayout,
     ForecastRows,
     GapRow,
@@ -154,6 +155,7 @@ def full_commit(lane: LaneSnapshot, model_id: int, slot: int = 1, series: int = 
         "journal": [JournalRow((slot - 1) * 10, "activate", {"predictor": "gru", "version": f"v{slot}"})],
         "firings": [(firing(slot), ("log", "webhook"))],
         "dead_letters": [letter(slot * 10 - 1)],
+        "dead_ranges": [DeadLetterRange(0, "late", slot * 10 - 5, slot * 10 - 4, 2, 70 - slot, 80 + slot)],
         "gaps": [GapRow(slot * 10 - 2, slot * 10 - 1, "expired")],
     }
     if slot == 1:

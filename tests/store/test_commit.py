@@ -300,6 +300,13 @@ def test_a_dead_letter_counts_once_by_reason_and_is_capped(store: SqlStore) -> N
     ]
 
 
+def test_ranges_of_dead_letters_of_one_stretch_and_reason_are_one_row(store: SqlStore) -> None:
+    lane, _ = run(store, slots=3)
+    with store.database.reader() as connection:
+        rows = connection.execute("SELECT * FROM dead_letter_range").fetchall()
+    assert [row[:8] for row in rows] == [(lane.lane_id, 0, "late", 5, 26, 6, 67, 83)]
+
+
 def test_a_recreated_topic_leaves_a_gap_and_begins_anew(store: SqlStore) -> None:
     run(store, slots=1)
     again = assign(store, topic_id="id-2")

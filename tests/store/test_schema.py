@@ -59,12 +59,15 @@ def test_a_store_of_the_first_schema_keeps_its_rows(new_url: NewUrl) -> None:
         names = "slot_time_us, series_id, model_id, layout_id, sources, quality, ticks, observed"
         values = "(1, 2, 3, 4, 'm', 0, '[5]', '[6]')"
         connection.exec_driver_sql(f"INSERT INTO forecast({names}) VALUES {values}")
+        connection.exec_driver_sql("INSERT INTO dead_letter VALUES ('t', 0, 7, 'invalid', '', 5, NULL, NULL, 1)")
     with pytest.raises(StoreError, match="netpredict db upgrade"):
         migrate.check(url)
     migrate.upgrade(url)
     migrate.check(url)
     with database_of(url).reader() as connection:
         assert connection.execute("SELECT ticks, seasonal FROM forecast").fetchall() == [("[5]", None)]
+        aging = connection.execute("SELECT at_us / 1000000000000000, request_id FROM dead_letter").fetchall()
+    assert aging == [(1, None)], "a letter of an older release ages from the upgrade on"
 
 
 def test_a_store_without_schema_is_refused(new_url: NewUrl, dialect: str, tmp_path: Path) -> None:
