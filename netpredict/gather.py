@@ -18,17 +18,18 @@ from netpredict.types import AnyArray, Int32Array
 def lane_commits(rounds: Rounds) -> list[LaneCommit]:
     """The share of each lane of a stream that has come on, or that the store does not know yet."""
     stream = rounds.stream
-    forecasts, observations = _by_lane(rounds.forecasts), _by_lane(rounds.observations)
-    rounds.forecasts, rounds.observations = [], []
+    forecasts, observations, late = _by_lane(rounds.forecasts), _by_lane(rounds.observations), _by_lane(rounds.late)
+    rounds.forecasts, rounds.observations, rounds.late = [], [], []
     commits = []
     for lane in stream.lanes:
         if lane is None or (lane.stored and lane.next_offset == lane.committed_offset):
             continue
         commit = _lane_commit(stream, lane)
         commit.forecasts = [_forecast_rows(stream, *part) for part in forecasts.get(lane.index, [])]
-        commit.observations = [
-            ObservationRows(stream.column_layout, *part[1:]) for part in observations.get(lane.index, [])
-        ]
+        commit.observations, commit.late_observations = (
+            [ObservationRows(stream.column_layout, *part[1:]) for part in parts.get(lane.index, [])]
+            for parts in (observations, late)
+        )
         commits.append(commit)
     return commits
 
@@ -58,6 +59,7 @@ def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
         firings=lane.firings,
         dead_letters=lane.dead_letters,
         dead_ranges=list(lane.dead_ranges.values()),
+        replayed=lane.replayed,
         gaps=lane.gaps,
     )
     lane.committed_offset, lane.stored = lane.next_offset, True
@@ -65,7 +67,7 @@ def _lane_commit(stream: Stream, lane: Lane) -> LaneCommit:
     lane.new_series, lane.retired_series, lane.scores, lane.states = [], [], [], []
     lane.anchors, lane.marks = [], []
     lane.journal, lane.requests, lane.firings, lane.gaps = [], [], [], []
-    lane.dead_letters, lane.dead_ranges = [], {}
+    lane.dead_letters, lane.dead_ranges, lane.replayed = [], {}, []
     return commit
 
 

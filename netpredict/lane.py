@@ -18,6 +18,7 @@ from netpredict.store.commit import (
     JournalRow,
     LaneSnapshot,
     MarkRow,
+    ReplayedLetter,
     ScoreRow,
     StateRows,
 )
@@ -92,6 +93,7 @@ class Lane:
     firings: list[tuple[Firing, tuple[str, ...]]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     dead_ranges: dict[tuple[int, str], DeadLetterRange] = field(default_factory=dict)  # by stretch and reason
+    replayed: list[ReplayedLetter] = field(default_factory=list)
     gaps: list[GapRow] = field(default_factory=list)
 
     @classmethod

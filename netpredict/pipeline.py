@@ -14,15 +14,27 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 
 from netpredict.gather import lane_commits
 from netpredict.ingest.align import align, slots_of
 from netpredict.ingest.decode import Decoded
 from netpredict.ingest.firewall import bad_key
+from netpredict.ingest.source import MemoryRecord
 from netpredict.lane import Lane
 from netpredict.rounds import Rounds
-from netpredict.store.commit import SERIES_PER_LANE, Commit, GapRow, JournalRow, Store
+from netpredict.store.commit import (
+    REPLAY_REFUSED,
+    REPLAYED,
+    SERIES_PER_LANE,
+    Commit,
+    GapRow,
+    JournalRow,
+    Letter,
+    ReplayedLetter,
+    Store,
+)
 from netpredict.stream import Stream
 from netpredict.takeover import ModelShelf, activate, challenge, restore
 from netpredict.transplant import MOVED, enter
@@ -58,6 +70,8 @@ class _Inflow:
     reasons: dict[int, tuple[str, str]]  # of records, the first reason found
     done: int = 0  # rows that went through
     first_record: int = 0  # number of the first record among those of the whole poll
+    again: bool = False  # a dead letter that enters again: late rows join the observations
+    joined: int = 0  # late rows that did
 
 
 class Pipeline:
@@ -70,6 +84,7 @@ class Pipeline:
         self.repairs: Counter[tuple[str, str]] = Counter()
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.moved: Counter[str] = Counter()
+        self.replayed: Counter[tuple[str, str]] = Counter()
         self.rows_pending = 0
         self._rounds = {stream.config.topic: Rounds(stream) for stream in streams}
         self._group = group
@@ -148,6 +163,10 @@ class Pipeline:
         verdicts = np.select([aligned.accepted, aligned.duplicate], [ACCEPTED, DUPLICATE], LATE).astype(np.int8)
         for inflow, place in zip(inflows, places, strict=True):
             np.maximum.at(inflow.outcome, batch.record[place] - inflow.first_record, verdicts[place])
+        if inflows[0].again and stream.keep_observations:
+            late = np.flatnonzero(aligned.late & (batch.slot < aligned.previous))
+            rounds.join(batch.take(late))
+            inflows[0].joined += len(late)
         rows = np.flatnonzero(aligned.accepted)
         self.rows_pending += len(rows)
         batch, number, previous = batch.take(rows), aligned.round[rows], aligned.previous[rows]
@@ -314,8 +333,56 @@ class Pipeline:
         by_id = {lane.lane_id: lane for lane in lanes}
         for request in self._store.requests():
             lane = by_id.get(request.lane_id)
-            if lane is not None and request.request_id not in lane.requests_taken:
-                enter(self.streams[lane.topic_partition.topic], lane, request)
+            if lane is None or request.request_id in lane.requests_taken:
+                continue
+            stream = self.streams[lane.topic_partition.topic]
+            try:
+                if request.kind == REPLAYED:
+                    self._enter_again(stream, lane, msgspec.convert(request.payload, Letter))
+                else:
+                    enter(stream, lane, request)
+            except msgspec.ValidationError as error:  # of another release: it would come back for ever
+                refused = {"request": request.kind, "why": f"not understood: {error}"}
+                lane.journal.append(JournalRow(lane.next_offset, "refused", refused))
+            lane.requests.append(request.request_id)
+            lane.requests_taken.add(request.request_id)
+
+    def _enter_again(self, stream: Stream, lane: Lane, letter: Letter) -> None:
+        """Let a dead letter enter before the lane's next record: it is judged as if it came now, at its own time.
+
+        What is not late goes the way of every record. Of what is late the observations are kept, where the series was
+        alive and has none of that slot: no state moves. It is counted with no offset, for its own was counted.
+        """
+        place = lane.next_offset
+        record = MemoryRecord(place, letter.timestamp_ms, letter.key, letter.value)
+        inflow = self._enter(stream, lane, PolledPartition(lane.topic_partition, [record], place))
+        inflow.again = True
+        self._leave_out_strangers(stream, inflow)
+        rounds = self._rounds[stream.config.topic]
+        while inflow.ends:
+            self._run_piece(rounds, [inflow])
+        rounds.fired.hand_over(stream.lanes)
+        outcome = int(inflow.outcome[0])
+        entered = outcome > LATE or inflow.joined > 0
+        if entered:
+            told = {**msgspec.to_builtins(letter), "outcome": OUTCOMES[outcome]}
+        else:
+            why = ("late", "") if outcome == LATE else inflow.reasons.get(0, ("no_value", "no row"))
+            names = ("topic", "partition", "offset", "reason")
+            told = {name: getattr(letter, name) for name in names} | {"why": ": ".join(filter(None, why))}
+        lane.journal.append(JournalRow(place, REPLAYED if entered else REPLAY_REFUSED, told))
+        lane.replayed.append(ReplayedLetter(letter.offset, letter.reason, entered))
+        self.replayed[stream.name, OUTCOMES[outcome] if entered else "refused"] += 1
+
+    def _leave_out_strangers(self, stream: Stream, inflow: _Inflow) -> None:
+        """Take out rows that come too late to begin a series: nothing of theirs lives here any more."""
+        stale = inflow.slot < inflow.lane.state.watermark - stream.ttl_slots
+        for row in np.flatnonzero(stale).tolist():
+            stale[row] = inflow.decoded.keys[inflow.rows[row]] not in inflow.lane.rows
+        if stale.any():
+            inflow.reasons.setdefault(0, ("late", "its series is not alive any more"))
+            inflow.rows, inflow.slot = inflow.rows[~stale], inflow.slot[~stale]
+            inflow.ends = _bucket_ends(stream, inflow.lane, inflow.slot)
 
     # -- commits -------------------------------------------------------------------------------------------------
 

@@ -85,6 +85,7 @@ class Rounds:
         self.stream = stream
         self.forecasts: list[ForecastChunk] = []
         self.observations: list[ObservationChunk] = []
+        self.late: list[ObservationChunk] = []
         self.fired = Fired()
         self._middle = middle_of(stream.levels)
         routes = stream.config.routes
@@ -97,6 +98,7 @@ class Rounds:
         """Forget what was gathered of a lane."""
         self.forecasts = [_without_lane(chunk, lane) for chunk in self.forecasts]
         self.observations = [_without_lane(chunk, lane) for chunk in self.observations]
+        self.late = [_without_lane(chunk, lane) for chunk in self.late]
 
     def run(self, batch: ObservationBatch, previous: IntArray) -> None:
         """One row per series: 0 anchor; 1 score; 2 close gaps; 3 advance, calibrate; 4 decide; 5 remember.
@@ -115,16 +117,24 @@ class Rounds:
         stream.table.last_slot[rows] = batch.slot  # 5
         stream.table.touched[rows] = True
         if stream.keep_observations:
-            self.observations.append(
-                ObservationChunk(
-                    batch.lane,
-                    slot_time_us(batch.slot, stream.period_us, stream.phase_us),
-                    stream.table.series_id[rows],
-                    batch.event_time_us,
-                    batch.flags,
-                    observed,
-                )
-            )
+            self.observations.append(self._observation_chunk(batch, batch.flags, observed))
+
+    def join(self, late: ObservationBatch) -> None:
+        """Let rows behind the newest slot of their series join the observations, flagged: nothing else moves."""
+        if len(late):
+            observed = self.stream.column_rounding.observed(late.values)
+            flags = late.flags.astype(np.uint16) | np.uint16(Quality.LATE)
+            self.late.append(self._observation_chunk(late, flags, observed))
+
+    def _observation_chunk(self, batch: ObservationBatch, flags: AnyArray, observed: Int32Array) -> ObservationChunk:
+        return ObservationChunk(
+            batch.lane,
+            slot_time_us(batch.slot, self.stream.period_us, self.stream.phase_us),
+            self.stream.table.series_id[batch.series],
+            batch.event_time_us,
+            flags,
+            observed,
+        )
 
     def _keep_anchors(self, batch: ObservationBatch, previous: IntArray) -> None:
         anchored = np.flatnonzero(self.stream.table.anchored[batch.series] & (previous != NO_SLOT))

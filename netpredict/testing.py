@@ -243,6 +243,10 @@ class MemoryStore:
                     int(seen.event_time_us[row]),
                     int(seen.flags[row]),
                 )
+        for seen in part.late_observations:
+            for row, series_id in enumerate(seen.series_id.tolist()):
+                observed = (seen.ticks[row].tobytes(), int(seen.event_time_us[row]), int(seen.flags[row]))
+                self.observations.setdefault((int(seen.slot_time_us[row]), series_id), observed)
         for score in part.scores:
             place = (part.topic_partition, score.model_id, score.source, score.kpi, score.lead_steps, score.bucket)
             self.scores[place] = score
@@ -250,6 +254,9 @@ class MemoryStore:
             self.firings.setdefault(firing.firing_id, (firing, actuators))
         for letter in part.dead_letters:
             self.dead_letters.setdefault((letter.topic_partition, letter.offset, letter.reason), letter)
+        for offset, reason, entered in part.replayed:
+            if entered:
+                self.dead_letters.pop((part.topic_partition, offset, reason), None)
         for found in part.dead_ranges:
             stretch = (part.topic_partition, found.begins_offset, found.reason)
             known = self.dead_ranges.get(stretch)

@@ -75,8 +75,6 @@ def enter(stream: Stream, lane: Lane, request: ControlRequest) -> None:
     else:
         _implant(stream, lane, asked, whole=request.kind == MOVE)
         lane.journal.append(JournalRow(lane.next_offset, request.kind, request.payload))
-    lane.requests.append(request.request_id)
-    lane.requests_taken.add(request.request_id)
 
 
 def flag_moved(stream: Stream, lane: Lane, journal: Iterable[JournalRow]) -> None:

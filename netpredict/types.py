@@ -177,7 +177,7 @@ class Source(enum.IntEnum):
 
 
 class Quality(enum.IntFlag):
-    """Flags of a forecast; 0 is a forecast without reservations."""
+    """Flags of a forecast or an observation; 0 is one without reservations."""
 
     GOOD = 0
     WARMING = 1  # the active model has not seen warm_steps yet
@@ -189,6 +189,7 @@ class Quality(enum.IntFlag):
     APPROXIMATE = 64  # the identity of the series is a guess
     CHALLENGER = 128  # of a version on trial: nobody is served with it
     MOVED = 256  # warming because its history is on another topic partition
+    LATE = 512  # of an observation: a replayed letter that no forecast has seen
 
 
 class Mode(enum.StrEnum):

@@ -161,7 +161,7 @@ class _Replay:
         observed = [
             seen
             for seen in self._store.observations(ids, after_us, until_us, stream.column_layout)
-            if seen.slot_time_us <= ends.get(seen.series_id, _NEVER)
+            if seen.slot_time_us <= ends.get(seen.series_id, _NEVER) and not seen.flags & Quality.LATE
         ]
         observed = [seen for seen in observed if seen.slot_time_us > _of(chosen, seen.series_id).slot_time_us]
         if not observed:

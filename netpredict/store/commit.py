@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from netpredict.types import DeadLetter, Firing, Int32Array, IntArray, TopicPartition
+from netpredict.types import AnyArray, DeadLetter, Firing, Int32Array, IntArray, TopicPartition
 
 SERIES_PER_LANE = 2**32
 """``series_id = lane_id * SERIES_PER_LANE + number``: numbers are given out in log order, without asking the store."""
@@ -96,13 +97,13 @@ class ForecastRows:
 
 @dataclass(slots=True)
 class ObservationRows:
-    """n accepted observations: ticks int32 (n, columns), MISSING_TICKS = missing; flags are ``Quality`` bits."""
+    """n observations: ticks int32 (n, columns), MISSING_TICKS = missing; flags, unsigned (n,), are ``Quality`` bits."""
 
     layout: ColumnLayout
     slot_time_us: IntArray
     series_id: IntArray
     event_time_us: IntArray
-    flags: npt.NDArray[np.uint8]
+    flags: AnyArray
     ticks: Int32Array
 
 
@@ -179,6 +180,30 @@ class ControlRequest:
     payload: Mapping[str, Any]
 
 
+REPLAYED, REPLAY_REFUSED = "replayed", "replay_refused"
+"""Kinds of journal rows: a dead letter entered again (its request has this kind too), or was refused once more."""
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """Payload of a replay: the record behind a dead letter, whole. The journal row has its ``outcome`` beside it."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+class ReplayedLetter(NamedTuple):
+    """What came of a replay: a letter that ``entered`` leaves the dead ones, another stays and may be tried again."""
+
+    offset: int
+    reason: str
+    entered: bool
+
+
 @dataclass(frozen=True, slots=True)
 class GapRow:
     """Offsets that were skipped, and why."""
@@ -219,6 +244,7 @@ class LaneCommit:
     retired_series: list[int] = field(default_factory=list)
     forecasts: list[ForecastRows] = field(default_factory=list)
     observations: list[ObservationRows] = field(default_factory=list)
+    late_observations: list[ObservationRows] = field(default_factory=list)  # where none stands yet
     scores: list[ScoreRow] = field(default_factory=list)
     series_states: list[StateRows] = field(default_factory=list)
     anchors: list[AnchorRows] = field(default_factory=list)
@@ -228,6 +254,7 @@ class LaneCommit:
     firings: list[tuple[Firing, tuple[str, ...]]] = field(default_factory=list)  # with the names of its actuators
     dead_letters: list[DeadLetter] = field(default_factory=list)
     dead_ranges: list[DeadLetterRange] = field(default_factory=list)
+    replayed: list[ReplayedLetter] = field(default_factory=list)
     gaps: list[GapRow] = field(default_factory=list)
 
     def window(self) -> tuple[int, int] | None:

@@ -24,6 +24,7 @@ from netpredict.store.commit import (
     LaneCommit,
     LaneSnapshot,
     ModelRow,
+    ObservationRows,
     PendingForecasts,
     RetrainRow,
 )
@@ -42,9 +43,6 @@ from netpredict.store.encode import (
     time_order,
 )
 from netpredict.types import Mode, TopicPartition
-
-VALUE_BYTES_MAX = 65_536
-"""Bytes of a dead letter's key and value that are kept."""
 
 RECREATED = "topic_recreated"
 """Reason of the gap that ``assign`` writes when Kafka's topic id is not the stored one."""
@@ -142,8 +140,21 @@ class SqlStore:
         connection.insert_rows(into, merged(groups))
 
     def _insert_observations(self, connection: Connection, lanes: list[LaneCommit], layouts: set[int]) -> None:
+        into = "observation(slot_time_us, series_id, layout_id, event_time_us, flags, ticks)"
+        parts = [rows for lane in lanes for rows in lane.observations]
+        connection.insert_rows(into, merged(self._observation_groups(connection, parts, layouts)))
+        parts = [rows for lane in lanes for rows in lane.late_observations]
+        late = merged(self._observation_groups(connection, parts, layouts))
+        if late:
+            first = {row[:2]: row for row in reversed([*zip(*late, strict=True)])}  # of one slot the first counts
+            rows = columns_of(sorted(first.values()))
+            connection.insert_rows(into, rows, "ON CONFLICT (slot_time_us, series_id) DO NOTHING")
+
+    def _observation_groups(
+        self, connection: Connection, parts: list[ObservationRows], layouts: set[int]
+    ) -> list[Sequence[Sequence[Any]]]:
         groups = []
-        for rows in (rows for lane in lanes for rows in lane.observations if len(rows.slot_time_us)):
+        for rows in (rows for rows in parts if len(rows.slot_time_us)):
             columns = (
                 rows.slot_time_us.tolist(),
                 rows.series_id.tolist(),
@@ -153,8 +164,7 @@ class SqlStore:
                 ticks_texts(rows.ticks),
             )
             groups.append(ordered(columns, time_order(rows.slot_time_us, rows.series_id)))
-        into = "observation(slot_time_us, series_id, layout_id, event_time_us, flags, ticks)"
-        connection.insert_rows(into, merged(groups))
+        return groups
 
     def _upsert_scores(self, connection: Connection, lanes: list[LaneCommit]) -> None:
         rows = {
@@ -295,8 +305,8 @@ class SqlStore:
                 letter.reason,
                 letter.detail,
                 letter.ingest_time_us,
-                letter.key[:VALUE_BYTES_MAX] if letter.key is not None else None,
-                letter.value[:VALUE_BYTES_MAX] if letter.value is not None else None,
+                letter.key[: letters.VALUE_BYTES_MAX] if letter.key is not None else None,
+                letter.value[: letters.VALUE_BYTES_MAX] if letter.value is not None else None,
                 len(letter.value or b""),
                 now_us,
             )
@@ -310,6 +320,7 @@ class SqlStore:
             )
             connection.insert_rows(into, columns_of(rows), "ON CONFLICT DO NOTHING")
         letters.add_ranges(connection, lanes, now_us)
+        letters.end_replays(connection, lanes)
         for lane in lanes:
             for gap in lane.gaps:
                 _insert_gap(connection, lane.lane_id, gap.from_offset, gap.to_offset, gap.reason, now_us)
@@ -426,6 +437,57 @@ class SqlStore:
                 {"lane_id": lane_id, "kind": kind, "payload": text(payload)},
             ).fetchone()
         return int(number)
+
+    def request_replay(
+        self,
+        who: str,
+        topic: str | None = None,
+        partition: int | None = None,
+        reason: str | None = None,
+        from_offset: int = 0,
+        to_offset: int | None = None,
+        group: str | None = None,
+        limit: int = letters.REPLAYS_WAITING_MAX,
+    ) -> dict[str, int]:
+        """Ask for dead letters to enter again, each once, at an offset that its lane will choose.
+
+        Gives how many are ``asked`` for now, were ``waiting`` already, are ``cut`` and therefore cannot, are ``left``
+        for the next call; 0 of all when there is none. DataError when all of them are cut, or only counted.
+        """
+        place = (topic, partition, reason, from_offset, to_offset)
+        where, touched = letters.chosen(*place), letters.chosen(*place, first="last_offset", last="first_offset")
+        with self.database.transaction() as connection:
+            found = letters.ask_replays(connection, where, touched, group, limit)
+            if found["asked"]:
+                detail = {**where[1], "asked": found["asked"]}
+                _insert_audit(connection, self._clock.now_us(), who, "dead_letters_replay", detail)
+        return found
+
+    def drop_dead_letters(
+        self,
+        who: str,
+        topic: str | None = None,
+        partition: int | None = None,
+        reason: str | None = None,
+        from_offset: int = 0,
+        to_offset: int | None = None,
+    ) -> dict[str, int]:
+        """Delete dead letters and ranges of them, and note who did; letters that wait for a replay stay.
+
+        Gives how many letters and ranges went. A range goes when all of it is chosen.
+        """
+        place = (topic, partition, reason, from_offset, to_offset)
+        where, of_ranges = letters.chosen(*place), letters.chosen(*place, first="first_offset", last="last_offset")
+        dropped = 0
+        with self.database.transaction() as connection:
+            _insert_audit(connection, self._clock.now_us(), who, "dead_letters_drop", where[1])
+            ranges = letters.drop_ranges(connection, of_ranges)
+        while True:  # in chunks, so that commits come between
+            with self.database.transaction() as connection:
+                some = letters.drop_letters(connection, where)
+            dropped += some
+            if some < letters.DROPPED_AT_ONCE:
+                return {"letters": dropped, "ranges": ranges}
 
     # -- registry and housekeeping ------------------------------------------------------------------------------------
 

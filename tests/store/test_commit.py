@@ -17,7 +17,8 @@ from netpredict.store import compare, migrate
 from netpredict.store.commit import Commit, GapRow, JournalRow, RetrainRow
 from netpredict.store.database import Connection
 from netpredict.store.history import History
-from netpredict.store.sql import RECREATED, VALUE_BYTES_MAX, SqlStore
+from netpredict.store.letters import VALUE_BYTES_MAX
+from netpredict.store.sql import RECREATED, SqlStore
 from netpredict.store.sqlite import ROWS_PER_STATEMENT, SqliteDatabase
 from netpredict.types import MISSING_TICKS, NO_SLOT, Mode, TopicPartition
 from tests.store.store_builders import (
