@@ -14,7 +14,7 @@ app = typer.Typer(help="Create, upgrade and check the schema of the store.", no_
 def upgrade(config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = False) -> None:
     """Create the store, or upgrade its schema.
 
-    The daemon must be stopped.
+    The daemon must be stopped: no socket does this. It also upgrades the store itself when it starts.
     """
     from netpredict.store import migrate
 

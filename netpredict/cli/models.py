@@ -22,11 +22,12 @@ from netpredict.cli.options import (
     who,
 )
 from netpredict.cli.terminal import print_fields, print_json, print_table, say, utc
+from netpredict.cli.writing import opened_store
 from netpredict.errors import ArtefactError, DataError, StoreError
 
 if TYPE_CHECKING:
     from netpredict.learn.verify import Difference
-    from netpredict.store.commit import ModelRegistry
+    from netpredict.store.verbs import StoreVerbs
 
 PROMOTED, ROLLED_BACK = "model_promoted", "model_rolled_back"
 
@@ -196,7 +197,7 @@ def promote(
     url: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a version serve. The one before is retired and its artefact kept. The daemon must be stopped."""
+    """Let a version serve. The one before is retired and its artefact kept. A running daemon follows in seconds."""
     where = store_url(config, url)
     row = _the(history(config, where).models(stream, predictor), stream, predictor, version)
     _move(where, row, PROMOTED, why, as_json)
@@ -211,7 +212,7 @@ def rollback(
     url: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let the version serve that did so before the active one. The daemon must be stopped."""
+    """Let the version serve that did so before the active one. A running daemon follows in seconds."""
     where = store_url(config, url)
     rows = [row for row in history(config, where).models(stream, predictor) if row["folder"]]
     active = next((row for row in rows if row["stage"] == "active"), None)
@@ -265,13 +266,12 @@ def _older(retired: list[Row], active: Row) -> Row:
 
 def _move(url: str, row: Row, what: str, why: str, as_json: bool) -> None:
     from netpredict.learn.check import damage
-    from netpredict.store.sql import SqlStore
 
     if not row["folder"]:
         raise DataError(f"{row['predictor']} has no weights: it always serves as it is")
     if wrong := damage(Path(row["folder"]), row["version"]):
         raise ArtefactError(f"{row['predictor']}@{row['version']} is damaged, nothing was changed: {wrong}")
-    with SqlStore(url) as store:
+    with opened_store(url) as store:
         previous = move(store, row["model_id"], what, why)
     if as_json:
         print_json({"stream": row["stream"], "predictor": row["predictor"], "active": row["version"], "was": previous})
@@ -279,6 +279,6 @@ def _move(url: str, row: Row, what: str, why: str, as_json: bool) -> None:
         print(f"{row['predictor']} on stream {row['stream']}: {row['version']} serves, before: {previous or 'none'}")
 
 
-def move(store: ModelRegistry, model_id: int, what: str, why: str) -> str | None:
+def move(store: StoreVerbs, model_id: int, what: str, why: str) -> str | None:
     """Make a version the active one and note who did it and why; gives the version that was active before."""
     return store.move_model(model_id, "active", who(), what, {"why": why})

@@ -10,6 +10,7 @@ import typer
 
 from netpredict.cli.options import AsJson, ConfigPath, OfStream, StoreUrl, history, store_url, who
 from netpredict.cli.terminal import print_json, print_table
+from netpredict.cli.writing import opened_store
 from netpredict.errors import DataError
 
 if TYPE_CHECKING:
@@ -66,9 +67,10 @@ def transplant(
     url: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a series the hidden states and scaler of a neighbour. The daemon must be stopped.
+    """Give a series the hidden states and scaler of a neighbour.
 
-    Its own place in time and the state of its hooks stay. The daemon does it at its next start, before the next record.
+    Its own place in time and the state of its hooks stay. The daemon does it before the next record of the topic
+    partition; it may run.
     """
     where = store_url(config, url)
     read = history(config, where, stream)
@@ -88,9 +90,10 @@ def move(
     url: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a series that moved to another topic partition its state of before. The daemon must be stopped.
+    """Give a series that moved to another topic partition its state of before.
 
-    All of its state but its place in time. The daemon does it at its next start, before the next record.
+    All of its state but its place in time. The daemon does it before the next record of the topic partition; it may
+    run.
     """
     where = store_url(config, url)
     found = history(config, where, stream).series_states(stream, key)
@@ -113,13 +116,12 @@ def _the(found: Sequence[SeriesState], stream: str, key: str, place: str | None 
 
 
 def _ask(url: str, kind: str, stream: str, source: SeriesState, target: SeriesState, as_json: bool) -> None:
-    from netpredict.store.sql import SqlStore
     from netpredict.transplant import payload
 
     asked = payload(kind, source, target)
     place = {"stream": stream, "series": target.key, "topic_partition": str(target.topic_partition)}
     origin = {"from_series": source.key, "from_topic_partition": str(source.topic_partition)}
-    with SqlStore(url) as store:
+    with opened_store(url) as store:
         request_id = store.request(target.lane_id, kind, asked)
         store.record_audit(who(), f"series_{kind}", place | origin)
     if as_json:
@@ -127,7 +129,7 @@ def _ask(url: str, kind: str, stream: str, source: SeriesState, target: SeriesSt
     else:
         print(
             f"{target.key} on {target.topic_partition} takes the state of {source.key} on {source.topic_partition}"
-            " when the daemon starts"
+            " before the next record there"
         )
 
 

@@ -24,6 +24,7 @@ from netpredict.cli.options import (
 from netpredict.cli.simulate import LONGEST_S, MOST
 from netpredict.cli.telemetry import of_table, recorded, tell_repairs
 from netpredict.cli.terminal import print_fields, print_json, progress, say
+from netpredict.cli.writing import opened_store
 from netpredict.errors import ConfigError, DataError, PluginError
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def train(
 ) -> None:
     """Train a predictor from history.
 
-    The new version is registered in the store as a candidate; the daemon must be stopped. History is the stored
-    observations: the newest learn.history_steps of up to learn.series_max series.
+    The new version is registered in the store as a candidate; the daemon may run. History is the stored observations:
+    the newest learn.history_steps of up to learn.series_max series.
     """
     from netpredict.build import build_stream
     from netpredict.store import migrate
@@ -66,7 +67,8 @@ def train(
     at_most_one(simulate=simulate, file=file, table=table)
     read = read_config_of_streams(config)
     _check(read, stream, predictor)
-    migrate.upgrade(read.store_url)
+    if migrate.current(read.store_url) != migrate.head():  # else a daemon may hold it
+        migrate.upgrade(read.store_url)
     built = build_stream(stream, read)
     if simulate is not None:
         dataset = training_set(built, _simulated(built, simulate, radio_cells, ues, read.daemon.seed), read)
@@ -208,15 +210,16 @@ def _register(
 ) -> str:
     """Into the store; gives the stage of the version."""
     from netpredict.learn.retrain import refusal
-    from netpredict.store.sql import SqlStore
+    from netpredict.store.history import History
 
     plugin, scores = config.predictors[predictor].plugin, report.scores
-    with SqlStore(config.store_url) as store:
+    with opened_store(config.store_url) as store:
         model_id = store.register_model(
             stream, predictor, artefact.version, plugin, str(artefact.folder), scores, "candidate"
         )
         if not promote:
-            return next(row.stage for row in store.models(stream) if row.model_id == model_id)
+            rows = History(config.store_url).models(stream, predictor)
+            return next(str(row["stage"]) for row in rows if row["model_id"] == model_id)
         if why := refusal(scores):
             say(f"promoted as you wish, although its {why}")
         move(store, model_id, PROMOTED, "trained and promoted by hand")

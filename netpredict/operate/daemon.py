@@ -27,6 +27,7 @@ from netpredict.errors import NetpredictError, SourceUnavailable
 from netpredict.ingest.source import AssignmentChange, Source
 from netpredict.learn.retrainer import Retrainer
 from netpredict.learn.shelf import StoreShelf
+from netpredict.operate.control import ControlSocket, control_folder
 from netpredict.operate.health import HealthServer, health_app
 from netpredict.operate.logs import RateLimit, configure_logs
 from netpredict.operate.metrics import Metrics
@@ -167,6 +168,7 @@ class Daemon:
         self.store = SqlStore(self.config.store_url, self.clock, publishing=self.config.publish.enabled)
         self.store.start()
         running.callback(self.store.close)
+        self._listen(running)
         self._build(self.config)
         self.runner = self._action_runner()
         self.runner.start()
@@ -184,6 +186,15 @@ class Daemon:
         self.source = self._make_source(self.config, self._before_revoke)
         running.callback(lambda: self.source.close())
         self._connect()
+
+    def _listen(self, running: ExitStack) -> None:
+        """Verbs of the command line come in from here on, also while the rest starts and drains."""
+        if self.store.database.shared:
+            return  # they write for themselves
+        control = ControlSocket(control_folder(self.config.daemon.data_dir), self.store)
+        control.start()
+        running.callback(control.stop)
+        self.store.announce(control.path)
 
     def _connect(self) -> None:
         wait_s = 0.5

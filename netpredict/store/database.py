@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -98,6 +99,14 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Wait for the transaction in flight, then disconnect."""
+        ...
+
+    def announce(self, control: Path) -> None:
+        """Tell other processes where to ask for what only this one may write; nothing where they write themselves."""
+        ...
+
+    def control(self) -> Path | None:
+        """Where to ask, as the process that may write told it."""
         ...
 
     def transaction(self) -> AbstractContextManager[Connection]:

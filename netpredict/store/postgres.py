@@ -160,6 +160,13 @@ class PostgresDatabase:
             while self._idle:
                 self._idle.pop().close()
 
+    def announce(self, control: Path) -> None:
+        """Every process writes for itself."""
+
+    def control(self) -> Path | None:
+        """Every process writes for itself."""
+        return None
+
     @contextmanager
     def transaction(self) -> Iterator[PostgresConnection]:
         """BEGIN … COMMIT, durable on return; anything raised inside rolls all of it back."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from operator import itemgetter
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -72,6 +73,14 @@ class SqlStore:
         """Check the schema, connect; AlreadyRunning where one process only may write."""
         migrate.check(self.url)
         self.database.start()
+
+    def announce(self, control: Path) -> None:
+        """Tell other processes where they may ask for what only this one can write."""
+        self.database.announce(control)
+
+    def control(self) -> Path | None:
+        """The control socket of the process that may write alone, when it named one."""
+        return self.database.control()
 
     def close(self) -> None:
         """Finish the transaction in flight and disconnect."""

@@ -29,6 +29,8 @@ BUSY_TIMEOUT_MS = 5000
 ROWS_PER_STATEMENT = (8192, 1024)
 """Sizes that recur, so that their statements stay prepared; what is left over goes in one of its own size."""
 
+LOCK_TEXT_MAX = 8192
+
 CACHED_STATEMENTS = 24  # one of 8192 rows keeps some MB
 
 _RETRIABLE = frozenset(
@@ -114,22 +116,34 @@ class LockFile:
     def acquire(self) -> None:
         """Take the lock or raise AlreadyRunning, which names the holder's process id."""
         try:
-            file = open(self.path, "a+", encoding="ascii")  # noqa: SIM115 - stays open as long as the lock is held
+            file = open(self.path, "a+", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - stays open as long as the lock is held
         except OSError as error:
             raise StoreUnavailable(f"cannot open the lock file {self.path}: {error.strerror}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            file.seek(0)
-            holder = file.read(20).strip() or "unknown"
             file.close()
+            holder, _ = self.holder()
             raise AlreadyRunning(
-                f"{self.path} is held by process {holder}: stop it, or let it do this for you"
+                f"{self.path} is held by process {holder or 'unknown'}: this needs the store for itself, stop it first"
             ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
         self._file = file
+        self.announce(None)
+
+    def announce(self, control: Path | None) -> None:
+        """Write down who holds the lock, and the control socket through which it may be asked to write."""
+        if self._file is not None:
+            self._file.truncate(0)
+            self._file.write(f"{os.getpid()}\n" + (f"{control}\n" if control else ""))
+            self._file.flush()
+
+    def holder(self) -> tuple[str, Path | None]:
+        """Process id and control socket of whoever wrote the file last; nothing says that it still lives."""
+        try:
+            lines = self.path.read_bytes()[:LOCK_TEXT_MAX].decode("utf-8", "surrogateescape").splitlines()
+        except OSError:
+            return "", None
+        return lines[0][:20] if lines else "", Path(lines[1]) if len(lines) > 1 and lines[1] else None
 
     def release(self) -> None:
         """Let go; the file stays, for removing it would race with the next holder."""
@@ -216,6 +230,14 @@ class SqliteDatabase:
             self._lock_file.release()
             raise
         self._open = True
+
+    def announce(self, control: Path) -> None:
+        """Name the control socket in the lock file."""
+        self._lock_file.announce(control)
+
+    def control(self) -> Path | None:
+        """What the holder of the lock file wrote into it."""
+        return self._lock_file.holder()[1]
 
     def close(self) -> None:
         """Wait for the transaction in flight, then disconnect and let go of the lock file."""
