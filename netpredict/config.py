@@ -80,6 +80,41 @@ class KafkaConfig(Section, frozen=True, kw_only=True):
     rebuild_after_s: Annotated[
         float, Meta(gt=0, description="Rebuild the client when the lag stands still so long, s.")
     ] = 60.0
+    security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
+        Meta(description="How the broker is spoken to; beyond loopback take SASL_SSL, or SSL with a certificate."),
+    ] = "PLAINTEXT"
+    ssl_ca_file: Annotated[
+        str,
+        Meta(description="Authorities that may sign the broker's certificate, PEM; none = those of the system."),
+    ] = ""
+    ssl_cert_file: Annotated[str, Meta(description="Our certificate and its chain, PEM, if the broker asks.")] = ""
+    ssl_key_file: Annotated[
+        str,
+        Meta(
+            description="Its key, PEM. Keys and passwords stand in files that others cannot read; systemd's are named"
+            " like $CREDENTIALS_DIRECTORY/kafka-key."
+        ),
+    ] = ""
+    ssl_key_password_file: Annotated[str, Meta(description="Password of the key, when it has one.")] = ""
+    sasl_mechanism: Annotated[
+        Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"], Meta(description="How the password is shown.")
+    ] = "SCRAM-SHA-512"
+    sasl_username: Annotated[str, Meta(description="User name for SASL.")] = ""
+    sasl_password_file: Annotated[str, Meta(description="Password for SASL; read anew for each connection.")] = ""
+    sasl_in_clear: Annotated[
+        bool, Meta(description="Allow SASL_PLAINTEXT beyond loopback: whoever listens sees all, PLAIN's password too.")
+    ] = False
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether what is said is encrypted and the broker shows a certificate."""
+        return self.security_protocol.endswith("SSL")
+
+    @property
+    def uses_sasl(self) -> bool:
+        """Whether we show a password."""
+        return self.security_protocol.startswith("SASL")
 
 
 class StoreConfig(Section, frozen=True, kw_only=True):
@@ -442,8 +477,33 @@ def check_servers(where: str, servers: Sequence[str]) -> None:
             raise ConfigError(f"{where}: must be host:port with a port of 1 to 65535, got {server!r}")
 
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def _check_kafka(kafka: KafkaConfig) -> None:
+    check_servers("kafka.bootstrap_servers", kafka.bootstrap_servers)
+    protocol = kafka.security_protocol
+    for name in ("ssl_ca_file", "ssl_cert_file", "ssl_key_file", "ssl_key_password_file"):
+        if getattr(kafka, name) and not kafka.uses_tls:
+            raise ConfigError(f"kafka.{name}: has no use with security_protocol {protocol}; take SSL or SASL_SSL")
+    for name in ("sasl_username", "sasl_password_file"):
+        if bool(getattr(kafka, name)) != kafka.uses_sasl:
+            need = "is needed with" if kafka.uses_sasl else "has no use with"
+            raise ConfigError(f"kafka.{name}: {need} security_protocol {protocol}")
+    if bool(kafka.ssl_cert_file) != bool(kafka.ssl_key_file):
+        raise ConfigError("kafka.ssl_cert_file: is given together with kafka.ssl_key_file, or not at all")
+    if kafka.ssl_key_password_file and not kafka.ssl_key_file:
+        raise ConfigError("kafka.ssl_key_password_file: has no use without kafka.ssl_key_file")
+    hosts = [server.strip().rpartition(":")[0].strip("[]") for server in kafka.bootstrap_servers]
+    if protocol == "SASL_PLAINTEXT" and not kafka.sasl_in_clear and not set(hosts) <= set(LOOPBACK):
+        raise ConfigError(
+            "kafka.security_protocol: SASL_PLAINTEXT beyond loopback hides nothing; take SASL_SSL, or allow it by"
+            " kafka.sasl_in_clear"
+        )
+
+
 def _check(config: Config) -> None:
-    check_servers("kafka.bootstrap_servers", config.kafka.bootstrap_servers)
+    _check_kafka(config.kafka)
     topics = [stream.topic for stream in config.streams.values()]
     if len(set(topics)) != len(topics):
         raise ConfigError("streams: two streams read the same topic; give each stream a topic of its own")

@@ -50,6 +50,15 @@ class SourceUnavailable(NetpredictError):
     exit_code = 75
 
 
+class SourceRefused(SourceUnavailable):
+    """Kafka answers, but trusts us not or is not to be trusted: password, certificate or access rule.
+
+    It is tried again like any other trouble: it is mended on the broker or in a file, without us.
+    """
+
+    exit_code = 77
+
+
 class ActuatorError(NetpredictError):
     """An actuator could not apply a firing. ``retriable`` is set on the instance.
 

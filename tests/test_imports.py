@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-FOUNDATION = ("types", "errors", "clock", "calendar", "config", "plugins")
+FOUNDATION = ("types", "errors", "clock", "calendar", "config", "plugins", "credentials")
 # lowest first; parts in one layer do not import each other, but the foundation's do
 LAYERS = (
     FOUNDATION,
@@ -37,6 +37,7 @@ RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 PUBLIC_TO_PLUGINS = (
     "netpredict.types",
     "netpredict.errors",
+    "netpredict.credentials",
     "netpredict.radio",
     "netpredict.plugins",
     "netpredict.testing",
@@ -56,7 +57,12 @@ KERAS_HOMES = (
     "netpredict/learn/train.py",
     "plugins/predictors/",
 )
-KAFKA_HOMES = ("netpredict/ingest/kafka.py", "netpredict/operate/publisher.py", "plugins/actuators/kafka/")
+KAFKA_HOMES = (
+    "netpredict/ingest/kafka.py",
+    "netpredict/ingest/kafka_probe.py",
+    "netpredict/operate/publisher.py",
+    "plugins/actuators/kafka/",
+)
 SQL_HOMES = ("netpredict/store/", "alembic/")
 HOMES = {
     "kafka": KAFKA_HOMES,

@@ -1,7 +1,7 @@
 """The console script: commands by name, and one place where errors become exit codes.
 
-0 success, 1 failure (a full disk too), 2 usage, 69 and 75 unavailable for now, 78 config; 130 interrupted, 141 nobody
-reads on.
+0 success, 1 failure (a full disk too), 2 usage, 69 and 75 unavailable for now, 77 Kafka refuses us, 78 config;
+130 interrupted, 141 nobody reads on.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from netpredict.cli.terminal import progress, say
 from netpredict.errors import DataError
 
 if TYPE_CHECKING:
-    from netpredict.config import Config
+    from netpredict.config import Config, KafkaConfig
     from netpredict.traces.message import TraceMessage
     from netpredict.traces.replay import Sink
     from netpredict.traces.table import TableMapping
@@ -151,16 +151,16 @@ def open_sink(to: str, config: Config, bootstrap: str | None) -> Sink:
         return FileSink(Path(to))
     servers = bootstrap.split(",") if bootstrap else config.kafka.bootstrap_servers
     check_servers("--bootstrap", servers)
-    return ToKafka(servers)
+    return ToKafka(servers, config.kafka)
 
 
 class ToKafka:
     """A sink of a replay that is a Kafka producer; Kafka's own time of arrival is the ingest time."""
 
-    def __init__(self, servers: list[str]) -> None:
+    def __init__(self, servers: list[str], access: KafkaConfig) -> None:
         from netpredict.operate.publisher import KafkaSink
 
-        self._sink = KafkaSink(servers)
+        self._sink = KafkaSink(servers, access=access)
         self._sink.start()
 
     def send(self, topic: str, message: TraceMessage) -> None:

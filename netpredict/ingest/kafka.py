@@ -1,9 +1,10 @@
 """A consumer of real Kafka topics behind the port ``Source``, and what it takes to keep kafka-python alive.
 
-Three facts about kafka-python 3.0.12 shape this file. After a poll that raised, the same client spins for ever unless
+Four facts about kafka-python 3.0.12 shape this file. After a poll that raised, the same client spins for ever unless
 it is seeked past the bad batch or made anew. Rebalance listeners run on its IO thread and stop the heartbeats while
-they run. A client can lose a broker and never ask it again, so progress is watched per topic partition. Its private
-parts are touched in four places only (``_position_of``, ``_buffered``, ``_fetch_raw``, ``topic_id``).
+they run. A client can lose a broker and never ask it again, so progress is watched per topic partition. A client that
+was refused keeps the refusal and tells it to its log, if at all. Its private parts are touched in five places only
+(``_position_of``, ``_buffered``, ``_fetch_raw``, ``topic_id``, ``Losses``).
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from kafka import TopicPartition as KafkaTopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
+    AuthorizationError,
     KafkaError,
     LogTruncationError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
+    SaslAuthenticationFailedError,
     UnsupportedCodecError,
 )
 from kafka.net.compat import KafkaNetClient
@@ -33,7 +36,9 @@ from kafka.record import MemoryRecords
 from kafka.structs import MemberState
 
 from netpredict.config import KafkaConfig
-from netpredict.errors import ConfigError, SourceUnavailable
+from netpredict.errors import ConfigError, SourceRefused, SourceUnavailable
+from netpredict.ingest.kafka_access import client_access
+from netpredict.ingest.kafka_probe import why_refused
 from netpredict.ingest.source import AssignmentChange, Gap
 from netpredict.types import PolledPartition, TopicPartition
 
@@ -50,6 +55,8 @@ RETRY_MAX_S = 10.0
 METADATA_MAX_AGE_S = 60.0
 FIRST_OFFSETS_KEPT_S = 5.0
 V2_HEADER_BYTES = 61
+LOSSES_MAX = 3
+"""So many connections that did not become ready make us ask why."""
 
 
 class KafkaSource:
@@ -74,6 +81,8 @@ class KafkaSource:
         self._topics = tuple(topics)
         self._on_revoke = on_revoke
         self._consumer: Any = None
+        self._losses = Losses()
+        self.trouble = ""
         self._listener: _Listener | None = None
         self._paused = False
         self._retry_s = 0.0
@@ -104,6 +113,9 @@ class KafkaSource:
         if self._consumer is None and not self._reconnected(timeout_s):
             return ()
         try:
+            if self._refused():
+                self._rebuild("refused")
+                return ()
             if self.stalled():
                 self._rebuild("stalled")
                 return ()
@@ -114,6 +126,7 @@ class KafkaSource:
         except Exception as error:
             self._recover(error)
             return ()
+        self.trouble = ""
         self._see_what_is_left()
         self._see_what_was_made_anew()
         now_s = time.monotonic()
@@ -349,6 +362,9 @@ class KafkaSource:
             self._back_in_range(_ours(error.divergent_offsets.keys() - ends.keys()))
         elif isinstance(error, NoOffsetForPartitionError):
             pass  # assigned this moment; the listener has given it a position by now
+        elif isinstance(error, AuthorizationError | SaslAuthenticationFailedError):
+            self.trouble = str(unavailable(self._config, self._config.bootstrap_servers, error))
+            self._rebuild(_text(error))
         elif retriable:
             time.sleep(RETRY_S)  # it may raise at once again
         elif not self._stepped_over():
@@ -438,6 +454,7 @@ class KafkaSource:
         config = self._config
         cooperative = config.assignment == "cooperative"
         return {
+            **client_access(config),
             "bootstrap_servers": config.bootstrap_servers,
             "client_id": config.client_id,
             "group_id": config.group,
@@ -465,21 +482,22 @@ class KafkaSource:
 
     def _connect(self) -> None:
         try:
-            consumer = new_client(KafkaConsumer, self._settings())
-        except (KafkaError, OSError) as error:
-            servers = ", ".join(self._config.bootstrap_servers)
-            raise SourceUnavailable(f"no broker answers at {servers}: {_text(error)}") from error
-        listener = _Listener(self, consumer, rejoining=bool(self._assigned))
-        consumer.subscribe(topics=list(self._topics), listener=listener)
-        try:
+            losses, consumer = Losses(), None
+            consumer = new_client(KafkaConsumer, self._settings(), losses)
+            listener = _Listener(self, consumer, rejoining=bool(self._assigned))
+            consumer.subscribe(topics=list(self._topics), listener=listener)
             for topic in self._topics:
                 # a leader that joins before it knows the topics assigns nothing, and then all again
                 consumer.partitions_for_topic(topic)
-        except KafkaError as error:
-            _close(consumer)
-            raise SourceUnavailable(f"the broker does not describe its topics: {_text(error)}") from error
+        except (KafkaError, OSError) as error:
+            if consumer is not None:
+                _close(consumer)
+            failure = unavailable(self._config, self._config.bootstrap_servers, error)
+            self.trouble = str(failure)
+            raise failure from error
         with self._lock:
             self._listener, self._consumer = listener, consumer
+        self._losses = losses
 
     def _reconnected(self, timeout_s: float) -> bool:
         wait_s = self._retry_at_s - time.monotonic()
@@ -488,11 +506,25 @@ class KafkaSource:
             return False
         try:
             self._connect()
-        except SourceUnavailable as error:
+        except (SourceUnavailable, ConfigError) as error:  # a file of secrets may be under exchange
+            self.trouble = str(error)
             self._retry_later()
-            LOG.warning("kafka_unavailable", error=str(error), retry_s=self._retry_s)
+            refused = isinstance(error, SourceRefused)
+            LOG.warning("kafka_refused" if refused else "kafka_unavailable", error=str(error), retry_s=self._retry_s)
             return False
         return True
+
+    def _refused(self) -> bool:
+        """Whether the client cannot connect any more for lack of trust; it would not notice when that is mended."""
+        if self._losses.count < LOSSES_MAX:
+            return False
+        self._losses.count = 0
+        try:
+            why = why_refused(self._config, self._config.bootstrap_servers)
+        except ConfigError as error:
+            why = str(error)
+        self.trouble = why or self.trouble
+        return bool(why)
 
     def _retry_later(self) -> None:
         """Wait twice as long as the last time, until records come."""
@@ -511,6 +543,7 @@ class KafkaSource:
             consumer, self._consumer = self._consumer, None
             if self._listener is not None and not tell:
                 self._listener.source = None
+        self._losses = Losses()
         if consumer is None:
             return
         # a wedged client may not close; then its thread is left behind rather than ours
@@ -599,12 +632,35 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         LOG.error("kafka_listener_failed", where=where, error=_text(error))
 
 
-def new_client(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+class Losses:
+    """Counts the connections of a client in a row that ended before they were ready. None is told by polls."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def listen_to(self, client: Any) -> None:
+        """Look at each connection that the client makes from now on."""
+        manager = client._manager
+        connect = manager._connect
+
+        async def watched(node: Any, connection: Any, *arguments: Any, **settings: Any) -> Any:
+            connection.init_future.add_both(self._ended)
+            return await connect(node, connection, *arguments, **settings)
+
+        manager._connect = watched
+
+    def _ended(self, outcome: object) -> None:
+        self.count = self.count + 1 if isinstance(outcome, Exception) else 0
+
+
+def new_client(kind: Callable[..., Any], settings: Mapping[str, Any], losses: Losses | None = None) -> Any:
     """A consumer or producer of kafka-python whose IO thread also ends when its constructor raises."""
     made: list[Any] = []
 
     def remembered(**net_settings: Any) -> Any:
         made.append(KafkaNetClient(**net_settings))
+        if losses is not None:
+            losses.listen_to(made[-1])
         return made[-1]
 
     try:
@@ -613,6 +669,21 @@ def new_client(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
         for client in made:
             client.close()
         raise
+
+
+def unavailable(config: KafkaConfig, servers: Sequence[str], error: BaseException) -> SourceUnavailable:
+    """The error of ours for a client that could not be made: SourceRefused where trust is what lacks."""
+    place = ", ".join(servers)
+    if isinstance(error, AuthorizationError):
+        return SourceRefused(_forbidden(error, config))
+    if why := why_refused(config, servers):
+        return SourceRefused(f"{place}: {why}")
+    return SourceUnavailable(f"no broker answers at {place}: {_text(error)}")
+
+
+def _forbidden(error: BaseException, config: KafkaConfig) -> str:
+    who = f"user {config.sasl_username!r}" if config.uses_sasl else "us"
+    return f"Kafka's access rules do not allow {who} what is needed ({_text(error)}); see deploy/kafka/README.md"
 
 
 def first_damage(raw: bytes, position: int) -> tuple[int, str] | None:

@@ -39,10 +39,12 @@ class Source(Protocol):
     """A consumer of topic partitions whose offsets are kept elsewhere.
 
     A newly assigned topic partition brings no records until ``seek`` was called for it. ``stats`` are running totals
-    for monitors: ``rebalances``, ``rebuilds`` and what else the source counts.
+    for monitors: ``rebalances``, ``rebuilds`` and what else the source counts. ``trouble`` says, for people, what keeps
+    records from coming; it is empty while they may.
     """
 
     stats: dict[str, int]
+    trouble: str
 
     def start(self) -> None:
         """Connect and subscribe. Raises SourceUnavailable (retriable)."""
@@ -173,6 +175,7 @@ class MemorySource:
     ) -> None:
         self.log = log
         self.poll_records_max = poll_records_max
+        self.trouble = ""
         self.reported: dict[TopicPartition, int] = {}
         self.stats: dict[str, int] = {}
         self._mine = list(log.topic_partitions() if topic_partitions is None else topic_partitions)

@@ -136,6 +136,7 @@ class Daemon:
         self._commit = _Timer(config.daemon.commit_interval_s, self._beat_s)
         self._chores, self._models, self._collect = _Timer(CHORES_S), _Timer(MODELS_S), _Timer(COLLECT_S)
         self._lag: Mapping[TopicPartition, int] = {}
+        self._trouble = ""
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -204,6 +205,7 @@ class Daemon:
                 return
             except SourceUnavailable as error:
                 LOG.warning("source_unavailable", error=str(error), wait_s=wait_s)
+                self._tell_trouble()
                 self._moved()
                 self.clock.sleep(wait_s)
                 wait_s = min(2 * wait_s, 10.0)
@@ -274,7 +276,14 @@ class Daemon:
             self.http_address = server.address
 
     def _not_ready(self) -> list[str]:
-        return [] if self.phase == "running" else [self.phase]
+        phase = [] if self.phase == "running" else [self.phase]
+        return [*phase, self._trouble] if self._trouble else phase
+
+    def _tell_trouble(self) -> None:
+        """What keeps records from coming, to readyz and to ``systemctl status``."""
+        if self.source.trouble != self._trouble:
+            self._trouble = self.source.trouble
+            self.notifier.status(f"{self.phase}; {self._trouble}" if self._trouble else self.phase)
 
     def _enter(self, phase: str) -> None:
         self.phase = phase
@@ -388,6 +397,7 @@ class Daemon:
 
     def _do_chores(self, now_s: float, idle: bool) -> None:
         if self._chores.due(now_s):
+            self._tell_trouble()
             self._lag = self.pipeline.lag(self.source.end_offsets())
             self._count()
         if self._models.due(now_s):
@@ -485,8 +495,7 @@ def kafka_sink(config: Config) -> Sink:
     """Where forecasts and actions go: the broker that the telemetry comes from."""
     from netpredict.operate.publisher import publishing_sink
 
-    kafka = config.kafka
-    return publishing_sink(kafka.bootstrap_servers, kafka.client_id, config.publish.outstanding_bytes_max)
+    return publishing_sink(config.kafka, config.publish.outstanding_bytes_max)
 
 
 def run_daemon(config_path: Path | None) -> int:

@@ -15,8 +15,10 @@ import structlog
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
+from netpredict.config import KafkaConfig
 from netpredict.errors import SourceUnavailable
-from netpredict.ingest.kafka import new_client
+from netpredict.ingest.kafka import new_client, unavailable
+from netpredict.ingest.kafka_access import client_access, librdkafka_access
 from netpredict.operate.sink import Message, Sink
 
 LOG = structlog.get_logger(__name__)
@@ -25,12 +27,13 @@ RECORD_BYTES = 100
 """What a record takes in flight beside its key and value."""
 
 
-def publishing_sink(bootstrap_servers: Sequence[str], client_id: str, outstanding_bytes_max: int) -> Sink:
+def publishing_sink(config: KafkaConfig, outstanding_bytes_max: int) -> Sink:
     """The fastest sink that is installed (extra ``fast``), with short time limits: the publisher tries again itself."""
     fast = importlib.util.find_spec("confluent_kafka") is not None
     return (FastSink if fast else KafkaSink)(
-        bootstrap_servers,
-        client_id=f"{client_id}-publisher",
+        config.bootstrap_servers,
+        access=config,
+        client_id=f"{config.client_id}-publisher",
         in_flight_bytes_max=outstanding_bytes_max,
         delivery_timeout_s=30.0,
     )
@@ -40,19 +43,23 @@ class KafkaSink:
     """Sends raw bytes. What was accepted by ``send`` is in Kafka once ``flush`` has returned without raising.
 
     kafka-python's own accumulator has no bound: ``send`` waits while more than ``in_flight_bytes_max`` are on the way.
+    Of ``access`` only what makes us trusted counts; without it nothing is encrypted and nobody asked.
     """
 
     def __init__(
         self,
         bootstrap_servers: str | Sequence[str],
         *,
+        access: KafkaConfig | None = None,
         client_id: str = "netpredict-sink",
         in_flight_bytes_max: int = 16 * 1024 * 1024,
         delivery_timeout_s: float = 120.0,
         compression: str | None = None,
     ) -> None:
+        self._access = access or KafkaConfig()
+        self._servers = bootstrap_servers.split(",") if isinstance(bootstrap_servers, str) else list(bootstrap_servers)
         self._settings: dict[str, Any] = {
-            "bootstrap_servers": bootstrap_servers,
+            "bootstrap_servers": self._servers,
             "client_id": client_id,
             "enable_idempotence": True,
             "acks": "all",
@@ -79,13 +86,13 @@ class KafkaSink:
         self.stats: dict[str, int] = {"sent": 0, "failed": 0, "too_large": 0}
 
     def start(self) -> None:
-        """Connect. Raises SourceUnavailable (retriable)."""
+        """Connect. Raises SourceUnavailable (retriable), and ConfigError when a file of ``access`` is wrong."""
         if self._closed:
             raise RuntimeError("the sink is closed")
         try:
-            self._producer = new_client(KafkaProducer, self._settings)
+            self._producer = new_client(KafkaProducer, client_access(self._access) | self._settings)
         except (KafkaError, OSError) as error:
-            raise SourceUnavailable(f"no broker answers at {self._settings['bootstrap_servers']}: {error}") from error
+            raise unavailable(self._access, self._servers, error) from error
 
     def send_all(self, topic: str, messages: Sequence[Message]) -> None:
         """See ``Sink``. Less work a record than ``send``: answers are looked at by the sequence. One thread only."""
@@ -213,13 +220,15 @@ class FastSink:
         self,
         bootstrap_servers: str | Sequence[str],
         *,
+        access: KafkaConfig | None = None,
         client_id: str = "netpredict-sink",
         in_flight_bytes_max: int = 16 * 1024 * 1024,
         delivery_timeout_s: float = 120.0,
     ) -> None:
-        servers = bootstrap_servers if isinstance(bootstrap_servers, str) else ",".join(bootstrap_servers)
+        self._access = access or KafkaConfig()
+        self._servers = bootstrap_servers.split(",") if isinstance(bootstrap_servers, str) else list(bootstrap_servers)
         self._settings: dict[str, Any] = {
-            "bootstrap.servers": servers,
+            "bootstrap.servers": ",".join(self._servers),
             "client.id": client_id,
             "enable.idempotence": True,
             "linger.ms": 20,
@@ -241,12 +250,12 @@ class FastSink:
         """See ``Sink``."""
         self._kafka = kafka = importlib.import_module("confluent_kafka")
         # below the logger of the other client, whose lines are rate-limited
-        producer = kafka.Producer(self._settings, logger=logging.getLogger("kafka.confluent"))
+        settings = librdkafka_access(self._access) | self._settings
+        producer = kafka.Producer(settings, logger=logging.getLogger("kafka.confluent"))
         try:
             producer.list_topics(timeout=5.0)
         except kafka.KafkaException as error:
-            servers = self._settings["bootstrap.servers"]
-            raise SourceUnavailable(f"no broker answers at {servers}: {error}") from error
+            raise unavailable(self._access, self._servers, error) from error
         self._producer = producer
 
     def send_all(self, topic: str, messages: Sequence[Message]) -> None:
@@ -277,10 +286,13 @@ class FastSink:
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        if producer.flush(timeout_s):
-            LOG.warning("kafka_sink_close_failed", in_flight=len(producer))
-        producer.purge()
-        producer.flush(1.0)
+        try:
+            if producer.flush(timeout_s):
+                LOG.warning("kafka_sink_close_failed", in_flight=len(producer))
+            producer.purge()
+            producer.flush(1.0)
+        except self._kafka.KafkaException as error:  # it has ended by itself
+            LOG.warning("kafka_sink_close_failed", error=str(error))
         self._error = None
 
     def _produce_when_room(self, topic: str, message: Message) -> None:

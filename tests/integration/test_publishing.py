@@ -232,7 +232,7 @@ def test_the_daemon_publishes_what_it_stored_also_when_the_broker_refused_it_fir
     daemon = Daemon(
         config,
         kafka_source,
-        make_sink=lambda _: publishing_sink([broker.bootstrap], "test", config.publish.outstanding_bytes_max),
+        make_sink=lambda _: publishing_sink(config.kafka, config.publish.outstanding_bytes_max),
     )
     run_until(daemon, lambda: stored(20))
     found = consumed(broker.bootstrap, forecasts)

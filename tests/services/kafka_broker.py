@@ -132,13 +132,19 @@ class KafkaBroker:
 
     def _format(self, controller_port: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = PROPERTIES.format(port=self.port, controller_port=controller_port, data=self.folder / "data")
-        (self.folder / "server.properties").write_text(text)
+        (self.folder / "server.properties").write_text(self._properties(controller_port))
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        argv = self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", "server.properties")
+        words = [f"--cluster-id={cluster_id}", "-c", "server.properties", *self._format_words()]
+        argv = self._java("kafka.tools.StorageTool", "format", *words)
         done = subprocess.run(argv, cwd=self.folder, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ServiceFailed(f"the broker's log folder could not be formatted:\n{done.stdout}{done.stderr}")
+
+    def _properties(self, controller_port: int) -> str:
+        return PROPERTIES.format(port=self.port, controller_port=controller_port, data=self.folder / "data")
+
+    def _format_words(self) -> list[str]:
+        return []
 
     def _launch(self) -> None:
         argv = self._java("kafka.Kafka", "server.properties")
