@@ -34,9 +34,11 @@ PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind_proxy},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy_port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=5
@@ -90,12 +92,16 @@ def _fetch_jars(maven: str, jars: Path) -> None:
 
 
 class KafkaBroker:
-    """One broker with its own folder. ``stop`` and ``start`` again keep the data and the address."""
+    """One broker with its own folder. ``stop`` and ``start`` again keep the data and the address.
+
+    Clients follow advertised addresses: a second listener at ``behind_proxy`` advertises ``proxy_port``, where a test
+    may put a proxy.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log_file = folder / "broker.log"
-        self.port = 0
+        self.port = self.behind_proxy = self.proxy_port = 0
         self._classpath = f"{broker_jars()}/*"
         self._process: ServerProcess | None = None
 
@@ -117,7 +123,7 @@ class KafkaBroker:
             self._launch()
             return
         for attempt in range(ATTEMPTS):
-            self.port, controller_port = free_ports(2)
+            self.port, self.behind_proxy, self.proxy_port, controller_port = free_ports(4)
             self._format(controller_port)
             try:
                 self._launch()
@@ -141,7 +147,13 @@ class KafkaBroker:
             raise ServiceFailed(f"the broker's log folder could not be formatted:\n{done.stdout}{done.stderr}")
 
     def _properties(self, controller_port: int) -> str:
-        return PROPERTIES.format(port=self.port, controller_port=controller_port, data=self.folder / "data")
+        return PROPERTIES.format(
+            port=self.port,
+            behind_proxy=self.behind_proxy,
+            proxy_port=self.proxy_port,
+            controller_port=controller_port,
+            data=self.folder / "data",
+        )
 
     def _format_words(self) -> list[str]:
         return []
