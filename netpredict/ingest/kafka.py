@@ -88,6 +88,7 @@ class KafkaSource:
         self._retry_s = 0.0
         self._retry_at_s = 0.0
         self._swept_s = 0.0
+        self._member_s = 0.0  # when the client was known to be in the group, or began
         self._gaps: list[Gap] = []
         self._topic_ids: dict[str, str] = {}
         self._first_offsets: tuple[float, dict[TopicPartition, int]] = (0.0, {})
@@ -218,11 +219,13 @@ class KafkaSource:
         """Whether a topic partition brought nothing for ``rebuild_after_s`` although the broker has more.
 
         The cached ends cannot tell, since a client that lost its broker gets no newer ones: the broker is asked, once
-        per ``rebuild_after_s``. No answer counts as stalled.
+        per ``rebuild_after_s``. No answer counts as stalled, and so does a group that does not take the client in.
         """
+        now_s = time.monotonic()
+        if self._left_out(now_s):
+            return True
         if self._paused or not self._in_group:
             return False
-        now_s = time.monotonic()
         with self._lock:
             late_s = now_s - self._config.rebuild_after_s
             late = [tp for tp, moved_s in self._moved_s.items() if moved_s < late_s and tp in self._positions]
@@ -236,6 +239,12 @@ class KafkaSource:
         except SourceUnavailable:
             return True
         return any(end > positions[topic_partition] for topic_partition, end in ends.items())
+
+    def _left_out(self, now_s: float) -> bool:
+        """Whether the group did not take the client in for as long as it may wait for a member that has died."""
+        if self._consumer is None or self._paused or self._consumer.group_metadata().state == MemberState.STABLE:
+            self._member_s = now_s
+        return now_s - self._member_s > max(self._config.rebuild_after_s, self._config.session_timeout_s)
 
     def close(self) -> None:
         """Leave the group."""
@@ -496,7 +505,7 @@ class KafkaSource:
             self.trouble = str(failure)
             raise failure from error
         with self._lock:
-            self._listener, self._consumer = listener, consumer
+            self._listener, self._consumer, self._member_s = listener, consumer, time.monotonic()
         self._losses = losses
 
     def _reconnected(self, timeout_s: float) -> bool:

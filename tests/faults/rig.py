@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from kafka import TopicPartition as KafkaTopicPartition
 from netpredict.config import Config, parse_config
 from netpredict.ingest.messages import Traffic
 from netpredict.ingest.source import MemoryLog, MemorySource
-from netpredict.operate.daemon import Daemon, kafka_source
+from netpredict.operate.daemon import Daemon, MakeSource, kafka_source
 from netpredict.store import compare, migrate
 from netpredict.store.history import History
 from netpredict.types import TopicPartition
@@ -87,15 +88,24 @@ def fill(log: MemoryLog, made: Sequence[Row]) -> None:
         log.append(TOPIC, key, value, time_ms)
 
 
-def produce(bootstrap: str, topic: str, made: Sequence[Row]) -> None:
+def produce(bootstrap: str, topic: str, made: Sequence[Row], partitions: int = 3, **settings: Any) -> None:
     """Append to a topic; done when the broker has acknowledged all."""
-    producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, linger_ms=5)
+    settings = {"acks": "all", "enable_idempotence": True, "linger_ms": 5} | settings
+    producer = KafkaProducer(bootstrap_servers=bootstrap, **settings)
     try:
-        futures = [producer.send(topic, key=key, value=value, timestamp_ms=time_ms) for key, value, time_ms in made]
+        futures = [
+            producer.send(topic, key=key, value=value, timestamp_ms=time_ms, partition=partition_of(key, partitions))
+            for key, value, time_ms in made
+        ]
         producer.flush(timeout=60)
         assert all(future.get(timeout=30) for future in futures)
     finally:
         producer.close(timeout=10)
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Equal keys share a partition."""
+    return zlib.crc32(key) % partitions
 
 
 def new_topic(broker: Any, stem: str, partitions: int = 3) -> str:
@@ -118,12 +128,15 @@ def end_offsets_of(broker: Any, topic: str) -> dict[TopicPartition, int]:
 class InThread:
     """A daemon in a thread of this process, over a log in memory or a real broker; stopped at the end of the block."""
 
-    def __init__(self, config: Config, log: MemoryLog | None = None, **parts: Any) -> None:
+    def __init__(
+        self, config: Config, log: MemoryLog | None = None, make_source: MakeSource = kafka_source, **parts: Any
+    ) -> None:
         self.config, self.url = config, config.store.url
         self.log = log
         migrate.upgrade(self.url)
-        make = kafka_source if log is None else lambda config, _: MemorySource(log, config.kafka.poll_records_max)
-        self.daemon = Daemon(config, make, **parts)
+        if log is not None:
+            make_source = lambda config, _: MemorySource(log, config.kafka.poll_records_max)  # noqa: E731
+        self.daemon = Daemon(config, make_source, **parts)
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, name="daemon")
         self.thread.start()

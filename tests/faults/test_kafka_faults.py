@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -11,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import TopicPartition as KafkaTopicPartition
 
 from netpredict.config import parse_config
-from netpredict.store.history import History
 from tests.faults import rig
 from tests.faults.proxy import Proxy
 from tests.faults.rig import InThread

@@ -421,6 +421,18 @@ def test_a_client_that_stands_still_is_made_anew_and_goes_on(broker: KafkaBroker
     assert not source.changes(), "the same topic partitions came back, at their positions"
 
 
+def test_a_client_that_the_group_does_not_take_in_is_made_anew(broker: KafkaBroker, make_source: Any) -> None:
+    topic = broker.new_topic("unjoined")
+    produce(broker, topic, numbered(0, 5))
+    source = make_source(topic, rebuild_after_s=0.5)
+    source._consumer._coordinator.poll = lambda timeout_ms: time.sleep(timeout_ms / 1000)  # no join is answered
+    until(lambda: source.stats["rebuilds"] == 1, source, timeout_s=15)
+    (topic_partition,) = assigned(source)
+    source.seek(topic_partition, 0)
+    assert values_of(read(source, reached(5))) == numbered(0, 5)
+    assert source.stats["rebuilds"] == 1
+
+
 @pytest.mark.slow
 def test_a_broker_that_was_away_is_read_on_where_it_stopped(tmp_path: Path) -> None:
     with KafkaBroker(tmp_path) as broker:
