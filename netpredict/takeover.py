@@ -142,6 +142,8 @@ def _load_version(stream: Stream, lane: Lane, shelf: ModelShelf, name: str, vers
         model_id, predictor = shelf.load(stream.name, name, version)
         return stream.version(name, version, model_id, predictor)
     except NetpredictError as error:
+        if error.retriable:  # the store is away: that says nothing about the version
+            raise
         lane.refused.add((name, version))
         refusal = {"predictor": name, "version": version, "why": str(error)}
         lane.journal.append(JournalRow(lane.next_offset, "refused", refusal))

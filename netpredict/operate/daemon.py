@@ -23,7 +23,7 @@ from netpredict.act.runner import ActionRunner
 from netpredict.build import build_streams
 from netpredict.clock import Clock, SystemClock, parse_day_windows
 from netpredict.config import Config, load_config
-from netpredict.errors import NetpredictError, SourceUnavailable
+from netpredict.errors import NetpredictError, SourceUnavailable, StoreUnavailable
 from netpredict.ingest.source import AssignmentChange, Source
 from netpredict.learn.retrainer import Retrainer
 from netpredict.learn.shelf import StoreShelf
@@ -137,6 +137,7 @@ class Daemon:
         self._chores, self._models, self._collect = _Timer(CHORES_S), _Timer(MODELS_S), _Timer(COLLECT_S)
         self._lag: Mapping[TopicPartition, int] = {}
         self._trouble = ""
+        self._postponed: set[TopicPartition] = set()  # assigned, but store or broker did not answer
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -377,6 +378,7 @@ class Daemon:
         """
         for topic_partition in (*change.revoked, *change.lost):
             self.pipeline.revoke(topic_partition)
+            self._postponed.discard(topic_partition)
             self.metrics.forget_partition(topic_partition)
         for topic_partition in change.assigned:
             self._take_over(topic_partition)
@@ -385,10 +387,18 @@ class Daemon:
         return {*change.revoked, *change.lost, *change.assigned}
 
     def _take_over(self, topic_partition: TopicPartition) -> None:
-        if topic_partition in self.pipeline.lanes:
+        """Own it, at its stored offset. While store or broker do not answer it brings nothing and is tried again."""
+        self.pipeline.revoke(topic_partition)
+        self._postponed.discard(topic_partition)
+        try:
+            lane, offset = self.pipeline.assign(topic_partition, self.source.topic_id(topic_partition.topic))
+            self.pipeline.started(lane, self.source.seek(topic_partition, offset))
+        except NetpredictError as error:
+            if not error.retriable:
+                raise
             self.pipeline.revoke(topic_partition)
-        lane, offset = self.pipeline.assign(topic_partition, self.source.topic_id(topic_partition.topic))
-        self.pipeline.started(lane, self.source.seek(topic_partition, offset))
+            self._postponed.add(topic_partition)
+            LOG.warning("take_over_postponed", topic_partition=str(topic_partition), error=str(error))
         self._moved()
 
     def _before_revoke(self, _topic_partitions: tuple[TopicPartition, ...]) -> None:
@@ -400,9 +410,10 @@ class Daemon:
             self._tell_trouble()
             self._lag = self.pipeline.lag(self.source.end_offsets())
             self._count()
+            for topic_partition in sorted(self._postponed):
+                self._take_over(topic_partition)
         if self._models.due(now_s):
-            self._follow_models()
-            self.pipeline.take_requests()
+            self._ask_store()
         if (idle and self._collect.due(now_s)) or now_s - self._collect.last_s > 10 * COLLECT_S:
             self._collect.last_s = now_s
             gc.collect()
@@ -415,6 +426,14 @@ class Daemon:
         if self.publisher is not None:
             topics = self.config.publish
             self.tally.published(self.publisher.stats, topics.forecasts_topic, topics.actions_topic)
+
+    def _ask_store(self) -> None:
+        """What others want of this daemon; a store that is away is asked again next time."""
+        try:
+            self._follow_models()
+            self.pipeline.take_requests()
+        except StoreUnavailable as error:
+            LOG.warning("store_not_asked", error=str(error))
 
     def _follow_models(self) -> None:
         """A version that became active serves from the next record on, a challenger is on trial."""
@@ -455,7 +474,12 @@ class Daemon:
             return
         self._flush()
         owned = list(self.pipeline.lanes)
-        self._build(config)
+        try:
+            self._build(config)
+        except StoreUnavailable as error:
+            LOG.error("reload_refused", error=str(error))
+            self.notifier.ready("running; the last reload found no store")
+            return
         self.retrainer.follow(config, self.streams)
         if self.publisher is not None:
             self.publisher.follow(config.streams)

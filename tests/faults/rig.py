@@ -68,8 +68,8 @@ def raw_config(
     return raw
 
 
-def rows(minutes: range, cells: int = 8) -> list[Row]:
-    """A sine per radio cell, and now and then something that cannot be read."""
+def rows(minutes: range, cells: int = 60) -> list[Row]:
+    """A sine per radio cell, and now and then something that cannot be read. Minutes cost time, radio cells little."""
     made: list[Row] = []
     for minute in minutes:
         for cell in range(cells):

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from netpredict.config import parse_config
-from netpredict.errors import StoreError
 from netpredict.ingest.source import AssignmentChange, MemoryLog
 from netpredict.store import sqlite
-from netpredict.store.history import History
 from netpredict.store.sqlite import path_of
 from tests.faults import rig
 from tests.faults.rig import InThread, raw_config
@@ -44,14 +40,14 @@ def test_f15_a_locked_database_is_waited_for_within_bounds(
 ) -> None:
     """Also when a rebalance falls into that time: what was assigned is taken over when the store is back."""
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 100)
-    rig.fill(log, rig.rows(range(20)))
-    rows_max = 400
-    raw = raw_config(tmp_path, daemon={"commit_rows_max": rows_max})
+    rig.fill(log, rig.rows(range(5)))
+    rows_max = 200
+    raw = raw_config(tmp_path, daemon={"commit_rows_max": rows_max}, kafka={"poll_records_max": 100})
     with InThread(parse_config(raw), log) as running:
         running.until(running.drained)
         most = 0
         with locked(running.url):
-            rig.fill(log, rig.rows(range(20, 400)))
+            rig.fill(log, rig.rows(range(5, 30)))
             running.until(lambda: running.daemon.writer.retries >= 2)
             for _ in range(20):
                 time.sleep(0.02)
