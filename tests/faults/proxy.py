@@ -36,6 +36,10 @@ class Proxy:
         self.target_port = target_port
         self.up, self.down = Way(), Way()
         self.refusing = False
+        self.lose_answer_to: bytes | None = None
+        """The next request with these bytes in it reaches the server; its answer does not come back, but a reset."""
+        self.lost_answers = 0
+        self._answer_lost: set[tuple[socket.socket, socket.socket]] = set()
         self._closed = False
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._lock = threading.Lock()
@@ -126,6 +130,13 @@ class Proxy:
                     time.sleep(way.latency_s)
                 if way.bytes_per_s:
                     time.sleep(len(chunk) / way.bytes_per_s)
+                if way is self.up and self.lose_answer_to is not None and self.lose_answer_to in chunk:
+                    self.lose_answer_to = None
+                    self._answer_lost.add(pair)
+                if way is self.down and pair in self._answer_lost:
+                    self._answer_lost.discard(pair)
+                    self.lost_answers += 1
+                    break
                 if way.drop_reply:
                     continue
                 if self._cut_here(way, len(chunk)):

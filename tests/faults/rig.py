@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -145,6 +146,7 @@ class InThread:
         try:
             self.daemon.run()
         except BaseException as error:
+            traceback.print_exc()
             self.error = error
 
     def until(self, true: Callable[[], object], timeout_s: float = HEALED_S) -> float:
