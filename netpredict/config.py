@@ -178,6 +178,47 @@ class GridConfig(Section, frozen=True, kw_only=True):
     columns: Annotated[int, Meta(ge=1, le=PLACES_MAX, description="Places of each row.")]
 
 
+class ChecksConfig(Section, frozen=True, kw_only=True):
+    """What the firewall of a stream knows of its senders, and how long it watches a series before it doubts it."""
+
+    peak_kbps: Annotated[
+        float,
+        Meta(ge=0, description="No radio cell carries more, kbit/s (several users at once included); 0 = unknown."),
+    ] = 0.0
+    n_rb: Annotated[int, Meta(ge=0, le=275, description="Resource blocks of the carrier; 0 = unknown.")] = 0
+    max_latency_s: Annotated[
+        float,
+        Meta(ge=0, description="Stamps older than ingest time - this are dead letters; 0 = any age, as in replays."),
+    ] = 0.0
+    stamp: Annotated[
+        Literal["any", "begin"],
+        Meta(description="begin: senders stamp the begin of a period, so it is over when its record comes."),
+    ] = "any"
+    watch: Annotated[
+        list[str] | None,
+        Meta(
+            description="Columns checked for frozen values, for counters that run on and for ones that repeat others;"
+            " not set: those in %, kbit/s, kbit, ms and PRBs that are no settings. [] = none."
+        ),
+    ] = None
+    frozen_steps: Annotated[
+        int, Meta(ge=0, le=10_000, description="The same value so often is missing from then on; 0 = never.")
+    ] = 12
+    repeat_steps: Annotated[
+        int, Meta(ge=0, le=10_000, description="Two columns equal so often are both missing; 0 = never.")
+    ] = 8
+    running_s: Annotated[
+        float, Meta(ge=0, description="A column that only rises for so long is a running counter, s; 0 = never.")
+    ] = 86_400.0
+    quarantine_steps: Annotated[
+        int,
+        Meta(ge=1, le=10_000, description="Codes among dBm: so many dBm in a row before the series is believed again."),
+    ] = 12
+    shift_steps: Annotated[
+        int, Meta(ge=0, le=100_000, description="A level of so many steps is compared with the one before; 0 = never.")
+    ] = 96
+
+
 class StreamConfig(Section, frozen=True, kw_only=True):
     """One flow of telemetry: a topic, its schema and what is forecast from it."""
 
@@ -232,6 +273,7 @@ class StreamConfig(Section, frozen=True, kw_only=True):
     dead_letters_offsets: Annotated[
         int, Meta(ge=1, description="... of each stretch of so many offsets of a topic partition.")
     ] = 100_000
+    checks: ChecksConfig = ChecksConfig()
     routes: Annotated[list[RouteConfig], Meta(min_length=1, description="First match wins.")]
 
     def predictor_names(self) -> list[str]:
@@ -551,6 +593,8 @@ def _check_stream(where: str, stream: StreamConfig, config: Config) -> None:
     columns = [*stream.kpis, *stream.features]
     if len(set(columns)) != len(columns):
         raise ConfigError(f"{where}: a column stands twice in kpis and features")
+    if unknown := [column for column in stream.checks.watch or [] if column not in columns]:
+        raise ConfigError(f"{where}.checks.watch: no kpi or feature is named {', '.join(unknown)}")
     if any("[" in column for column in columns):
         raise ConfigError(f"{where}: a column names no place; give the whole grid by the key grid")
     if stream.grid is not None:

@@ -81,7 +81,6 @@ class Pipeline:
         self.streams = {stream.config.topic: stream for stream in streams}
         self.lanes: dict[TopicPartition, Lane] = {}
         self.reasons: Counter[tuple[str, str]] = Counter()
-        self.repairs: Counter[tuple[str, str]] = Counter()
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.moved: Counter[str] = Counter()
         self.replayed: Counter[tuple[str, str]] = Counter()
@@ -125,9 +124,7 @@ class Pipeline:
         stamps = (min(max(record.timestamp, 0), STAMP_MAX_MS) for record in polled.records)
         ingest = np.fromiter(stamps, np.int64, len(polled.records)) * 1000
         lane.newest_ingest_us = int(ingest.max(initial=lane.newest_ingest_us))
-        verdict = stream.firewall.inspect(decoded, ingest[decoded.record])
-        for column, n in verdict.repaired.items():
-            self.repairs[stream.name, column] += n
+        verdict = stream.firewall.inspect(decoded, ingest[decoded.record], watched=True)
         refused = self._bad_keys(stream, lane, decoded, reasons)
         for reason, mask in verdict.refused.items():
             refused |= mask

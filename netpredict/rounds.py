@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,17 +102,21 @@ class Rounds:
         self.late = [_without_lane(chunk, lane) for chunk in self.late]
 
     def run(self, batch: ObservationBatch, previous: IntArray) -> None:
-        """One row per series: 0 anchor; 1 score; 2 close gaps; 3 advance, calibrate; 4 decide; 5 remember.
+        """One row per series: 0 anchor, watch; 1 score; 2 close gaps; 3 advance, calibrate; 4 decide; 5 remember.
 
-        What is forecast from is what is stored: the observation rounded once, so that history can be replayed.
+        What is forecast from is what is stored: the observation rounded once, so that history can be replayed. Of a
+        suspect row everything is stored, and nothing is learnt, forecast or decided from it.
         """
         stream, rows = self.stream, batch.series
-        observed = stream.column_rounding.observed(batch.values)
-        truth = observed[:, : len(stream.output.kpis)]
         self._keep_anchors(batch, previous)  # 0
+        self._restart_silent(batch, previous)
+        batch = self._watched(batch)
+        observed = stream.column_rounding.observed(batch.values)
+        known = _believed(observed, batch.flags)
+        truth = known[:, : len(stream.output.kpis)]
         self._score(batch, truth)  # 1
         self._close_gaps(batch, previous)  # 2
-        seen = self._feature_rows(batch.slot, stream.column_rounding.natural(observed))
+        seen = self._feature_rows(batch.slot, stream.column_rounding.natural(known))
         served = self._serve(batch, seen, truth)  # 3
         self._decide(batch, served)  # 4
         stream.table.last_slot[rows] = batch.slot  # 5
@@ -142,6 +147,18 @@ class Rounds:
             days = self.stream.anchor_slots
             self.stream.anchor(batch.series[anchored[batch.slot[anchored] // days > previous[anchored] // days]])
 
+    def _watched(self, batch: ObservationBatch) -> ObservationBatch:
+        """The batch as the history of its series lets it be believed."""
+        watch, table = self.stream.watch, self.stream.table
+        if not (names := watch.state_spec()):
+            return batch
+        state = table.gather("", list(names), batch.series)
+        values, doubted = watch.judge(batch.values, state)
+        table.scatter("", batch.series, state)
+        if doubted.any():
+            batch = replace(batch, flags=batch.flags | np.where(doubted, np.uint8(Quality.SUSPECT), np.uint8(0)))
+        return batch if values is batch.values else replace(batch, values=values)
+
     # -- score -------------------------------------------------------------------------------------------------
 
     def _score(self, batch: ObservationBatch, truth: Int32Array) -> None:
@@ -163,12 +180,14 @@ class Rounds:
         features.setflags(write=False)
         return features
 
-    def _close_gaps(self, batch: ObservationBatch, previous: IntArray) -> None:
-        gap = np.where(previous == NO_SLOT, 0, batch.slot - previous - 1)
-        long = gap > self.stream.config.max_gap_steps
+    def _restart_silent(self, batch: ObservationBatch, previous: IntArray) -> None:
+        long = _gap(batch, previous) > self.stream.config.max_gap_steps
         if long.any():
             self.stream.table.reset(batch.series[long])
-        gap[long] = 0
+
+    def _close_gaps(self, batch: ObservationBatch, previous: IntArray) -> None:
+        gap = _gap(batch, previous)
+        gap[gap > self.stream.config.max_gap_steps] = 0
         for step in range(1, int(gap.max(initial=0)) + 1):
             rows = np.flatnonzero(gap >= step)
             features = self._feature_rows(previous[rows] + step, None)
@@ -405,6 +424,17 @@ class Rounds:
             served.quality,
             key_of,
         )
+
+
+def _gap(batch: ObservationBatch, previous: IntArray) -> IntArray:
+    """Slots (n,) that each series has missed before its row."""
+    return np.where(previous == NO_SLOT, 0, batch.slot - previous - 1)
+
+
+def _believed(observed: Int32Array, flags: AnyArray) -> Int32Array:
+    """Ticks without those of suspect rows."""
+    suspect = (flags & np.uint8(Quality.SUSPECT)) != 0
+    return np.where(suspect[:, None], np.int32(MISSING_TICKS), observed) if suspect.any() else observed
 
 
 def _serving(rank: AnyArray) -> AnyArray:

@@ -20,6 +20,7 @@ from netpredict.forecast.score import Scoreboard
 from netpredict.forecast.series import Packing, SeriesTable
 from netpredict.ingest.decode import Decoder
 from netpredict.ingest.firewall import Firewall
+from netpredict.ingest.watch import Watch
 from netpredict.lane import Lane, Mark
 from netpredict.radio.quantities import kpi_of
 from netpredict.store.commit import AnchorRows, ColumnLayout, ForecastLayout, MarkRow, ScoreRow, StateRows
@@ -76,7 +77,10 @@ class Stream:
         self.hooks = list(hooks)
         self.keep_observations = keep_observations
         self.columns, forecast_kpis = config.observed_columns(), config.kpi_columns()
-        self.firewall = Firewall(self.columns, forecast_kpis, config.max_future_s)
+        self.firewall = Firewall(
+            self.columns, forecast_kpis, config.max_future_s, config.checks, decoder.units, config.period_s
+        )
+        self.watch = Watch(self.columns, config.checks, config.period_s, config.series_by, decoder.units)
         self.period_us = round(config.period_s * 1_000_000)
         self.phase_us = round(config.phase_s * 1_000_000)
         self.bucket_slots = _bucket_slots(config)
@@ -117,6 +121,7 @@ class Stream:
         self._scored_rows = 0
         self._packings: dict[int, Packing] = {}
         self.rungs = self._fallback_rungs(fallback)
+        self.table.add_columns(self.watch.state_spec())
         for bound in self.hooks:
             self.table.add_columns(bound.columns())
 
@@ -315,7 +320,7 @@ class Stream:
 
     def _packing(self, lane: Lane) -> Packing:
         hooks = [name for bound in self.hooks for name in bound.columns()]
-        packing = self.table.packing([*self.hidden_columns(lane), *hooks])
+        packing = self.table.packing([*self.hidden_columns(lane), *self.watch.state_spec(), *hooks])
         self._packings[lane.index] = packing
         return packing
 

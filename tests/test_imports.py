@@ -49,6 +49,7 @@ PUBLIC_TO_PLUGINS = (
     "netpredict.act.hook",
     "netpredict.ingest.messages",
     "netpredict.ingest.decode",
+    "netpredict.ingest.document",
     "netpredict_plugins",
 )
 

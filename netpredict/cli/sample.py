@@ -18,6 +18,7 @@ import msgspec
 
 from netpredict.config import (
     ActuatorConfig,
+    ChecksConfig,
     DaemonConfig,
     HookConfig,
     HttpConfig,
@@ -112,6 +113,11 @@ def _stream(name: str, given: Mapping[str, Any], *, explained: bool) -> Iterator
     yield f"[streams.{name}]"
     yield from _settings(StreamConfig, given, explained=explained)
     yield ""
+    if explained:
+        yield from _prose(_first_paragraph(ChecksConfig))
+        yield f"[streams.{name}.checks]"
+        yield from _settings(ChecksConfig, {})
+        yield ""
     yield from _prose(_first_paragraph(RouteConfig)) if explained else ()
     yield f"[[streams.{name}.routes]]"
     yield from _settings(RouteConfig, {"active": ACTIVE[name]}, explained=explained)
@@ -155,7 +161,7 @@ def _normal(line: str) -> str:
 def _settings(section: type[msgspec.Struct], given: Mapping[str, Any], *, explained: bool = True) -> Iterator[str]:
     for field in msgspec.structs.fields(section):
         name = field.encode_name
-        if name in ("options", "routes"):
+        if name in ("options", "routes", "checks"):
             continue
         default = _default(field)
         if explained:

@@ -26,6 +26,7 @@ from netpredict.cli.telemetry import of_table, recorded, tell_repairs
 from netpredict.cli.terminal import print_fields, print_json, progress, say
 from netpredict.cli.writing import opened_store
 from netpredict.errors import ConfigError, DataError, PluginError
+from netpredict.types import Quality
 
 if TYPE_CHECKING:
     from netpredict.config import Config
@@ -141,7 +142,7 @@ def training_set(stream: Stream, messages: Iterable[TraceMessage], config: Confi
 
 
 def _rows(stream: Stream, messages: Iterable[TraceMessage]) -> tuple[list[str], Any, Any, Any]:
-    """Keys by index, then by row: index of the series, slot, values. What the firewall refuses is left out."""
+    """Keys by index, then by row: index of the series, slot, values; without what the firewall or the sender doubts."""
     import numpy as np
 
     from netpredict.ingest.align import slots_of
@@ -153,10 +154,11 @@ def _rows(stream: Stream, messages: Iterable[TraceMessage]) -> tuple[list[str], 
     while chunk := list(islice(wanted, DECODED_AT_ONCE)):
         records = [MemoryRecord(0, message.event_time_us // 1000, message.key, message.value) for message in chunk]
         decoded = stream.decoder.decode(records)
-        ingest = np.array([record.timestamp for record in records], np.int64)[decoded.record] * 1000
+        ingest = np.array([record.timestamp for record in records], np.int64)[decoded.record] * 1000 + stream.period_us
         refused = np.zeros(len(decoded.keys), bool)
         for mask in stream.firewall.inspect(decoded, ingest).refused.values():
             refused |= mask
+        refused |= (decoded.flags & np.uint8(Quality.SUSPECT)) != 0
         kept = np.flatnonzero(~refused)
         series.append(np.array([index.setdefault(decoded.keys[row], len(index)) for row in kept.tolist()], np.int64))
         slots.append(slots_of(decoded.event_time_us[kept], stream.period_us, stream.phase_us))

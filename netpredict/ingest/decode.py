@@ -6,7 +6,7 @@ An entry point of ``netpredict.decoders`` names a ``netpredict.plugins.Plugin`` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,8 +29,8 @@ class Reject:
 class Decoded:
     """n rows: the key of the series (fields joined by |), the record it came from, and its columns.
 
-    ``values`` float32 (n, k), NaN = not measured; ``flags`` uint8 of ``netpredict.types.Quality``; rows of one record
-    stand together and records keep their order.
+    ``values`` float32 (n, k) in the decoder's units, NaN = not measured; ``flags`` uint8 of
+    ``netpredict.types.Quality``; rows of one record stand together and records keep their order.
     """
 
     keys: list[str]
@@ -45,6 +45,9 @@ class Decoder(Protocol):
     """Turns the records of one poll of one topic partition into rows. Never raises for a bad record."""
 
     api_version: int
+    units: Mapping[str, str]
+    """What senders declare of columns that are not in the KPI's unit (``netpredict.radio.units``); the firewall
+    converts them."""
 
     def decode(self, records: Sequence[LogRecord]) -> Decoded:
         """Rows in log order; each record is either in ``record`` at least once or among the rejects."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from netpredict.build import build_stream
 from netpredict.config import Config
+from netpredict.ingest.watch import Watch
 from netpredict.lane import Lane, LaneState, Mark
 from netpredict.learn.shelf import StoreShelf
 from netpredict.rounds import ForecastChunk, Rounds
@@ -110,9 +111,11 @@ def verify_all(config: Config, names: Sequence[str], days: int = 1) -> list[Veri
 def verify(stream: Stream, store: Anchors, shelf: ModelShelf, days: int = 1) -> Verified:
     """Replay a freshly built stream from its anchors of the newest ``days``; ends at the first difference.
 
-    The hooks of the stream are taken off: they decide nothing about forecasts.
+    The hooks of the stream are taken off: they decide nothing about forecasts. So is the watch: what is stored is what
+    it let pass.
     """
     stream.hooks.clear()
+    stream.watch = Watch((), stream.config.checks, stream.config.period_s)
     for route in stream.config.routes:
         stream.placeholder[route.active] = shelf.placeholder(stream.name, route.active)
     found = Verified(stream.name)

@@ -43,6 +43,9 @@ class Metrics:
         # ingest
         self.records = counter("records_total", "Records by what came of them.", "stream", "outcome")
         self.dead_letters = counter("dead_letters_total", "Records and rows not used.", "stream", "reason")
+        self.firewall_findings = counter(
+            "firewall_findings_total", "Values made missing, rows doubted and notices.", "stream", "reason", "kpi"
+        )
         self.gap_offsets = counter("gap_offsets_total", "Offsets never delivered.", "topic", "reason")
         self.consumer_lag_records = gauge(
             "consumer_lag_records", "Records behind the end of the log.", "topic", "partition"

@@ -63,6 +63,9 @@ class Tally:
             metrics.records.labels(name, outcome).inc(self._new(n, "records", name, outcome))
         for (name, reason), n in pipeline.reasons.items():
             metrics.dead_letters.labels(name, reason).inc(self._new(n, "dead", name, reason))
+        for name, stream in streams.items():
+            for (reason, kpi), n in (stream.firewall.found + stream.watch.found).items():
+                metrics.firewall_findings.labels(name, reason, kpi).inc(self._new(n, "found", name, reason, kpi))
         for topic_partition, records in lag.items():
             metrics.consumer_lag_records.labels(topic_partition.topic, str(topic_partition.partition)).set(records)
         for name, stream in streams.items():

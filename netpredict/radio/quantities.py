@@ -214,7 +214,8 @@ def _listed(allowed: Sequence[float]) -> str:
 class Kpi:
     """One radio measurement: its unit, the closed range ``low..high`` in that unit, and the decimals kept.
 
-    ``decimals`` fixes the rounding of forecasts and the fixed-point scale (10 ** decimals) of shared sums.
+    ``decimals`` fixes the rounding of forecasts and the fixed-point scale (10 ** decimals) of shared sums. A
+    ``setting`` is configured, not measured: it stands still by right.
     """
 
     name: str
@@ -223,6 +224,7 @@ class Kpi:
     high: float
     decimals: int
     description: str
+    setting: bool = False
 
 
 def kpi_of(column: str) -> Kpi:
@@ -250,12 +252,24 @@ KPIS: dict[str, Kpi] = _catalogue(
     Kpi("rank", "layers", 1, 8, 2, "Spatial layers the UE recommends"),
     Kpi("bler_ratio", "ratio", 0, 1, 4, "Block error ratio of first transmissions"),
     Kpi("mcs", "index", 0, 31, 2, "Modulation and coding scheme in use (TS 38.214 5.1.3.1)"),
-    Kpi("serving", "flag", 0, 1, 0, "1 where the row is that of the serving radio cell, 0 for a neighbour"),
-    Kpi("approximate", "flag", 0, 1, 0, "1 where the identity of the radio cell is a guess (a rank, not a PCI)"),
+    Kpi("serving", "flag", 0, 1, 0, "1 where the row is that of the serving radio cell, 0 for a neighbour", True),
+    Kpi("approximate", "flag", 0, 1, 0, "1 where the identity of the radio cell is a guess (a rank, not a PCI)", True),
     Kpi("nbr1_rsrp_dbm", "dBm", -156, -31, 2, "RSRP of the strongest other radio cell of the same report"),
     Kpi("nbr1_rsrq_db", "dB", -43, 20, 2, "RSRQ of the strongest other radio cell of the same report"),
     Kpi("nbr1_sinr_db", "dB", -23, 40, 2, "SINR of the strongest other radio cell of the same report"),
     Kpi("allocated_prbs", "PRBs", 0, 400, 1, "Resource blocks allocated, mean over the period"),
     Kpi("granted_prbs", "PRBs", 0, 1_000_000, 0, "Resource blocks granted to a UE, summed over the period"),
+    Kpi("prb_used_dl", "PRBs", 0, 10_000, 1, "Downlink resource blocks used, mean over the period"),
+    Kpi("prb_used_ul", "PRBs", 0, 10_000, 1, "Uplink resource blocks used, mean over the period"),
+    Kpi("prb_avail_dl", "PRBs", 0, 10_000, 1, "Downlink resource blocks of the radio cell", setting=True),
+    Kpi("prb_avail_ul", "PRBs", 0, 10_000, 1, "Uplink resource blocks of the radio cell", setting=True),
+    Kpi("dl_volume_kbit", "kbit", 0, 2_000_000_000, 0, "Downlink volume of the period"),
+    Kpi("ul_volume_kbit", "kbit", 0, 2_000_000_000, 0, "Uplink volume of the period"),
+    Kpi("rlc_delay_dl_ms", "ms", 0, 300, 2, "Downlink delay in RLC (TS 28.552 5.1.3.3.3)"),
+    Kpi("rlc_delay_ul_ms", "ms", 0, 300, 2, "Uplink delay in RLC (TS 28.552 5.1.1.1.4)"),
+    Kpi("packet_loss_ul_ratio", "ratio", 0, 1, 6, "Uplink packets lost (TS 28.552 5.1.3.1.1)"),
+    Kpi("packet_drop_dl_ratio", "ratio", 0, 1, 6, "Downlink packets dropped (TS 28.552 5.1.3.2)"),
+    Kpi("hysteresis_db", "dB", 0, 15, 1, "Hysteresis in force (TS 38.331 6.3.2)", setting=True),
+    Kpi("a3_offset_db", "dB", -15, 15, 1, "A3 offset in force (TS 38.331 6.3.2)", setting=True),
     Kpi("activity_count", "count", 0, 1e9, 0, "Activity events in the period"),
 )

@@ -16,7 +16,7 @@ from netpredict.store.commit import COUNTS, SeriesState
 from netpredict.store.database import Connection, Glob, database_of
 from netpredict.store.encode import ticks_rows
 from netpredict.store.schema import SOURCE_NAMES
-from netpredict.types import MISSING_TICKS, FloatArray, IntArray, base_name
+from netpredict.types import MISSING_TICKS, FloatArray, IntArray, Quality, base_name
 
 Row = dict[str, Any]
 
@@ -365,7 +365,10 @@ class History:
         series_max: int = 2000,
         keys: Sequence[str] | None = None,
     ) -> ObservedSeries:
-        """The newest ``steps`` slots of up to ``series_max`` live series (evenly chosen, or those named)."""
+        """The newest ``steps`` slots of up to ``series_max`` live series (evenly chosen, or those named).
+
+        What was suspect is missing.
+        """
         chosen = self._chosen(stream, series_max, keys)
         newest = self._newest_slot_time_us(stream) if chosen else None
         if newest is None:
@@ -382,8 +385,12 @@ class History:
                 rows = connection.execute(
                     "SELECT o.slot_time_us, o.series_id, o.layout_id, o.ticks FROM each_number(:slots) AS t"
                     " CROSS JOIN each_number(:ids) AS i CROSS JOIN observation AS o"
-                    " WHERE o.slot_time_us = t.value AND o.series_id = i.value",
-                    {"slots": [slot * period_us + phase_us for slot in slots], "ids": ids},
+                    " WHERE o.slot_time_us = t.value AND o.series_id = i.value AND (o.flags & :suspect) = 0",
+                    {
+                        "slots": [slot * period_us + phase_us for slot in slots],
+                        "ids": ids,
+                        "suspect": int(Quality.SUSPECT),
+                    },
                 ).fetchall()
             for layout_id, (sources, targets, scales, width) in layouts.items():
                 some = [row for row in rows if row[2] == layout_id]

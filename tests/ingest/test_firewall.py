@@ -20,31 +20,39 @@ def decoded(values, times=None):
     )
 
 
-def inspect(values, times=None, ingest=None, columns=("prb_use_dl_percent", "rsrp_dbm"), kpis=("prb_use_dl_percent",)):
-    rows = decoded(values, times)
-    verdict = Firewall(columns, kpis, 60.0).inspect(rows, np.array(ingest or [NOW_US] * len(values), np.int64))
-    return rows, verdict
+def judged(values, times=None, ingest=None, columns=("prb_use_dl_percent", "rsrp_dbm"), kpis=("prb_use_dl_percent",)):
+    """The rows, the verdict on them, and what was found by (reason, KPI)."""
+    rows, firewall = decoded(values, times), Firewall(columns, kpis, 60.0)
+    verdict = firewall.inspect(rows, np.array(ingest or [NOW_US] * len(values), np.int64))
+    return rows, verdict, dict(firewall.found)
 
 
-@pytest.mark.parametrize("value", [-0.01, 100.1, np.inf, -np.inf, 1e30])
-def test_an_implausible_value_becomes_missing_and_is_counted(value):
-    rows, verdict = inspect([[50.0, -90.0], [value, -90.0]])
+def inspect(*args, **options):
+    return judged(*args, **options)[:2]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(-0.01, "negative"), (100.1, "count_for_percent"), (np.inf, "count_for_percent"), (-np.inf, "negative")],
+)
+def test_an_implausible_value_becomes_missing_and_is_counted(value, reason):
+    rows, verdict, found = judged([[50.0, -90.0], [value, -90.0]])
     assert np.isnan(rows.values[1, 0])
     assert rows.values[0].tolist() == [50.0, -90.0]
-    assert verdict.repaired == {"prb_use_dl_percent": 1}
+    assert found == {(reason, "prb_use_dl_percent"): 1}
     assert verdict.refused["no_value"].tolist() == [False, True]
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 100.0])
 def test_the_ends_of_the_range_are_plausible(value):
-    _, verdict = inspect([[value, -90.0]])
-    assert (verdict.refused, verdict.repaired) == ({}, {})
+    _, verdict, found = judged([[value, -90.0]])
+    assert (verdict.refused, found) == ({}, {})
 
 
 def test_a_feature_out_of_range_does_not_cost_the_row():
-    rows, verdict = inspect([[50.0, 12.0]])
+    rows, verdict, found = judged([[50.0, 12.0]])
     assert np.isnan(rows.values[0, 1])
-    assert (verdict.refused, verdict.repaired) == ({}, {"rsrp_dbm": 1})
+    assert (verdict.refused, found) == ({}, {("code_for_dbm", "rsrp_dbm"): 1})
 
 
 def test_one_kpi_of_two_is_enough():
@@ -92,12 +100,14 @@ def test_a_stamp_of_the_future_says_how_far_ahead_it_is():
 def test_a_row_without_a_value_says_what_was_found():
     columns = ("prb_use_dl_percent", "rsrp_dbm")
     _, verdict = inspect([[101.5, np.nan]], kpis=columns)
-    assert verdict.detail("no_value", 0) == "prb_use_dl_percent 101.5 is not within 0 to 100; rsrp_dbm is absent"
+    assert verdict.detail("no_value", 0) == (
+        "prb_use_dl_percent 101.5 is not within 0 to 100 (count_for_percent); rsrp_dbm is absent"
+    )
 
 
 def test_nothing_at_all_passes():
-    _, verdict = inspect(np.empty((0, 2)))
-    assert (verdict.refused, verdict.repaired) == ({}, {})
+    _, verdict, found = judged(np.empty((0, 2)))
+    assert (verdict.refused, found) == ({}, {})
 
 
 def test_an_unknown_column_is_named():

@@ -233,6 +233,18 @@ KPI_RANGES = {
     "nbr1_rsrq_db": (-43, 20, 2),
     "nbr1_sinr_db": (-23, 40, 2),
     "allocated_prbs": (0, 400, 1),
+    "prb_used_dl": (0, 10_000, 1),
+    "prb_used_ul": (0, 10_000, 1),
+    "prb_avail_dl": (0, 10_000, 1),
+    "prb_avail_ul": (0, 10_000, 1),
+    "dl_volume_kbit": (0, 2_000_000_000, 0),
+    "ul_volume_kbit": (0, 2_000_000_000, 0),
+    "rlc_delay_dl_ms": (0, 300, 2),
+    "rlc_delay_ul_ms": (0, 300, 2),
+    "packet_loss_ul_ratio": (0, 1, 6),
+    "packet_drop_dl_ratio": (0, 1, 6),
+    "hysteresis_db": (0, 15, 1),
+    "a3_offset_db": (-15, 15, 1),
     "activity_count": (0, 1e9, 0),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -32,6 +32,8 @@ class JsonOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A longer record is refused, bytes; a frame of a grid may have 32 more for each of its values."""
     max_neighbours: int = 64
     """A report with more neighbours is refused."""
+    units: dict[str, str] = {}
+    """Fields that a sender writes in another unit than their name says, and in which."""
 
 
 class JsonDecoder:
@@ -63,6 +65,7 @@ class JsonDecoder:
         for column in names:
             if column not in fields:
                 raise ConfigError(f"schema {schema!r} has no field {column!r}; it has {', '.join(sorted(fields))}")
+        self.units = _declared(options.units, columns, fields)
         self._max_bytes = options.max_bytes + (PLACE_BYTES * len(columns) if self._grid else 0)
         self._max_neighbours = options.max_neighbours
         self._accepted = {name}
@@ -202,6 +205,15 @@ class JsonDecoder:
 
 class _RefusedError(Exception):
     """(reason, detail) of a record that cannot be read."""
+
+
+def _declared(units: Mapping[str, str], columns: Sequence[str], fields: set[str]) -> dict[str, str]:
+    """Declared units by column: what is measured on a neighbour is in the unit of its field."""
+    for field in units:
+        if field not in fields or field in OF_NEIGHBOUR:
+            raise ConfigError(f"decoder_options.units: the messages have no field {field!r}")
+    field_of = {column: OF_NEIGHBOUR.get(base_name(column), base_name(column)) for column in columns}
+    return {column: units[field] for column, field in field_of.items() if field in units}
 
 
 def _key_function(series_by: Sequence[str]) -> Callable[[Any], str]:

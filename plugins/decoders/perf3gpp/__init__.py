@@ -10,10 +10,11 @@ import numpy as np
 
 from netpredict.errors import ConfigError
 from netpredict.ingest.decode import Decoded, Reject
+from netpredict.ingest.document import DocumentError, body_of
 from netpredict.plugins import Plugin
+from netpredict.radio.measurement import Measurement, columns_of
 from netpredict.types import LogRecord, Quality
-from netpredict_plugins.decoders.perf3gpp.document import DocumentError, Event, body_of, events_of
-from netpredict_plugins.decoders.perf3gpp.measurement import Column, Measurement, columns_of
+from netpredict_plugins.decoders.perf3gpp.event import Event, events_of
 
 IDENTITY = "radio_cell_id"
 SCHEMA = "perf3gpp"
@@ -49,7 +50,8 @@ class Perf3gppDecoder:
         if not options.objects:
             raise ConfigError("decoder_options.objects names no class of objects; use NRCellDU and the like")
         self._options = options
-        self._columns: list[Column] = columns_of(options.measurements, columns)
+        self._columns = columns_of(options.measurements, columns)
+        self.units = {column.name: column.unit for column in self._columns}
         self._wanted = {name for column in self._columns for name in column.names}
         self.deviations: Counter[str] = Counter()
 

@@ -186,15 +186,16 @@ def test_stamps_that_do_not_span_the_period_are_refused_unless_one_is_trusted(st
         assert decoded.event_time_us[0] == begin_us
 
 
-def test_a_volume_becomes_a_rate_by_its_declared_unit() -> None:
-    for unit, expected in (("kbit", 1.0), ("Mbit", 1000.0)):
+def test_a_volume_becomes_a_rate_in_its_declared_unit() -> None:
+    for unit in ("kbit", "Mbit"):
         volume = {"column": "dl_throughput_kbps", "counter": "DRB.PdcpSduVolumeDL", "unit": unit, "per_s": 900.0}
         document = changed(f"{FIELDS}.measInfoList.0.measTypes.sMeasTypesList.0", "DRB.PdcpSduVolumeDL")
         document["event"]["perf3gppFields"]["measDataCollection"]["measInfoList"][0]["measValuesList"][0][
             "measResults"
         ] = [{"p": 1, "sValue": "900"}]
         made = decoder(columns=["dl_throughput_kbps"], measurements=[volume])
-        assert made.decode([Record(bytes_of(document))]).values[0, 0] == pytest.approx(expected)
+        assert made.decode([Record(bytes_of(document))]).values[0, 0] == pytest.approx(1.0)
+        assert made.units == {"dl_throughput_kbps": f"{unit}/s"}
 
 
 def test_a_share_of_nothing_has_no_value() -> None:
