@@ -10,13 +10,16 @@ import typer
 from netpredict.cli.options import OFFSET_MAX, PARTITION_MAX, AsJson, ConfigPath, Limit, StoreUrl, history
 from netpredict.cli.terminal import print_fields, print_json, print_table, utc
 from netpredict.errors import DataError
+from netpredict.ingest.reasons import REASONS
 
 SHOWN_CHARACTERS = 60
 
 app = typer.Typer(help="Records that could not be used: where they are, their bytes and why.", no_args_is_help=True)
 
 OfTopic = Annotated[str | None, typer.Option("--topic", help="Of this topic only.")]
-OfReason = Annotated[str | None, typer.Option("--reason", help="With this reason only.")]
+OfReason = Annotated[
+    str | None, typer.Option("--reason", help="With this reason only; `dead-letters reasons` tells them.")
+]
 
 
 @app.command("list")
@@ -78,6 +81,17 @@ def count(config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = Fal
         print_json({"total": sum(row["dead_letters"] for row in rows), "reasons": rows})
         return
     names = ("topic", "reason", "dead_letters", "last_offset")
+    print_table("", names, [[row[name] for name in names] for row in rows])
+
+
+@app.command()
+def reasons(as_json: AsJson = False) -> None:
+    """Tell every reason for which telemetry is not taken as it came, and what becomes of it."""
+    rows = [{"reason": name, **reason._asdict()} for name, reason in REASONS.items()]
+    if as_json:
+        print_json({"reasons": rows})
+        return
+    names = ("reason", "effect", "meaning")
     print_table("", names, [[row[name] for name in names] for row in rows])
 
 

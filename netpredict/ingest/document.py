@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
-from netpredict.types import LogRecord
+from netpredict.ingest.decode import Decoded, Reject
+from netpredict.radio.measurement import Column
+from netpredict.types import LogRecord, Quality
 
 GZIP = b"\x1f\x8b"
 NOT_A_TIME = -1
@@ -25,6 +28,43 @@ class DocumentError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class Counters(NamedTuple):
+    """What one object counted in one period, by name, and whether its sender doubts it."""
+
+    found: Mapping[str, float]
+    suspect: bool
+
+
+Rows = Mapping[tuple[str, int], Counters]
+"""(key of the series, begin of the period in µs) -> what it counted."""
+
+
+def decoded(records: Sequence[LogRecord], rows_of: Callable[[LogRecord], Rows], columns: Sequence[Column]) -> Decoded:
+    """All records as columns; one for which ``rows_of`` raises DocumentError is a reject."""
+    keys: list[str] = []
+    where: list[int] = []
+    times: list[int] = []
+    values: list[list[float]] = []
+    flags: list[int] = []
+    rejects: list[Reject] = []
+    for position, record in enumerate(records):
+        try:
+            rows = rows_of(record)
+        except DocumentError as refused:
+            rejects.append(Reject(position, refused.reason, str(refused)))
+            continue
+        for (key, time_us), counters in rows.items():
+            keys.append(key)
+            where.append(position)
+            times.append(time_us)
+            values.append([column.value(counters.found) for column in columns])
+            flags.append(int(Quality.SUSPECT) if counters.suspect else 0)
+    with np.errstate(over="ignore"):  # infinite is outside every range
+        matrix = np.array(values, np.float64).reshape(len(keys), len(columns)).astype(np.float32)
+    index, begins = np.array(where, np.int32), np.array(times, np.int64)
+    return Decoded(keys, index, begins, matrix, np.array(flags, np.uint8), rejects)
 
 
 def body_of(record: LogRecord, max_bytes: int, max_inflated_bytes: int) -> bytes:

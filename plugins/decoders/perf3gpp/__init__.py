@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
-import numpy as np
 
 from netpredict.errors import ConfigError
-from netpredict.ingest.decode import Decoded, Reject
-from netpredict.ingest.document import DocumentError, body_of
+from netpredict.ingest.decode import Decoded
+from netpredict.ingest.document import Counters, DocumentError, Rows, body_of, decoded
 from netpredict.plugins import Plugin
 from netpredict.radio.measurement import Measurement, columns_of
-from netpredict.types import LogRecord, Quality
+from netpredict.types import LogRecord
 from netpredict_plugins.decoders.perf3gpp.event import Event, events_of
 
 IDENTITY = "radio_cell_id"
@@ -57,37 +56,9 @@ class Perf3gppDecoder:
 
     def decode(self, records: Sequence[LogRecord]) -> Decoded:
         """See ``netpredict.ingest.decode.Decoder``."""
-        keys: list[str] = []
-        where: list[int] = []
-        times: list[int] = []
-        values: list[list[float]] = []
-        flags: list[int] = []
-        rejects: list[Reject] = []
-        for position, record in enumerate(records):
-            try:
-                rows = self._rows_of(record)
-            except DocumentError as refused:
-                rejects.append(Reject(position, refused.reason, str(refused)))
-                continue
-            for (key, time_us), (found, suspect) in rows.items():
-                keys.append(key)
-                where.append(position)
-                times.append(time_us)
-                values.append([column.value(found) for column in self._columns])
-                flags.append(int(Quality.SUSPECT) if suspect else 0)
-        shape = (len(keys), len(self._columns))
-        with np.errstate(over="ignore"):  # infinite is outside every range
-            matrix = np.array(values, np.float64).reshape(shape).astype(np.float32)
-        return Decoded(
-            keys,
-            np.array(where, np.int32),
-            np.array(times, np.int64),
-            matrix,
-            np.array(flags, np.uint8),
-            rejects,
-        )
+        return decoded(records, self._rows_of, self._columns)
 
-    def _rows_of(self, record: LogRecord) -> dict[tuple[str, int], tuple[dict[str, float], bool]]:
+    def _rows_of(self, record: LogRecord) -> Rows:
         """(radio cell, begin of the period) -> counters by name and whether one of them is suspect; the first wins."""
         rows: dict[tuple[str, int], tuple[dict[str, float], bool]] = {}
         options = self._options
@@ -103,7 +74,7 @@ class Perf3gppDecoder:
                     raise DocumentError("oversize", f"more than {options.max_rows} radio cells and periods")
         if not rows:
             raise DocumentError("invalid", f"no object of {', '.join(options.objects)} has a configured counter")
-        return rows
+        return {place: Counters(*counted) for place, counted in rows.items()}
 
     def _objects_of(self, event: Event) -> Iterator[tuple[str, dict[str, float], bool]]:
         for instance, found, suspect in event.values(self._wanted, self.deviations):
