@@ -22,6 +22,7 @@ from netpredict.cli import (
     configuration,
     db,
     dead_letters,
+    evaluate,
     forecasts,
     models,
     plugins,
@@ -125,6 +126,7 @@ app.command("replay")(replay.replay)
 app.command("train")(train.train)
 app.command("backtest")(backtest.backtest)
 app.command("compare")(compare.compare)
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(streams.app, name="streams")
 app.add_typer(models.app, name="models")
 app.add_typer(actions.app, name="actions")
