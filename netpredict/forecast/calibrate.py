@@ -27,9 +27,18 @@ def middle_of(levels: Sequence[float]) -> int:
 
 
 def widen(values: FloatArray, factor: FloatArray, middle: int) -> FloatArray:
-    """Scale each quantile's distance from the middle: (n, kpis, horizon, levels) both, a new array."""
+    """Scale each quantile's distance from the middle: (n, kpis, horizon, levels) both, a new array.
+
+    An outer quantile that would come to lie inside the one before it takes its place. They must not change places: the
+    share under a quantile moves the factor of that level, and with another level's value there it would run away.
+    """
     centre = values[..., middle : middle + 1]
     corrected: FloatArray = centre + (values - centre) * factor
+    if (corrected[..., 1:] < corrected[..., :-1]).any():
+        outward = corrected[..., middle:]
+        np.maximum.accumulate(outward, axis=-1, out=outward)
+        outward = corrected[..., middle::-1]
+        np.minimum.accumulate(outward, axis=-1, out=outward)
     return corrected
 
 

@@ -74,6 +74,25 @@ def test_stationary_noise_converges_to_nominal_coverage(sigma, noise):
     np.testing.assert_allclose(mean[sides], np.array(LEVELS)[sides], atol=0.02)
 
 
+def test_levels_that_have_crossed_find_back():
+    """A hook adds its level beside those of the config; a burst of misses may throw the inner one beyond the outer."""
+    rng, levels = np.random.default_rng(0), (0.1, 0.5, 0.8, 0.9, 10 / 11)
+    claimed = np.array([48.7, 50.0, 50.7, 51.2, 51.4], np.float32).reshape(1, 1, 1, 5)
+    factor, covered = np.array([[[1.0, 1.0, 5.5, 1.5, 0.1]]], np.float32), []
+    for _ in range(240):
+        quantiles = widen(claimed, factor[None], 1)[0, 0, 0]
+        below = (rng.normal(50.0, 0.6, 60)[:, None] <= np.sort(quantiles)).sum(axis=0)
+        covered.append(below / 60)
+        factor = moved(factor, levels, 1, below.reshape(1, 1, 5), np.array([[60]]))
+    np.testing.assert_allclose(np.mean(covered[120:], axis=0), levels, atol=0.03)
+
+
+def test_a_quantile_inside_the_one_before_it_takes_its_place():
+    values = np.array([[[[-2, -1, 0, 1, 2]]], [[[-2, -1, 0, 1, 2]]]], np.float32)
+    factor = np.array([0.1, 1, 1, 3, 1], np.float32)
+    assert widen(values, factor, MIDDLE)[1, 0, 0].tolist() == [-1, -1, 0, 3, 3]
+
+
 def test_widen_leaves_the_middle_alone_and_its_input_too():
     values = np.array([[[[1, 2, 3, 4, 5]]]], np.float32)
     factor = np.full((1, 1, 1, 5), 2, np.float32)
