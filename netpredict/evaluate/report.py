@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from netpredict.evaluate.compare import Comparison, Entry, Example
-from netpredict.evaluate.page import PAGE
+from netpredict.evaluate.frame import (
+    AXIS,
+    TRUTH,
+    Frame,
+    facts,
+    faint,
+    finite,
+    grid,
+    header,
+    legend,
+    number,
+    percent,
+    row,
+    seconds,
+    section,
+    table,
+    utc,
+)
 
 COLOURS = {
     "gru": "#0072b2",
@@ -27,9 +42,6 @@ COLOURS = {
     "ewma": "#3aa6dd",
 }
 OTHER_COLOURS = ("#8c564b", "#17818f", "#9a9a00", "#e377c2")
-TRUTH = "#16181d"
-FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
-GRID, AXIS = "#e6e8ec", "#5b6270"
 UNITS_OF_TIME = ((180.0, 1.0, "s"), (3 * 3600.0, 60.0, "min"), (72 * 3600.0, 3600.0, "h"), (math.inf, 86_400.0, "d"))
 """A span up to the first number of s is told in the unit of the second, named by the third."""
 
@@ -42,7 +54,7 @@ def write_report(comparison: Comparison) -> str:
 @dataclass
 class _Report:
     said: Comparison
-    figures: list[dict[str, Any]] = field(default_factory=list)
+    frame: Frame = field(default_factory=Frame)
 
     def __post_init__(self) -> None:
         others = iter(OTHER_COLOURS * len(self.said.entries))
@@ -58,30 +70,19 @@ class _Report:
         self.trained = [entry for entry in self.said.entries if entry.loss]
 
     def page(self) -> str:
-        body = "\n".join(self._body())  # before the figures are told, for it makes them
-        return (
-            PAGE.replace("@TITLE@", escape(f"netpredict compare: {self.said.case}"))
-            .replace("@BODY@", body)
-            .replace("@FIGURES@", json.dumps(self.figures).replace("</", "<\\/"))
-            .replace("@PLOTLY@", get_plotlyjs().replace("</script", "<\\/script"))
-        )
+        return self.frame.page(f"netpredict compare: {self.said.case}", self._body())
 
     def _body(self) -> Iterator[str]:
         yield self._header()
         yield self._legend()
-        yield from self._section("The predictors beside each other", self._table_note(), [self._table()])
-        yield from self._section("Errors by lead time", LEADS_NOTE, [_grid(self._lead_panels())])
-        yield from self._section("Roll-outs against the truth", ROLLOUTS_NOTE, [_grid(self._rollout_panels())])
-        yield from self._section("One forecast with its interval", AHEAD_NOTE, [_grid(self._ahead_panels())])
+        yield from section("The predictors beside each other", self._table_note(), [self._table()])
+        yield from section("Errors by lead time", LEADS_NOTE, [grid(self._lead_panels())])
+        yield from section("Roll-outs against the truth", ROLLOUTS_NOTE, [grid(self._rollout_panels())])
+        yield from section("One forecast with its interval", AHEAD_NOTE, [grid(self._ahead_panels())])
         if self.trained:
-            yield from self._section("Loss by train_epoch", LOSS_NOTE, [_grid(self._loss_panels())])
-            yield from self._section("Training time", TIME_NOTE, [_grid(self._time_panels())])
-        yield from self._section("How it was done", escape(self.said.about), [self._split(), self._facts()])
-
-    def _section(self, title: str, note: str, parts: Iterable[str]) -> Iterator[str]:
-        yield f"<section><h2>{title}</h2><p class=note>{note}</p>"
-        yield from parts
-        yield "</section>"
+            yield from section("Loss by train_epoch", LOSS_NOTE, [grid(self._loss_panels())])
+            yield from section("Training time", TIME_NOTE, [grid(self._time_panels())])
+        yield from section("How it was done", escape(self.said.about), [self._split(), self._facts()])
 
     # -- the answer ---------------------------------------------------------------------------------------------------
 
@@ -91,25 +92,18 @@ class _Report:
         tiles = [
             (
                 "least error",
-                f"{_number(best.overall.mae)}{self.unit}",
-                f"naive {_number(best.overall.naive_mae)}",
+                f"{number(best.overall.mae)}{self.unit}",
+                f"naive {number(best.overall.naive_mae)}",
             ),
-            ("skill against naive", _percent(best.overall.skill), "100 % is perfect, 0 % as good as naive"),
-            ("80 % interval covers", _percent(best.overall.coverage), "before the daemon's calibration"),
+            ("skill against naive", percent(best.overall.skill), "100 % is perfect, 0 % as good as naive"),
+            ("80 % interval covers", percent(best.overall.coverage), "before the daemon's calibration"),
         ]
         if self.trained:
             fast = min(self.trained, key=lambda entry: entry.usual_train_epoch_processor_s or math.inf)
-            cost = f"{_seconds(fast.usual_train_epoch_processor_s)} of processor time per train_epoch"
+            cost = f"{seconds(fast.usual_train_epoch_processor_s)} of processor time per train_epoch"
             tiles.append(("cheapest to train", fast.predictor, cost))
-        shown = "".join(
-            f"<div class=tile><span>{escape(name)}</span><b>{escape(value)}</b><small>{escape(note)}</small></div>"
-            for name, value, note in tiles
-        )
-        return (
-            f"<header><p class=eyebrow>{escape(f'netpredict compare · {said.case} · {said.kpi} · {leads} ahead')}</p>"
-            f"<h1>{escape(self._answer())}</h1><p class=lede>{escape(self._why())}</p>"
-            f"<div class=tiles>{shown}</div></header>"
-        )
+        eyebrow = f"netpredict compare · {said.case} · {said.kpi} · {leads} ahead"
+        return header(eyebrow, self._answer(), self._why(), tiles)
 
     def _answer(self) -> str:
         said, best = self.said, self.said.entries[0]
@@ -123,7 +117,7 @@ class _Report:
 
     def _why(self) -> str:
         said, verdict, best = self.said, self.said.verdict, self.said.entries[0]
-        parts = [f"{best.predictor} errs by {_number(best.overall.mae)}{self.unit} in the mean over all lead times."]
+        parts = [f"{best.predictor} errs by {number(best.overall.mae)}{self.unit} in the mean over all lead times."]
         if verdict.second is not None and verdict.difference is not None:
             parts.append(f"{verdict.second} comes next, {verdict.difference:.2g}{self.unit} behind")
             if verdict.standard_error is not None:
@@ -131,13 +125,12 @@ class _Report:
                 parts[-1] += f" (± {2 * verdict.standard_error:.2g}, two standard errors), {sure}"
             parts[-1] += "."
         if said.least_mae is not None:
-            parts.append(f"Nobody can be below {_number(said.least_mae)}{self.unit} here: the rest is noise.")
+            parts.append(f"Nobody can be below {number(said.least_mae)}{self.unit} here: the rest is noise.")
         return " ".join(parts)
 
     def _legend(self) -> str:
         names = [*((entry.predictor, self.colour[entry.predictor]) for entry in self.said.entries), ("truth", TRUTH)]
-        chips = "".join(f'<span><i style="background:{colour}"></i>{escape(name)}</span>' for name, colour in names)
-        return f"<nav class=legend>{chips}</nav>"
+        return legend(names)
 
     def _table_note(self) -> str:
         n = self.said.entries[0].overall.n
@@ -150,9 +143,7 @@ class _Report:
         best = self._best()
         heads = ["predictor", f"MAE{self.unit}", f"RMSE{self.unit}", f"pinball{self.unit}", "skill", "coverage"]
         heads += ["training", "per train_epoch", "train_epochs", "weights", "forecast"]
-        rows = "".join(self._row(entry, best) for entry in self.said.entries)
-        head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-        return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        return table(heads, [self._row(entry, best) for entry in self.said.entries])
 
     def _best(self) -> list[float | None]:
         columns = zip(*(_ranks(entry) for entry in self.said.entries), strict=True)
@@ -161,17 +152,16 @@ class _Report:
     def _row(self, entry: Entry, best: Sequence[float | None]) -> str:
         score = entry.overall
         shown = [f"{error:,.{self.decimals}f}" for error in (score.mae, score.rmse, score.pinball)]
-        shown += [_percent(score.skill)]
-        shown += [_percent(score.coverage), _seconds(entry.training_s) if entry.loss else "–"]
-        shown += [_seconds(entry.usual_train_epoch_s), str(len(entry.loss) or "–"), f"{entry.weights:,}"]
+        shown += [percent(score.skill)]
+        shown += [percent(score.coverage), seconds(entry.training_s) if entry.loss else "–"]
+        shown += [seconds(entry.usual_train_epoch_s), str(len(entry.loss) or "–"), f"{entry.weights:,}"]
         shown += [f"{entry.forecast_us:,.0f} µs"]
         ranks = _ranks(entry)
-        cells = "".join(
-            f"<td>{f'<b>{text}</b>' if rank is not None and rank == least else text}</td>"
+        columns = [
+            f"<b>{text}</b>" if rank is not None and rank == least else text
             for text, rank, least in zip(shown, ranks, best, strict=True)
-        )
-        chip = f'<i style="background:{self.colour[entry.predictor]}"></i>'
-        return f"<tr><th>{chip}{escape(entry.predictor)}</th>{cells}</tr>"
+        ]
+        return row(entry.predictor, columns, self.colour[entry.predictor])
 
     # -- figures ------------------------------------------------------------------------------------------------------
 
@@ -184,7 +174,7 @@ class _Report:
             ("coverage of the 80 % interval", "covered (%)", lambda score: _hundred(score.coverage), 80.0),
         ]
         for title, axis, value, wanted in panels:
-            figure = self._figure(f"lead time ({self.time_unit})", axis)
+            figure = self.frame.figure(f"lead time ({self.time_unit})", axis)
             for entry in self.said.entries:
                 self._line(
                     figure, entry.predictor, leads, [value(score) for score in entry.by_lead], mode="lines+markers"
@@ -192,33 +182,33 @@ class _Report:
             if wanted is not None:
                 figure.add_hline(wanted, line={"color": AXIS, "width": 1, "dash": "dot"})
             figure.update_yaxes(rangemode="tozero" if "skill" not in title else "normal")
-            yield self._panel(title, figure)
+            yield self.frame.panel(title, figure)
 
     def _rollout_panels(self) -> Iterator[str]:
         for example in self.said.examples:
-            figure = self._figure(f"time after the last value seen ({self.time_unit})", self.value_axis)
+            figure = self.frame.figure(f"time after the last value seen ({self.time_unit})", self.value_axis)
             self._truth(figure, example)
             for name in (entry.predictor for entry in self.said.entries):
                 values = example.rollout[name]
                 self._line(figure, name, [self._lead(step) for step in range(1, len(values) + 1)], values)
-            yield self._panel(f"{example.series}, from {_utc(example.issued_at_us)}", figure, wide=True)
+            yield self.frame.panel(f"{example.series}, from {utc(example.issued_at_us)}", figure, wide=True)
 
     def _ahead_panels(self) -> Iterator[str]:
         example = self.said.examples[0]
         for name in (entry.predictor for entry in self.said.entries):
             figure = self._ahead(example, name, example.ahead[name])
             figure.update_yaxes(range=_range(example))
-            yield self._panel(name, figure)
+            yield self.frame.panel(name, figure)
 
     def _ahead(self, example: Example, name: str, levels: Sequence[Sequence[float]]) -> go.Figure:
-        figure = self._figure(f"time after the last value seen ({self.time_unit})", self.value_axis)
+        figure = self.frame.figure(f"time after the last value seen ({self.time_unit})", self.value_axis)
         leads = [self._lead(step) for step in range(1, len(levels) + 1)]
         low, high = [level[0] for level in levels], [level[-1] for level in levels]
         figure.add_scatter(
             x=[*leads, *reversed(leads)],
             y=[*high, *reversed(low)],
             fill="toself",
-            fillcolor=_faint(self.colour[name]),
+            fillcolor=faint(self.colour[name]),
             line={"width": 0},
             mode="lines",
             hoverinfo="skip",
@@ -231,30 +221,30 @@ class _Report:
         top = max(value for entry in self.trained for value in (*entry.loss, *entry.validation_loss))
         least = min(value for entry in self.trained for value in (*entry.loss, *entry.validation_loss))
         for entry in self.trained:
-            figure = self._figure("train_epoch", "pinball loss, scaled")
+            figure = self.frame.figure("train_epoch", "pinball loss, scaled")
             epochs = list(range(1, len(entry.loss) + 1))
             self._line(figure, entry.predictor, epochs, entry.loss, label="training", mode="lines+markers")
             self._line(figure, entry.predictor, epochs, entry.validation_loss, label="validation", dash="dash")
             figure.update_yaxes(range=[max(0.0, least - 0.1 * (top - least)), top + 0.05 * (top - least)])
             figure.update_xaxes(dtick=max(1, math.ceil(len(epochs) / 8)), tick0=1)
-            yield self._panel(entry.predictor, figure)
+            yield self.frame.panel(entry.predictor, figure)
 
     def _time_panels(self) -> Iterator[str]:
         processor = [entry.usual_train_epoch_processor_s or 0.0 for entry in self.trained]
         wall = [entry.usual_train_epoch_s or 0.0 for entry in self.trained]
         whole = [entry.training_s for entry in self.trained]
-        yield self._panel("one train_epoch, processor time", self._bars(processor, "processor s, median"))
-        yield self._panel("one train_epoch, by the clock", self._bars(wall, "s, median"))
-        yield self._panel("whole training, by the clock", self._bars(whole, "s"))
+        yield self.frame.panel("one train_epoch, processor time", self._bars(processor, "processor s, median"))
+        yield self.frame.panel("one train_epoch, by the clock", self._bars(wall, "s, median"))
+        yield self.frame.panel("whole training, by the clock", self._bars(whole, "s"))
 
     def _bars(self, values: Sequence[float], axis: str) -> go.Figure:
-        figure = self._figure(axis, "")
+        figure = self.frame.figure(axis, "")
         figure.add_bar(
             x=list(values),
             y=[entry.predictor for entry in self.trained],
             orientation="h",
             marker={"color": [self.colour[entry.predictor] for entry in self.trained]},
-            text=[_seconds(value) for value in values],
+            text=[seconds(value) for value in values],
             textposition="auto",
             hoverinfo="skip",
         )
@@ -268,7 +258,7 @@ class _Report:
         near = [step for step in steps if ahead is None or -ahead <= step <= ahead]
         figure.add_scatter(
             x=[self._lead(step) for step in near],
-            y=[_finite(example.truth[step - example.truth_from]) for step in near],
+            y=[finite(example.truth[step - example.truth_from]) for step in near],
             name="truth",
             mode="lines",
             line={"color": TRUTH, "width": 1.8},
@@ -287,40 +277,11 @@ class _Report:
     ) -> None:
         figure.add_scatter(
             x=list(x),
-            y=[_finite(value) for value in y],
+            y=[finite(value) for value in y],
             name=escape(label or name),
             mode=mode,
             line={"color": self.colour[name], "width": 2, "dash": dash},
             marker={"size": 5},
-        )
-
-    def _figure(self, x: str, y: str) -> go.Figure:
-        axis = {"gridcolor": GRID, "zeroline": False, "linecolor": AXIS, "showline": True, "ticks": "outside"}
-        axis |= {"tickcolor": AXIS, "automargin": True}
-        return go.Figure(
-            layout={
-                "template": "none",
-                "height": 280,
-                "margin": {"l": 58, "r": 14, "t": 10, "b": 46},
-                "font": {"family": FONT, "size": 12, "color": TRUTH},
-                "showlegend": False,
-                "hovermode": "x unified",
-                "hoverlabel": {"font": {"size": 12}},
-                "paper_bgcolor": "#ffffff",
-                "plot_bgcolor": "#ffffff",
-                "xaxis": {**axis, "title": {"text": escape(x)}, "showgrid": False},
-                "yaxis": {**axis, "title": {"text": escape(y), "standoff": 8}},
-            }
-        )
-
-    def _panel(self, title: str, figure: go.Figure, *, wide: bool = False) -> str:
-        told = json.loads(figure.to_json())
-        self.figures.append({"data": told["data"], "layout": told["layout"]})
-        place = f"figure-{len(self.figures)}"
-        height = told["layout"]["height"]
-        return (
-            f'<figure class="{"wide" if wide else ""}"><figcaption>{escape(title)}</figcaption>'
-            f'<div id="{place}" class=plot style="height:{height}px"></div></figure>'
         )
 
     def _lead(self, step: int) -> float:
@@ -340,13 +301,13 @@ class _Report:
 
     def _facts(self) -> str:
         said = self.said
-        start, end = (_utc(time_us) for time_us in said.span_us)
+        start, end = (utc(time_us) for time_us in said.span_us)
         measured = said.values / (len(said.series) * said.steps)
-        facts = [
+        told = [
             ("series", f"{len(said.series)}, on a grid of {said.period_s:g} s, {said.steps:,} steps each at most"),
             (
                 "values",
-                f"{said.values:,} measured, {_percent(measured)} of the grid",
+                f"{said.values:,} measured, {percent(measured)} of the grid",
             ),
             ("from, to", f"{start}, {end}"),
             (
@@ -363,14 +324,13 @@ class _Report:
             ("versions", ", ".join(f"{name} {number}" for name, number in said.versions.items())),
             ("machine", said.machine),
         ]
-        rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
         options = "".join(
             f"<h3>{escape(entry.predictor)}</h3><pre>{escape(json.dumps(entry.options, indent=1))}</pre>"
             for entry in said.entries
         )
         names = escape(", ".join(said.series))
         return (
-            f"<dl>{rows}</dl><details><summary>Options of each predictor</summary><div class=options>{options}</div>"
+            f"{facts(told)}<details><summary>Options of each predictor</summary><div class=options>{options}</div>"
             f"</details><details><summary>Names of the series</summary><p class=note>{names}</p></details>"
         )
 
@@ -397,12 +357,6 @@ TIME_NOTE = (
 )
 
 
-def _grid(panels: Iterable[str]) -> str:
-    shown = list(panels)
-    columns = 2 if len(shown) in (2, 4) else 3
-    return f'<div class="grid of-{columns}">{"".join(shown)}</div>'
-
-
 def _ranks(entry: Entry) -> list[float | None]:
     """The columns of the table as numbers of which the least is the best; None where nothing is best."""
     score = entry.overall
@@ -424,7 +378,7 @@ def _ranks(entry: Entry) -> list[float | None]:
 def _range(example: Example) -> list[float]:
     """One value axis for all predictors of an example, with room around."""
     levels = [value for name in example.ahead for lead in example.ahead[name] for value in lead]
-    shown = [value for value in (*levels, *example.truth) if _finite(value) is not None]
+    shown = [value for value in (*levels, *example.truth) if finite(value) is not None]
     room = 0.06 * (max(shown) - min(shown)) or 1.0
     return [min(shown) - room, max(shown) + room]
 
@@ -436,28 +390,3 @@ def _pinball(score: Any) -> float:
 
 def _hundred(ratio: float | None) -> float | None:
     return None if ratio is None else 100 * ratio
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.18)"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if value else "0"
-
-
-def _percent(ratio: float | None) -> str:
-    return "–" if ratio is None else f"{100 * ratio:.1f} %".replace("-0.0 %", "0.0 %")
-
-
-def _seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} s" if value < 10 else f"{value:,.0f} s"
-
-
-def _utc(time_us: int) -> str:
-    return f"{datetime.fromtimestamp(time_us / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC"

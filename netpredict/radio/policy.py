@@ -1,5 +1,6 @@
-"""RRMPolicyRatio, the object behind bandwidth actions (TS 28.541 4.3.36)."""
+"""RRMPolicyRatio, the object behind bandwidth actions (TS 28.541 4.3.36), and the quantile that decides them."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
@@ -23,6 +24,17 @@ class RrmPolicyRatio:
             _check_percent(field.name, getattr(self, field.name))
         if not self.dedicated_percent <= self.min_percent <= self.max_percent:
             raise ConfigError(f"{self} is not allowed: keep dedicated_percent <= min_percent <= max_percent")
+
+
+def cost_quantile(c_under: float, c_over: float) -> float:
+    """The quantile of the demand whose provision costs least, c_under / (c_under + c_over).
+
+    The critical ratio of the newsvendor problem (Arrow, Harris and Marschak 1951). ConfigError unless both costs are
+    finite and above 0.
+    """
+    if not (0 < c_under < math.inf and 0 < c_over < math.inf):
+        raise ConfigError(f"c_under = {c_under:g} and c_over = {c_over:g}: use finite costs above 0")
+    return c_under / (c_under + c_over)
 
 
 def check_sum_of_minima(policies: Iterable[RrmPolicyRatio]) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from netpredict.errors import ConfigError
 from netpredict.plugins import Plugin
-from netpredict.radio.policy import RrmPolicyRatio
+from netpredict.radio.policy import RrmPolicyRatio, cost_quantile
 from netpredict.radio.tables import OVERHEAD_RATIO, mcs_efficiency, n_rb, peak_bps
 from netpredict.types import NO_SLOT, AnyArray, DueAction, FiringBatch, HookBatch, Quality, Source, StateArray
 
@@ -80,7 +80,7 @@ class BandwidthHook:
 
     def __init__(self, options: BandwidthOptions) -> None:
         self._options = options
-        self._tau = options.c_under / (options.c_under + options.c_over)
+        self._tau = cost_quantile(options.c_under, options.c_over)
         self._capacity_kbps = _capacity_kbps(options)
         self._settings = _settings(options, self._tau, self._capacity_kbps)
         self._values: dict[int, Mapping[str, int]] = {}
