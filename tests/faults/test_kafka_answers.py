@@ -95,6 +95,5 @@ def test_f10_a_broker_missing_from_the_metadata_is_overcome_by_a_new_client(
             cluster.set_up(2)
             produce(cluster, topic, rig.rows(range(3, 6)), ends)
             took_s = running.until(lambda: running.drained(ends))
-            stats = running.daemon.source.stats
         assert took_s < rig.HEALED_S
         rig.assert_equal(running.url, reference(raw, ends, tmp_path))
