@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from netpredict.config import load_config
+from netpredict.store.database import database_of
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -140,7 +141,10 @@ def test_compose_is_whole() -> None:
 def test_compose_sets_keys_that_the_config_knows() -> None:
     config = load_config(None, compose()["services"]["netpredict"]["environment"])
     assert config.kafka.bootstrap_servers == ["kafka:9092"]
-    assert config.store.url == "sqlite:////var/lib/netpredict/netpredict.db"
+    assert config.store.url == "postgresql://netpredict@/netpredict?host=/var/run/postgresql"
+    mounted = {volume.split(":")[1] for volume in compose()["services"]["netpredict"]["volumes"]}
+    assert "/var/run/postgresql" in mounted & {v.split(":")[1] for v in compose()["services"]["postgres"]["volumes"]}
+    database_of(config.store_url)
 
 
 def test_the_image_is_whole_and_runs_without_rights() -> None:

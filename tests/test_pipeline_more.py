@@ -73,9 +73,9 @@ def with_deaths(world, stops, poll):
 # -- one function of the log ------------------------------------------------------------------------------------
 
 
-def sql(path: Path, world: World, poll: int, stops=(), **how):
-    """The dump of an SQL store after deaths at these polls and a last run to the end."""
-    url = f"sqlite:///{path}"
+def sql(place: Path | str, world: World, poll: int, stops=(), **how):
+    """The dump of an SQL store, a file or a URL, after deaths at these polls and a last run to the end."""
+    url = place if isinstance(place, str) else f"sqlite:///{place}"
     migrate.upgrade(url)
     world.offsets = {}
     world.shelf = lambda streams, store: StoreShelf(parse_config(world.config), store, streams)
@@ -98,6 +98,12 @@ def test_the_sql_store_is_the_same_whatever_the_poll_and_the_commit(log, sql_ref
 @pytest.mark.parametrize("stops", [(1,), (5, 5, 5), (9, 1, 14), (2, 30)])
 def test_the_sql_store_is_the_same_after_deaths(log, sql_reference, tmp_path, stops):
     assert difference(sql(tmp_path / "other.db", World(log), 11, stops, commit_every=3), sql_reference) == []
+
+
+@pytest.mark.parametrize(("poll", "stops"), [(300, ()), (11, (5, 5, 5, 9))])
+def test_the_store_on_postgresql_is_that_on_sqlite(log, sql_reference, postgres, poll, stops):
+    url = postgres.new_database()
+    assert difference(sql(url, World(log), poll, stops, commit_every=3), sql_reference) == []
 
 
 def test_the_log_has_something_of_everything(sql_reference):

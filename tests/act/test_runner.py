@@ -62,6 +62,18 @@ def test_a_pending_firing_is_applied_verified_and_recorded_with_the_time(rig: Ri
     assert rig.runner.stats["applied"] == 1
 
 
+def test_a_firing_that_another_runner_claimed_is_left_to_it_and_taken_over_when_its_claim_ends(rig: Rig) -> None:
+    rig.outbox.add(firing("f1"))
+    rig.outbox.add(firing("f2"))
+    rig.outbox.claimed_elsewhere = {("f1", "log")}
+    rig.runner.run_pass()
+    assert rig.log.applied == ["f2"]
+    assert rig.outbox.outcome("f1") is None
+    rig.outbox.claimed_elsewhere.clear()
+    rig.runner.run_pass()
+    assert rig.log.applied == ["f2", "f1"]
+
+
 def test_a_recorded_firing_is_not_applied_again(rig: Rig) -> None:
     rig.outbox.add(firing("f1"))
     rig.runner.run_pass()

@@ -12,6 +12,7 @@ from netpredict.cli import backtest
 from netpredict.cli.app import app
 from netpredict.cli.telemetry import recorded
 from netpredict.config import load_config
+from tests.services.postgres import Postgres
 
 Cli = Callable[..., Result]
 
@@ -89,6 +90,24 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log = backtest.memory_log(recorded(record(folder / "telemetry.jsonl", 1800)), read)
     log.append("ran.traffic", b"key", f'{{"schema":"{ESCAPE}[bold]'.encode(), 1_767_571_200_000)
     backtest.run(read, log, read.store.url)
+    return path
+
+
+@pytest.fixture(scope="session")
+def config_on_postgres(config: Path, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same on PostgreSQL, with the password in a file."""
+    folder = tmp_path_factory.mktemp("cli-postgres")
+    secret = folder / "password"
+    secret.touch(0o600)
+    secret.write_text(postgres.password)
+    url = postgres.new_database("cli").replace(f":{postgres.password}", "")
+    path = folder / "netpredict.toml"
+    sqlite = f'url = "sqlite:///{config.parent}/netpredict.db"'
+    path.write_text(config.read_text().replace(sqlite, f'url = "{url}"\npassword_file = "{secret}"'))
+    read = load_config(path)
+    log = backtest.memory_log(recorded(config.parent / "telemetry.jsonl"), read)
+    log.append("ran.traffic", b"key", f'{{"schema":"{ESCAPE}[bold]'.encode(), 1_767_571_200_000)
+    backtest.run(read, log, read.store_url)
     return path
 
 

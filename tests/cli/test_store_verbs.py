@@ -40,6 +40,21 @@ def test_a_list_is_one_document_and_a_table_without_control_characters(cli, conf
     assert all(character.isprintable() or character == "\n" for character in printed.stdout)
 
 
+READS = [*LISTS, "streams --moved", "forecasts --stream traffic --limit 3", "db check", "db current"]
+
+
+@pytest.mark.parametrize("verb", READS)
+def test_postgresql_answers_as_sqlite_does(cli, config: Path, config_on_postgres: Path, verb: str) -> None:
+    on_sqlite, on_postgres = (
+        document(cli(*verb.split(), "--config", path, "--json")) for path in (config, config_on_postgres)
+    )
+    for found in (on_sqlite, on_postgres):  # made at another time
+        for row in found.get("models", []):
+            del row["created_us"]
+    assert on_postgres == on_sqlite
+    assert cli(*verb.split(), "--config", config_on_postgres).exit_code == 0
+
+
 @pytest.mark.parametrize("verb", [*LISTS, "check-config"])
 def test_a_list_fits_on_a_screen_of_80_columns(cli, config: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "PIPE_WIDTH", 80)

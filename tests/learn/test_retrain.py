@@ -26,6 +26,7 @@ from netpredict.store.sql import SqlStore
 from netpredict.types import TrainingReport
 from tests.learn.noisy import FEATURES, OUTPUT
 from tests.pipeline_world import CONFIG
+from tests.services.postgres import Postgres
 from tests.store.store_builders import assign, lane_commit
 
 HOUR_US = 3_600_000_000
@@ -137,8 +138,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[SqlStore]:
-    url = f"sqlite:///{tmp_path}/store.db"
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/store.db"
+
+
+@pytest.fixture
+def store(url: str, clock: Clock) -> Iterator[SqlStore]:
     migrate.upgrade(url)
     with SqlStore(url, clock) as store:
         yield store
@@ -421,3 +426,29 @@ def test_a_stop_ends_the_training_under_way_and_begins_no_other(make: Any, monke
     assert [run.result for run in found] == ["cancelled"]
     assert world.runs()[0]["result"] == "cancelled"
     assert world.retrainer.scheduled() == []
+
+
+class TestInstances:
+    """Two daemons on one PostgreSQL store."""
+
+    @pytest.fixture
+    def url(self, postgres: Postgres) -> str:
+        return postgres.new_database()
+
+    @pytest.fixture
+    def other(self, make: Any, store: SqlStore, clock: Clock) -> Iterator[Retrainer]:
+        with SqlStore(store.url, clock) as other:
+            world: World = make(FIRST)
+            self.world = world
+            yield Retrainer(world.config, world.streams, other, clock)
+
+    def test_what_is_due_on_both_runs_on_one(self, other: Retrainer) -> None:
+        assert [run.result for run in self.world.retrainer.scheduled()] == ["promoted"]
+        assert other.scheduled() == []
+        assert len(self.world.runs()) == 1
+
+    def test_neither_judges_nor_trains_while_the_other_does(self, other: Retrainer) -> None:
+        with self.world.store.alone("learn") as ours:
+            assert ours
+            assert other.scheduled() == []
+        assert [run.result for run in other.turn()] == ["promoted"]

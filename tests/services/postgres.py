@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,9 +54,13 @@ def _unprivileged() -> pwd.struct_passwd:
 
 
 class Postgres:
-    """One server with its own folder. ``stop`` and ``start`` again keep the data and the address."""
+    """One server with its own folder. ``stop`` and ``start`` again keep the data and the address.
 
-    def __init__(self) -> None:
+    ``files`` lie in its folder, by name, for it alone to read; ``settings`` may name them as ``{folder}/name``.
+    """
+
+    def __init__(self, settings: Mapping[str, str] | None = None, files: Mapping[str, bytes] | None = None) -> None:
+        self._settings, self._files = dict(settings or {}), dict(files or {})
         self._binaries = server_binaries()
         self._other_user = _other_user()
         # not inside pytest's folder, which the other user may not enter
@@ -99,9 +104,12 @@ class Postgres:
     def _init(self) -> None:
         password_file = self.folder / "password"
         password_file.write_text(self.password)
+        for name, content in self._files.items():
+            (self.folder / name).write_bytes(content)
+            (self.folder / name).chmod(0o600)
         if self._other_user:
             user = _unprivileged()
-            for path in (self.folder, password_file):
+            for path in (self.folder, password_file, *(self.folder / name for name in self._files)):
                 os.chown(path, user.pw_uid, user.pw_gid)
         options = ["-U", USER, "-A", "scram-sha-256", f"--pwfile={password_file}", "-E", "UTF8", "--locale=C", "-N"]
         argv = [*self._other_user, str(self._binaries / "initdb"), "-D", str(self.folder / "data"), *options]
@@ -113,6 +121,7 @@ class Postgres:
         # no fsync: the tests kill processes, not the machine
         settings = {"listen_addresses": "127.0.0.1", "port": self.port, "fsync": "off", "timezone": "UTC"}
         settings |= {"unix_socket_directories": "", "max_connections": 50}
+        settings |= {name: value.format(folder=self.folder) for name, value in self._settings.items()}
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         argv = [*self._other_user, str(self._binaries / "postgres"), "-D", str(self.folder / "data"), *words]
         self._process = ServerProcess(argv, self.log_file, signal.SIGINT, cwd=self.folder)

@@ -21,7 +21,9 @@ from netpredict.store.postgres import PostgresDatabase, regular_expression, tran
 from netpredict.store.publication import SqlPublications
 from netpredict.store.sql import SqlStore
 from netpredict.types import Outcome, OutcomeKind, TopicPartition
-from tests.services.postgres import Postgres
+from tests.services.certificates import Authority
+from tests.services.postgres import USER, Postgres
+from tests.services.process import ServiceMissing
 from tests.store.store_builders import (
     STREAM,
     TOPIC_PARTITION,
@@ -448,3 +450,56 @@ def test_many_forecasts_are_the_same_by_copy_as_by_insert(store: SqlStore) -> No
         rows = connection.execute("SELECT ticks FROM forecast ORDER BY slot_time_us, series_id").fetchall()
     few, many = forecasts(lane, model_id, 1, range(10)).ticks, forecasts(lane, model_id, 2, range(500)).ticks
     assert [text for (text,) in rows] == [str(row).replace(" ", "") for row in [*few.tolist(), *many.tolist()]]
+
+
+# -- TLS ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    try:
+        return Authority(tmp_path_factory.mktemp("tls") / "right")
+    except ServiceMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def encrypted(authority: Authority) -> Iterator[Postgres]:
+    """A server with a certificate for 127.0.0.1, which wants one of its clients too where they give one."""
+    certificate, key = authority.sign("server", "IP:127.0.0.1")
+    files = {"server.crt": certificate.read_bytes(), "server.key": key.read_bytes()}
+    files["authority.crt"] = authority.certificate.read_bytes()
+    settings = {"ssl": "on", "ssl_cert_file": "{folder}/server.crt", "ssl_key_file": "{folder}/server.key"}
+    with Postgres(settings | {"ssl_ca_file": "{folder}/authority.crt"}, files) as server:
+        yield server
+
+
+def test_a_store_is_reached_by_tls_with_the_server_and_the_client_proven(
+    encrypted: Postgres, authority: Authority
+) -> None:
+    certificate, key = authority.sign(USER)
+    url = f"{encrypted.new_database()}?sslmode=verify-full&sslrootcert={authority.certificate}"
+    migrate.upgrade(url)
+    with SqlStore(f"{url}&sslcert={certificate}&sslkey={key}") as store:
+        run(store, slots=1)
+        with store.database.reader() as connection:
+            rows = connection.execute("SELECT ssl, client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchall()
+    assert rows == [(True, f"/CN={USER}")]
+
+
+def test_a_server_of_another_authority_is_refused(encrypted: Postgres, tmp_path: Path) -> None:
+    wrong = Authority(tmp_path / "wrong")
+    with pytest.raises(StoreUnavailable, match="certificate verify failed") as caught:
+        migrate.current(f"{encrypted.url()}?sslmode=verify-full&sslrootcert={wrong.certificate}")
+    assert encrypted.password not in str(caught.value)
+
+
+def test_a_server_of_another_name_is_refused(encrypted: Postgres, authority: Authority) -> None:
+    url = encrypted.url().replace("127.0.0.1", "localhost")
+    with pytest.raises(StoreUnavailable, match="does not match host name"):
+        migrate.current(f"{url}?sslmode=verify-full&sslrootcert={authority.certificate}")
+
+
+def test_a_server_without_tls_is_refused_where_tls_is_asked_for(postgres: Postgres) -> None:
+    with pytest.raises(StoreUnavailable, match="does not support SSL"):
+        migrate.current(f"{postgres.url()}?sslmode=require")
