@@ -30,6 +30,7 @@ from netpredict.store.compare import dump
 from netpredict.store.history import History
 from netpredict.transplant import payload
 from netpredict.types import TopicPartition, TrainingReport
+from tests.services.postgres import Postgres
 
 START_US = 1_750_000_020_000_000
 TOPIC = "ran.traffic"
@@ -76,10 +77,12 @@ def append(log: MemoryLog, minutes: range, cells: int = 8) -> None:
 class Running:
     """A daemon in a thread; stopped at the end of the test."""
 
-    def __init__(self, folder: Path, log: MemoryLog, learn: dict[str, Any] | None = None, **parts: Any) -> None:
-        raw = raw_config(folder)
+    def __init__(
+        self, folder: Path, log: MemoryLog, learn: dict[str, Any] | None = None, raw: Any = None, **parts: Any
+    ) -> None:
+        raw = raw or raw_config(folder)
         self.config: Config = parse_config(raw | {"learn": raw["learn"] | (learn or {})})
-        self.url = self.config.store.url
+        self.url = self.config.store_url
         migrate.upgrade(self.url)
         self.daemon = Daemon(self.config, lambda config, _: MemorySource(log, 500), **parts)
         self.error: BaseException | None = None
@@ -328,3 +331,24 @@ def test_the_metrics_tell_of_skill_jobs_loops_and_time_behind(start: Callable[..
     ):
         assert line in found, line
     assert 'netpredict_step_seconds_count{phase="step"}' in found
+
+
+def test_a_daemon_on_postgresql_commits_acts_and_begins_where_it_stopped(
+    start: Callable[..., Running], log: MemoryLog, tmp_path: Path, postgres: Postgres
+) -> None:
+    raw = raw_config(tmp_path, mode="auto", actuators=["log"])
+    raw["store"]["url"] = postgres.new_database()
+    raw["predictors"] = {"naive": {"plugin": "naive"}}
+    raw["streams"]["traffic"]["routes"] = [{"active": "naive"}]
+    append(log, range(20))
+    running = start(raw=raw)
+    running.until(lambda: running.drained(log))
+    firings = History(running.url).firings()
+    assert {row["mode"] for row in firings} == {"auto"}
+    running.until(lambda: not History(running.url).outbox_depth())  # old telemetry: all of it has expired
+    assert {outcome["kind"] for row in firings for outcome in row["outcomes"]} <= {None, "skipped"}
+    running.stop()
+    append(log, range(20, 25))
+    again = start(raw=raw)
+    again.until(lambda: again.drained(log))
+    assert sum(row["accepted"] for row in History(again.url).progress()) == 25 * 8
