@@ -133,8 +133,13 @@ class StoreConfig(Section, frozen=True, kw_only=True):
     ] = ""
     observations: Annotated[bool, Meta(description="Keep observations; training from the store needs them.")] = True
     retention_days: Annotated[
-        float, Meta(gt=0, description="Forecasts and observations older than this are pruned.")
+        float,
+        Meta(gt=0, description="What is older than this is pruned: forecasts, scores, dead letters and the like."),
     ] = 14.0
+    retention_gib: Annotated[
+        float,
+        Meta(ge=0, description="Above this size, GiB, the oldest forecasts and observations go earlier; 0 = any size."),
+    ] = 0.0
     prune_rows: Annotated[int, Meta(ge=0, description="Most rows pruned behind each commit; 0 = never prune.")] = 50_000
     retry_s: Annotated[float, Meta(gt=0, description="First wait before a failed commit is tried again, s.")] = 0.5
     retry_max_s: Annotated[float, Meta(gt=0, description="Longest such wait, s.")] = 30.0

@@ -398,6 +398,19 @@ class Pipeline:
         ]
         return min(times, default=None)
 
+    def buckets_at(self, before_us: int) -> dict[int, int]:
+        """By id of each owned lane that has seen any record: the score bucket so long before its watermark."""
+        found = {}
+        for key, lane in list(self.lanes.items()):
+            if lane.state.watermark != NO_SLOT:
+                stream = self.streams[key.topic]
+                found[lane.lane_id] = (lane.state.watermark - before_us // stream.period_us) // stream.bucket_slots
+        return found
+
+    def needed_us(self) -> int:
+        """How far back, µs, forecasts are needed to score those whose truth is to come, with a horizon to spare."""
+        return max(2 * stream.config.horizon_steps * stream.period_us for stream in self.streams.values())
+
     def lag(self, end_offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Records behind the newest known end, by owned topic partition."""
         return {

@@ -33,11 +33,13 @@ def upgrade() -> None:
     for table in ("dead_letter", "gap"):
         op.add_column(table, sa.Column("at_us", Big, nullable=False, server_default="0"))
         op.execute(f"UPDATE {table} SET at_us = {time.time_ns() // 1000}")  # they age from now on
-    op.create_index(op.f("ix_dead_letter_at_us"), "dead_letter", ["at_us"])
+    for table in ("dead_letter", "dead_letter_range", "gap"):
+        op.create_index(op.f(f"ix_{table}_at_us"), table, ["at_us"])
 
 
 def downgrade() -> None:
-    op.drop_index(op.f("ix_dead_letter_at_us"), "dead_letter")
+    for table in ("dead_letter", "dead_letter_range", "gap"):
+        op.drop_index(op.f(f"ix_{table}_at_us"), table)
     for table, names in (("gap", ["at_us"]), ("dead_letter", ["at_us", "request_id"])):
         with op.batch_alter_table(table) as altered:
             for name in names:

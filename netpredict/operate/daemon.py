@@ -445,11 +445,20 @@ class Daemon:
                 self.pipeline.challenge(stream.name, name, self.shelf.challenger(stream.name, name))
 
     def _prune(self) -> None:
-        """On the writer's thread, behind a commit: retention by event time, so that a replay of old data keeps it."""
-        newest = self.pipeline.oldest_watermark_us()
-        if newest is not None and self.config.store.prune_rows:
-            before = newest - round(self.config.store.retention_days * DAY_US)
-            self.tally.pruned += self.store.prune(before, self.config.store.prune_rows)
+        """On the writer's thread, behind a commit: retention by event time, so that a replay of old data keeps it.
+
+        Dead letters and gaps, whose times say little, age by the clock.
+        """
+        config, newest = self.config.store, self.pipeline.oldest_watermark_us()
+        if newest is None or not config.prune_rows:
+            return
+        kept_us = round(config.retention_days * DAY_US)
+        before = newest - kept_us
+        aged = (self.clock.now_us() - kept_us, self.pipeline.buckets_at(kept_us))
+        self.tally.pruned += self.store.prune_notes(before, *aged, config.prune_rows)
+        if config.retention_gib and self.store.used_bytes() > config.retention_gib * 2**30:
+            before = max(before, newest - self.pipeline.needed_us())
+        self.tally.pruned += self.store.prune(before, config.prune_rows)
 
     def _reload(self) -> None:
         """Read the config again: a wrong one changes nothing; a right one takes effect between two commits."""

@@ -78,6 +78,10 @@ class Connection(Protocol):
         """
         ...
 
+    def used_bytes(self) -> int:
+        """Bytes that rows and indexes take up now, without what may be used again."""
+        ...
+
     def try_lock(self, name: str) -> bool:
         """Whether no other process holds the lock of this name; it is ours until the transaction ends."""
         ...

@@ -15,6 +15,7 @@ from netpredict.store import load
 from netpredict.store.commit import COUNTS, SeriesState
 from netpredict.store.database import Connection, Glob, database_of
 from netpredict.store.encode import ticks_rows
+from netpredict.store.letters import chosen
 from netpredict.store.schema import SOURCE_NAMES
 from netpredict.types import MISSING_TICKS, FloatArray, IntArray, Quality, base_name
 
@@ -203,20 +204,43 @@ class History:
         reason: str | None = None,
         from_offset: int = 0,
         limit: int = 100,
+        to_offset: int | None = None,
     ) -> list[Row]:
-        """Dead letters by offset; key and value as text, bytes that are no UTF-8 as \\xNN."""
+        """Dead letters by offset; key and value as text, bytes that are no UTF-8 as \\xNN.
+
+        ``waiting``: it is to enter again before the next record of its topic partition.
+        """
+        condition, parameters = chosen(topic, partition, reason, from_offset, to_offset)
         rows = self._rows(
-            'SELECT topic, partition, "offset", reason, detail, ingest_time_us, "key", value, value_bytes'
-            " FROM dead_letter WHERE (:topic IS NULL OR topic = :topic)"
-            " AND (:partition IS NULL OR partition = :partition) AND (:reason IS NULL OR reason = :reason)"
-            ' AND "offset" >= :from_offset ORDER BY topic, partition, "offset", reason LIMIT :limit',
-            topic=topic,
-            partition=partition,
-            reason=reason,
-            from_offset=from_offset,
+            'SELECT topic, partition, "offset", reason, detail, ingest_time_us, "key", value, value_bytes,'
+            f" request_id IS NOT NULL AS waiting FROM dead_letter WHERE {condition}"
+            ' ORDER BY topic, partition, "offset", reason LIMIT :limit',
             limit=limit,
+            **parameters,
         )
-        return [row | {"key": _readable(row["key"]), "value": _readable(row["value"])} for row in rows]
+        readable = ({"key": _readable(row["key"]), "value": _readable(row["value"])} for row in rows)
+        return [row | text | {"waiting": bool(row["waiting"])} for row, text in zip(rows, readable, strict=True)]
+
+    def dead_letter_ranges(
+        self,
+        topic: str | None = None,
+        partition: int | None = None,
+        reason: str | None = None,
+        from_offset: int = 0,
+        limit: int = 100,
+        to_offset: int | None = None,
+    ) -> list[Row]:
+        """Where letters were only counted: offsets of the first and the last of each stretch, and how many."""
+        place = (topic, partition, reason, from_offset, to_offset)
+        condition, parameters = chosen(*place, first="last_offset", last="first_offset")
+        return self._rows(
+            "SELECT p.group_name, p.topic, p.partition, r.reason, r.first_offset, r.last_offset, r.letters,"
+            " r.first_ingest_us, r.last_ingest_us FROM dead_letter_range AS r"
+            f" JOIN topic_progress AS p ON p.lane_id = r.lane_id WHERE {condition}"
+            " ORDER BY p.topic, p.partition, r.first_offset, r.reason LIMIT :limit",
+            limit=limit,
+            **parameters,
+        )
 
     def dead_letter_value(self, topic: str, partition: int, offset: int) -> tuple[bytes | None, bytes | None]:
         """Key and value of the record behind a dead letter, as they came (capped). StoreError when there is none."""
@@ -232,9 +256,14 @@ class History:
         return rows[0]["key"], rows[0]["value"]
 
     def dead_letter_reasons(self) -> list[Row]:
-        """How many dead letters there are by topic and reason."""
+        """By topic and reason: letters kept whole, letters only counted, the sum of both, the last offset."""
         return self._rows(
-            'SELECT topic, reason, count(*) AS dead_letters, max("offset") AS last_offset FROM dead_letter'
+            "SELECT topic, reason, CAST(sum(kept) AS BIGINT) AS kept, CAST(sum(counted) AS BIGINT) AS counted,"
+            " CAST(sum(kept + counted) AS BIGINT) AS dead_letters, max(last_offset) AS last_offset FROM ("
+            'SELECT topic, reason, count(*) AS kept, 0 AS counted, max("offset") AS last_offset FROM dead_letter'
+            " GROUP BY topic, reason UNION ALL"
+            " SELECT p.topic, r.reason, 0, CAST(sum(r.letters) AS BIGINT), max(r.last_offset) FROM dead_letter_range"
+            " AS r JOIN topic_progress AS p ON p.lane_id = r.lane_id GROUP BY p.topic, r.reason) AS parts"
             " GROUP BY topic, reason ORDER BY topic, dead_letters DESC"
         )
 

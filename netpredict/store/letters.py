@@ -22,6 +22,7 @@ REPLAY_BYTES_MAX = 16 * 1024 * 1024
 DROPPED_AT_ONCE = 5000
 
 Where = tuple[str, Mapping[str, Any]]
+Lanes = Mapping[tuple[str, int], Mapping[str, int]]
 
 _PLACE = 'topic = :topic AND partition = :partition AND "offset" = :offset AND reason = :reason'
 _CUT = 'value_bytes > :bytes_max OR coalesce(length("key"), 0) >= :bytes_max'  # a key's own length is not kept
@@ -114,7 +115,7 @@ def ask_replays(
             " produce them anew"
         )
     (all_waiting,) = connection.execute("SELECT count(*) FROM control_request").fetchone()
-    lanes, asked, held_bytes = _lanes(connection, group), 0, 0
+    lanes, asked, held_bytes = _lanes(connection), 0, 0
     places = connection.execute(
         f'SELECT topic, partition, "offset", reason, value_bytes FROM dead_letter WHERE {condition}'
         f' AND request_id IS NULL AND NOT ({_CUT}) ORDER BY topic, partition, "offset", reason LIMIT :room',
@@ -124,7 +125,7 @@ def ask_replays(
         if held_bytes > REPLAY_BYTES_MAX:
             break
         held_bytes += value_bytes
-        _ask(connection, lanes, dict(zip(("topic", "partition", "offset", "reason"), place, strict=True)))
+        _ask(connection, lanes, group, dict(zip(("topic", "partition", "offset", "reason"), place, strict=True)))
         asked += 1
     return {"asked": asked, "waiting": waiting, "cut": cut, "left": total - asked - waiting - cut}
 
@@ -145,25 +146,25 @@ def _tell_of_ranges(connection: Connection, of_ranges: Where) -> None:
         )
 
 
-def _lanes(connection: Connection, group: str | None) -> dict[tuple[str, int], list[int]]:
-    lanes: dict[tuple[str, int], list[int]] = {}
+def _lanes(connection: Connection) -> Lanes:
+    lanes: dict[tuple[str, int], dict[str, int]] = {}
     rows = connection.execute("SELECT lane_id, group_name, topic, partition FROM topic_progress").fetchall()
-    for lane_id, group_name, topic, partition in rows:
-        if group in (None, group_name):
-            lanes.setdefault((topic, partition), []).append(lane_id)
+    for lane_id, group, topic, partition in rows:
+        lanes.setdefault((topic, partition), {})[group] = lane_id
     return lanes
 
 
-def _lane_of(lanes: Mapping[tuple[str, int], list[int]], topic: str, partition: int) -> int:
-    """DataError unless one lane reads the topic partition."""
-    mine = lanes.get((topic, partition), [])
-    if len(mine) != 1:
-        what = f"{len(mine)} groups read it: say which" if mine else "no such group reads it"
-        raise DataError(f"{topic}/{partition}: {what}, as kafka.group of the config does")
-    return mine[0]
+def _lane_of(lanes: Lanes, group: str | None, topic: str, partition: int) -> int:
+    """The lane that reads the topic partition, or of several that of the group; DataError when there is none."""
+    mine = lanes.get((topic, partition), {})
+    if len(mine) == 1:
+        return next(iter(mine.values()))
+    if group is not None and group in mine:
+        return mine[group]
+    raise DataError(f"{topic}/{partition} is read by {', '.join(sorted(mine)) or 'no group'}: say which group is meant")
 
 
-def _ask(connection: Connection, lanes: Mapping[tuple[str, int], list[int]], place: Mapping[str, Any]) -> None:
+def _ask(connection: Connection, lanes: Lanes, group: str | None, place: Mapping[str, Any]) -> None:
     ingest_time_us, key, value = connection.execute(
         f'SELECT ingest_time_us, "key", value FROM dead_letter WHERE {_PLACE}', place
     ).fetchone()
@@ -171,7 +172,7 @@ def _ask(connection: Connection, lanes: Mapping[tuple[str, int], list[int]], pla
     (request_id,) = connection.execute(
         "INSERT INTO control_request(lane_id, kind, payload) VALUES (:lane_id, :kind, :payload) RETURNING request_id",
         {
-            "lane_id": _lane_of(lanes, letter.topic, letter.partition),
+            "lane_id": _lane_of(lanes, group, letter.topic, letter.partition),
             "kind": REPLAYED,
             "payload": text(msgspec.to_builtins(letter)),
         },

@@ -318,6 +318,7 @@ dead_letter_range = sa.Table(
     _whole("first_ingest_us"),
     _whole("last_ingest_us"),
     _whole("at_us"),  # when the newest of them was stored
+    sa.Index("ix_dead_letter_range_at_us", "at_us"),
     sa.ForeignKeyConstraint(["lane_id"], ["topic_progress.lane_id"]),
 )
 """Dead letters beyond the rate up to which they are kept whole: where they are, and how many."""
@@ -330,6 +331,7 @@ gap = sa.Table(
     sa.Column("reason", sa.Text, primary_key=True),
     _whole("to_offset"),
     _whole("at_us", default="0"),  # when it was stored
+    sa.Index("ix_gap_at_us", "at_us"),
     sa.ForeignKeyConstraint(["lane_id"], ["topic_progress.lane_id"]),
 )
 

@@ -15,7 +15,7 @@ import structlog
 
 from netpredict.clock import Clock, SystemClock
 from netpredict.errors import StoreError
-from netpredict.store import letters, load, migrate
+from netpredict.store import letters, load, migrate, prune
 from netpredict.store.commit import (
     COUNTS,
     ColumnLayout,
@@ -68,6 +68,7 @@ class SqlStore:
         self.damaged: list[tuple[TopicPartition, str]] = []
         self._clock = clock or SystemClock()
         self._layouts: set[int] = set()  # known to be stored
+        self._pruned_buckets: dict[int, int] = {}  # of a lane: no scores are left before this bucket
 
     def start(self) -> None:
         """Check the schema, connect; AlreadyRunning where one process only may write."""
@@ -460,6 +461,7 @@ class SqlStore:
     ) -> dict[str, int]:
         """Ask for dead letters to enter again, each once, at an offset that its lane will choose.
 
+        ``group`` says which lane where several groups read the topic partition.
         Gives how many are ``asked`` for now, were ``waiting`` already, are ``cut`` and therefore cannot, are ``left``
         for the next call; 0 of all when there is none. DataError when all of them are cut, or only counted.
         """
@@ -607,13 +609,36 @@ class SqlStore:
                 with self.database.transaction() as connection:
                     if not connection.try_lock("prune"):  # another instance is at it
                         return pruned
-                    pruned += _prune(connection, table, before_us, most - pruned)
+                    pruned += prune.prune_history(connection, table, before_us, most - pruned)
         if pruned:
             with self.database.transaction() as connection:
-                before = {"before_us": before_us}
-                connection.execute("DELETE FROM state_anchor WHERE slot_time_us < :before_us", before)
-                connection.execute("DELETE FROM bucket_mark WHERE begins_us < :before_us", before)
+                prune.prune_anchors(connection, before_us)
         return pruned
+
+    def prune_notes(self, before_us: int, at_before_us: int, before_buckets: Mapping[int, int], rows: int) -> int:
+        """Delete what explains forecasts that are gone, at most ``rows`` of a kind; gives how many rows.
+
+        Firings with their outcomes before the slot time ``before_us``; scores before a bucket, by lane; dead letters,
+        ranges of them and gaps stored before ``at_before_us``. What waits for its turn stays.
+        """
+        before_us = self._prunable_until_us(before_us)
+        with self.database.transaction() as connection:
+            if not connection.try_lock("prune"):
+                return 0
+            pruned = prune.prune_firings(connection, before_us, rows)
+            pruned += prune.prune_aged(connection, at_before_us, rows)
+            for lane_id, bucket in before_buckets.items():
+                if self._pruned_buckets.get(lane_id) != bucket:
+                    scores = prune.prune_scores(connection, lane_id, bucket, rows)
+                    pruned += scores
+                    if scores < rows:
+                        self._pruned_buckets[lane_id] = bucket
+        return pruned
+
+    def used_bytes(self) -> int:
+        """Bytes that the rows of the store take up; what a deleted row leaves behind does not count."""
+        with self.database.reader() as connection:
+            return connection.used_bytes()
 
     def _prunable_until_us(self, before_us: int) -> int:
         if not self.publishing:
@@ -732,18 +757,3 @@ def _insert_gap(
         " ON CONFLICT DO NOTHING",
         {"lane_id": lane_id, "from": from_offset, "reason": reason, "to": to_offset, "at_us": now_us},
     )
-
-
-def _prune(connection: Connection, table: str, before_us: int, rows: int) -> int:
-    names = ("slot_time_us", "series_id", "model_id")[: 3 if table == "forecast" else 2]
-    key = ", ".join(names)
-    beyond = connection.execute(
-        f"SELECT {key} FROM {table} WHERE slot_time_us < :before_us ORDER BY {key} LIMIT 1 OFFSET :rows",
-        {"before_us": before_us, "rows": rows},
-    ).fetchone()
-    if beyond is None:
-        done = connection.execute(f"DELETE FROM {table} WHERE slot_time_us < :before_us", {"before_us": before_us})
-        return done.rowcount
-    places = ", ".join(f":{name}" for name in names)
-    done = connection.execute(f"DELETE FROM {table} WHERE ({key}) < ({places})", dict(zip(names, beyond, strict=True)))
-    return done.rowcount

@@ -189,6 +189,12 @@ class SqliteConnection:
             self.raw.execute(sql, flat[done * width : (done + rows) * width])
             done += rows
 
+    def used_bytes(self) -> int:
+        """All pages but the free ones."""
+        pages = ("page_count", "freelist_count", "page_size")
+        count, free, size = (self.raw.execute(f"PRAGMA {name}").fetchone()[0] for name in pages)
+        return int((count - free) * size)
+
     def try_lock(self, name: str) -> bool:
         """No other process writes."""
         return True

@@ -48,6 +48,32 @@ class StoreVerbs(Protocol):
         """Ask for something to enter a lane through its control journal; gives the id of the request."""
         ...
 
+    def request_replay(
+        self,
+        who: str,
+        topic: str | None = None,
+        partition: int | None = None,
+        reason: str | None = None,
+        from_offset: int = 0,
+        to_offset: int | None = None,
+        group: str | None = None,
+        limit: int = 1000,
+    ) -> dict[str, int]:
+        """Ask for dead letters to enter again, each once; see ``SqlStore``."""
+        ...
+
+    def drop_dead_letters(
+        self,
+        who: str,
+        topic: str | None = None,
+        partition: int | None = None,
+        reason: str | None = None,
+        from_offset: int = 0,
+        to_offset: int | None = None,
+    ) -> dict[str, int]:
+        """Delete dead letters and ranges of them, and note who did; see ``SqlStore``."""
+        ...
+
     def record_audit(self, who: str, what: str, detail: Mapping[str, Any]) -> None:
         """Note that a person changed something."""
         ...

@@ -237,6 +237,69 @@ def test_a_dead_letter_is_shown_and_can_be_had_as_it_came(cli, config: Path) -> 
     assert cli("dead-letters", "show", "ran.traffic", 0, 5, "--raw", "--config", config).exit_code == 1
 
 
+def lettered(config: Path, folder: Path) -> Path:
+    """Eight letters that are rubbish with control characters, of which five are only counted, and a late one."""
+    path = folder / "netpredict.toml"
+    text = config.read_text().replace(str(config.parent), str(folder))
+    path.write_text(text.replace('schema = "traffic"', 'schema = "traffic"\ndead_letters_max = 3'))
+    log = MemoryLog({"ran.traffic": 1, "ran.channel-state": 1})
+    for minute in (0, 1, 3, 4, 2):
+        time_us = 1_767_571_200_000_000 + minute * 60_000_000
+        row = Traffic("netpredict.traffic/1", "sim-00000-1", time_us, prb_use_dl_percent=40.0 + minute)
+        log.append("ran.traffic", b"key", msgspec.json.encode(row), time_us // 1000)
+    for _ in range(8):
+        log.append("ran.traffic", b"\x1b[31m", b"\x1b]0;owned\x07[bold]", time_us // 1000)
+    read = load_config(path)
+    backtest.run(read, log, read.store.url)
+    return path
+
+
+def test_dead_letters_are_counted_replayed_and_dropped(cli, config: Path, tmp_path: Path) -> None:
+    where = ("--config", lettered(config, tmp_path))
+    (late, rubbish) = sorted(
+        document(cli("dead-letters", "count", *where, "--json"))["reasons"], key=lambda r: r["kept"]
+    )
+    assert (late["reason"], late["kept"], late["counted"]) == ("late", 1, 0)
+    assert (rubbish["reason"], rubbish["kept"], rubbish["counted"], rubbish["dead_letters"]) == ("undecodable", 3, 5, 8)
+    (found,) = document(cli("dead-letters", "list", "--ranges", *where, "--json"))["ranges"]
+    assert (found["first_offset"], found["last_offset"], found["letters"]) == (8, 12, 5)
+    for verb in ("list", "count", ("list", "--ranges")):
+        printed = cli("dead-letters", *([verb] if isinstance(verb, str) else verb), *where)
+        assert printed.exit_code == 0
+        assert all(character.isprintable() or character == "\n" for character in printed.stdout)
+    offsets = [
+        row["offset"]
+        for row in document(cli("dead-letters", "list", "--to-offset", 5, *where, "--json"))["dead_letters"]
+    ]
+    assert offsets == [4, 5]
+    assert document(cli("dead-letters", "replay", "--reason", "late", *where, "--json")) == {
+        "asked": 1,
+        "waiting": 0,
+        "cut": 0,
+        "left": 0,
+    }
+    (waiting,) = document(cli("dead-letters", "list", "--reason", "late", *where, "--json"))["dead_letters"]
+    assert waiting["waiting"] is True
+    again = cli("dead-letters", "replay", "--reason", "late", *where)
+    assert "nothing to do" in again.stdout
+    assert document(cli("dead-letters", "drop", "--all", *where, "--json")) == {"dropped": {"letters": 3, "ranges": 1}}
+    assert document(cli("dead-letters", "count", *where, "--json"))["total"] == 1
+
+
+@pytest.mark.parametrize("verb", ["replay", "drop"])
+def test_a_verb_that_changes_letters_wants_to_know_which(cli, config: Path, verb: str) -> None:
+    result = cli("dead-letters", verb, "--config", config)
+    assert result.exit_code == 2
+    assert "say which" in result.stderr
+
+
+def test_letters_that_were_only_counted_cannot_be_replayed(cli, config: Path, tmp_path: Path) -> None:
+    where = ("--config", lettered(config, tmp_path))
+    result = cli("dead-letters", "replay", "--topic", "ran.traffic", "--from-offset", 9, *where)
+    assert result.exit_code == 1
+    assert "only counted" in result.stderr
+
+
 def test_the_schema_of_a_store_is_created_and_checked(cli, tmp_path: Path) -> None:
     url = ("--url", f"sqlite:///{tmp_path}/new.db")
     assert document(cli("db", "current", *url, "--json"))["current"] is None
