@@ -7,6 +7,7 @@ read each time it is needed, so that a new secret counts without a restart.
 from __future__ import annotations
 
 import os
+import ssl
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,3 +83,33 @@ def read_secret(name: str, key: str) -> Secret:
     if not text or not text.isprintable() or len(text) > SECRET_BYTES_MAX:
         raise ConfigError(f"{key}: {path} must hold one line of printable text")
     return Secret(text)
+
+
+def client_tls(
+    keys: str, ca_file: str = "", cert_file: str = "", key_file: str = "", key_password_file: str = ""
+) -> ssl.SSLContext:
+    """TLS 1.2 or newer to a server whose certificate must be of a known authority, in date and bear the name we call.
+
+    Without ``ca_file`` the authorities are the system's; ``cert_file`` and ``key_file`` are shown where it asks. All
+    are PEM. ConfigError names the file that is wrong by its config key, which begins with ``keys``.
+    """
+    authorities = str(readable_path(ca_file, f"{keys}ca_file")) if ca_file else None
+    try:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=authorities)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{keys}ca_file: {authorities} holds no certificates in PEM: {error.reason}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not cert_file:
+        return context
+    certificate, key = readable_path(cert_file, f"{keys}cert_file"), private_path(key_file, f"{keys}key_file")
+    password = read_secret(key_password_file, f"{keys}key_password_file").reveal() if key_password_file else ""
+    try:
+        # a callable, as else OpenSSL asks the terminal for the password of an encrypted key
+        context.load_cert_chain(certificate, key, lambda: password)
+    except (ssl.SSLError, ValueError) as error:
+        why = getattr(error, "reason", None) or "wrong or missing password"
+        raise ConfigError(
+            f"{keys}key_file: {key} does not open, or is not the key of {certificate} ({why}); its password comes from"
+            f" {keys}key_password_file"
+        ) from error
+    return context

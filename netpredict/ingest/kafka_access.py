@@ -9,8 +9,7 @@ import ssl
 from typing import Any
 
 from netpredict.config import KafkaConfig
-from netpredict.credentials import private_path, read_secret, readable_path
-from netpredict.errors import ConfigError
+from netpredict.credentials import client_tls, private_path, read_secret, readable_path
 
 
 def client_access(config: KafkaConfig) -> dict[str, Any]:
@@ -52,29 +51,6 @@ def librdkafka_access(config: KafkaConfig) -> dict[str, Any]:
 
 def tls_context(config: KafkaConfig) -> ssl.SSLContext:
     """What both sides of a TLS connection must show. ConfigError names the file that is wrong."""
-    ca_file = str(readable_path(config.ssl_ca_file, "kafka.ssl_ca_file")) if config.ssl_ca_file else None
-    try:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca_file)
-    except ssl.SSLError as error:
-        raise ConfigError(f"kafka.ssl_ca_file: {ca_file} holds no certificates in PEM: {error.reason}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if config.ssl_cert_file:
-        _show_certificate(context, config)
-    return context
-
-
-def _show_certificate(context: ssl.SSLContext, config: KafkaConfig) -> None:
-    certificate = readable_path(config.ssl_cert_file, "kafka.ssl_cert_file")
-    key = private_path(config.ssl_key_file, "kafka.ssl_key_file")
-    password = ""
-    if config.ssl_key_password_file:
-        password = read_secret(config.ssl_key_password_file, "kafka.ssl_key_password_file").reveal()
-    try:
-        # a callable, as else OpenSSL asks the terminal for the password of an encrypted key
-        context.load_cert_chain(certificate, key, lambda: password)
-    except (ssl.SSLError, ValueError) as error:
-        why = getattr(error, "reason", None) or "wrong or missing password"
-        raise ConfigError(
-            f"kafka.ssl_key_file: {key} does not open, or is not the key of {certificate} ({why}); its password comes"
-            " from kafka.ssl_key_password_file"
-        ) from error
+    return client_tls(
+        "kafka.ssl_", config.ssl_ca_file, config.ssl_cert_file, config.ssl_key_file, config.ssl_key_password_file
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import make_conninfo
 from sqlalchemy.engine import URL
 
+from netpredict.credentials import read_secret
 from netpredict.errors import ConfigError
 
 CONNECT_S = 10
@@ -54,7 +54,7 @@ class Login:
         ours = " ".join(f"-c {name}={value}" for name, value in settings.items())
         parameters["options"] = f"{ours} {self.given.get('options', '')}".strip()
         if self.password_file is not None:
-            parameters["password"] = read_secret(self.password_file)
+            parameters["password"] = read_secret(str(self.password_file), "store.password_file").reveal()
         return parameters
 
     def redacted(self, text: str) -> str:
@@ -84,20 +84,6 @@ def login_of(url: URL) -> Login:
     except ValueError as error:
         raise ConfigError("store.url: patience_s must be a number of seconds") from error
     return Login(name, given, file, patience_s)
-
-
-def read_secret(path: Path) -> str:
-    """The first line of a file that others cannot read. ConfigError says what is wrong with it, never what is in it."""
-    try:
-        if path.stat().st_mode & stat.S_IROTH:
-            raise ConfigError(f"store.password_file: everybody can read {path}: chmod 600 it")
-        secret = path.read_text(encoding="utf-8").split("\n", 1)[0].rstrip("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"store.password_file: cannot read {path}: {why}") from error
-    if not secret:
-        raise ConfigError(f"store.password_file: {path} is empty")
-    return secret
 
 
 def _check_privacy(name: str, given: dict[str, str], file: Path | None) -> None:

@@ -18,7 +18,8 @@ from netpredict.ingest.kafka_probe import why_refused
 from netpredict.operate.publisher import FastSink, KafkaSink
 from tests.integration.daemon_process import DaemonProcess, cli
 from tests.integration.secure_world import World, mtls, private, scram
-from tests.services.kafka_secure import PASSWORD, USER, Authority, SecureBroker
+from tests.services.certificates import Authority
+from tests.services.kafka_secure import PASSWORD, USER, SecureBroker
 from tests.services.process import ServiceMissing
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]

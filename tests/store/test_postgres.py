@@ -21,7 +21,7 @@ from netpredict.store.postgres import PostgresDatabase, regular_expression, tran
 from netpredict.store.publication import SqlPublications
 from netpredict.store.sql import SqlStore
 from netpredict.types import Outcome, OutcomeKind, TopicPartition
-from tests.services.certificates import Authority
+from tests.services.certificates import SAN, Authority
 from tests.services.postgres import USER, Postgres
 from tests.services.process import ServiceMissing
 from tests.store.store_builders import (
@@ -455,6 +455,12 @@ def test_many_forecasts_are_the_same_by_copy_as_by_insert(store: SqlStore) -> No
 # -- TLS ------------------------------------------------------------------------------------------------------------
 
 
+def signed(authority: Authority, name: str, extension: str = SAN) -> tuple[Path, Path]:
+    """Certificate and key of a name."""
+    authority.issue(name, name, extension)
+    return authority.folder / f"{name}.crt", authority.folder / f"{name}.key"
+
+
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     try:
@@ -466,9 +472,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="module")
 def encrypted(authority: Authority) -> Iterator[Postgres]:
     """A server with a certificate for 127.0.0.1, which wants one of its clients too where they give one."""
-    certificate, key = authority.sign("server", "IP:127.0.0.1")
+    certificate, key = signed(authority, "server", "subjectAltName=IP:127.0.0.1")
     files = {"server.crt": certificate.read_bytes(), "server.key": key.read_bytes()}
-    files["authority.crt"] = authority.certificate.read_bytes()
+    files["authority.crt"] = authority.ca_file.read_bytes()
     settings = {"ssl": "on", "ssl_cert_file": "{folder}/server.crt", "ssl_key_file": "{folder}/server.key"}
     with Postgres(settings | {"ssl_ca_file": "{folder}/authority.crt"}, files) as server:
         yield server
@@ -477,8 +483,8 @@ def encrypted(authority: Authority) -> Iterator[Postgres]:
 def test_a_store_is_reached_by_tls_with_the_server_and_the_client_proven(
     encrypted: Postgres, authority: Authority
 ) -> None:
-    certificate, key = authority.sign(USER)
-    url = f"{encrypted.new_database()}?sslmode=verify-full&sslrootcert={authority.certificate}"
+    certificate, key = signed(authority, USER)
+    url = f"{encrypted.new_database()}?sslmode=verify-full&sslrootcert={authority.ca_file}"
     migrate.upgrade(url)
     with SqlStore(f"{url}&sslcert={certificate}&sslkey={key}") as store:
         run(store, slots=1)
@@ -490,14 +496,14 @@ def test_a_store_is_reached_by_tls_with_the_server_and_the_client_proven(
 def test_a_server_of_another_authority_is_refused(encrypted: Postgres, tmp_path: Path) -> None:
     wrong = Authority(tmp_path / "wrong")
     with pytest.raises(StoreUnavailable, match="certificate verify failed") as caught:
-        migrate.current(f"{encrypted.url()}?sslmode=verify-full&sslrootcert={wrong.certificate}")
+        migrate.current(f"{encrypted.url()}?sslmode=verify-full&sslrootcert={wrong.ca_file}")
     assert encrypted.password not in str(caught.value)
 
 
 def test_a_server_of_another_name_is_refused(encrypted: Postgres, authority: Authority) -> None:
     url = encrypted.url().replace("127.0.0.1", "localhost")
     with pytest.raises(StoreUnavailable, match="does not match host name"):
-        migrate.current(f"{url}?sslmode=verify-full&sslrootcert={authority.certificate}")
+        migrate.current(f"{url}?sslmode=verify-full&sslrootcert={authority.ca_file}")
 
 
 def test_a_server_without_tls_is_refused_where_tls_is_asked_for(postgres: Postgres) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from string import Formatter
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -17,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
+from netpredict.credentials import client_tls, read_secret
 from netpredict.errors import ActuatorError, ConfigError
 from netpredict.plugins import Plugin
 from netpredict.types import Firing, Outcome, OutcomeKind
@@ -33,11 +32,18 @@ class WebhookOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     revert_url: str = ""
     timeout_s: float = 5.0
     token_file: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    key_password_file: str = ""
+    in_clear: bool = False
     max_reply_bytes: int = 65536
 
     def __post_init__(self) -> None:
         for key in ("url", "verify_url", "revert_url"):
-            _check_url(key, getattr(self, key), secret=bool(self.token_file))
+            _check_url(key, getattr(self, key), secret=bool(self.token_file), in_clear=self.in_clear)
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ConfigError("cert_file is given together with key_file, or not at all")
         if not 0 < self.timeout_s <= 60:
             raise ConfigError(f"timeout_s = {self.timeout_s!r} is not allowed: use above 0, up to 60 s")
         if not 0 < self.max_reply_bytes <= 16 * 1024 * 1024:
@@ -62,13 +68,13 @@ class WebhookActuator:
         self._options = options
         headers = {"accept-encoding": "identity", "user-agent": "netpredict"}
         if options.token_file:
-            headers["authorization"] = f"Bearer {_read_token(options.token_file)}"
+            headers["authorization"] = f"Bearer {_token(options.token_file)}"
         self._client = httpx.Client(
             headers=headers,
             timeout=options.timeout_s,
             follow_redirects=False,
             trust_env=False,
-            verify=ssl.create_default_context(),
+            verify=client_tls("", options.ca_file, options.cert_file, options.key_file, options.key_password_file),
             limits=httpx.Limits(max_connections=1),
         )
         self._deadline = _Deadline(options.timeout_s)
@@ -218,7 +224,7 @@ def _filled(template: str, firing: Firing) -> str:
     return template.format_map({name: quote(value, safe="") for name, value in values.items()})
 
 
-def _check_url(key: str, template: str, *, secret: bool) -> None:
+def _check_url(key: str, template: str, *, secret: bool, in_clear: bool) -> None:
     if not template:
         return
     try:
@@ -235,17 +241,15 @@ def _check_url(key: str, template: str, *, secret: bool) -> None:
     if "{" in parts.netloc or not names <= _PLACEHOLDERS or not plain:
         allowed = ", ".join(f"{{{name}}}" for name in sorted(_PLACEHOLDERS))
         raise ConfigError(f"{key} = {template!r} is not allowed: only {allowed} may stand in its path or query")
-    if secret and parts.scheme == "http" and host not in _LOOPBACK:
-        raise ConfigError(f"{key} = {template!r} would send the token in clear: use https://")
+    if parts.scheme == "http" and host not in _LOOPBACK and (secret or not in_clear):
+        what = "the token" if secret else "actions that anybody may change"
+        raise ConfigError(f"{key} = {template!r} would send {what} in clear: use https://, or http:// on loopback")
 
 
-def _read_token(path: str) -> str:
-    try:
-        token = Path(path).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"token_file {path}: cannot be read: {error}") from error
-    if not token or not token.isprintable():
-        raise ConfigError(f"token_file {path}: must hold one line of printable ASCII")
+def _token(name: str) -> str:
+    token = read_secret(name, "token_file").reveal().strip()
+    if not token or not token.isascii():
+        raise ConfigError(f"token_file {name}: must hold one line of printable ASCII")
     return token
 
 

@@ -149,6 +149,7 @@ def test_an_identity_cannot_climb_out_of_the_path(receiver: Receiver) -> None:
 
 def test_the_token_comes_from_its_file(receiver: Receiver, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret\n")
+    (tmp_path / "token").chmod(0o600)
     webhook(receiver, token_file=str(tmp_path / "token")).apply(FIRING)
     assert receiver.asked[0][2]["authorization"] == "Bearer s3cret"
 
@@ -288,7 +289,7 @@ def test_a_refused_connection_may_be_tried_again() -> None:
 
 
 def test_an_unknown_host_may_be_tried_again() -> None:
-    actuator = WebhookActuator(WebhookOptions(url="http://nobody.invalid/"))
+    actuator = WebhookActuator(WebhookOptions(url="https://nobody.invalid/"))
     assert refusal(actuator.apply).retriable
 
 
@@ -369,6 +370,9 @@ def test_close_ends_the_connection(receiver: Receiver) -> None:
         {"timeout_s": 61.0},
         {"max_reply_bytes": 0},
         {"url": "http://host/", "token_file": "/x"},
+        {"url": "http://host/", "token_file": "/x", "in_clear": True},
+        {"url": "http://host/"},
+        {"url": "https://host/", "cert_file": "/x"},
         {"proxy": "x"},
         {"timeout_s": "5"},
     ],
@@ -386,6 +390,7 @@ def test_a_webhook_without_an_address_is_refused() -> None:
 @pytest.mark.parametrize("content", [b"", b"\n", b"two\nlines", b"\xff\xfe"])
 def test_a_token_file_must_hold_one_printable_line(receiver: Receiver, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "token").write_bytes(content)
+    (tmp_path / "token").chmod(0o600)
     with pytest.raises(ConfigError, match="token_file"):
         webhook(receiver, token_file=str(tmp_path / "token"))
     with pytest.raises(ConfigError, match="token_file"):
