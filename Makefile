@@ -9,11 +9,11 @@ ARGS ?=
 export NETPREDICT_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-train soak broker lock clean
+.PHONY: help setup demo test faults lint bench bench-train soak broker lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo 'test, bench, demo and broker take more words in ARGS, such as: make test ARGS="-k broker -x"'
+	@echo 'test, faults, bench, demo and broker take more words in ARGS, such as: make test ARGS="-k broker -x"'
 
 setup: $(VENV)/.stamp ## make .venv exactly as locked, with netpredict installed editable
 
@@ -32,6 +32,9 @@ demo: setup ## show what netpredict does, without a broker (netpredict demo)
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: setup ## run the fault catalogue in full (about 40 minutes on 2 cores); its table goes to build/faults.json
+	$(BIN)/python -m pytest tests/faults -m "not benchmark" -k "not short" $(ARGS)
 
 # mypy finds the plugins under the name they are imported by
 lint: setup ## ruff and mypy --strict

@@ -17,6 +17,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
+from netpredict import crash
 from netpredict.gather import lane_commits
 from netpredict.ingest.align import align, slots_of
 from netpredict.ingest.decode import Decoded
@@ -108,6 +109,7 @@ class Pipeline:
             if lane is not None:  # else revoked between poll and now: its new owner reads these records
                 topic = part.topic_partition.topic
                 by_topic.setdefault(topic, []).append(self._enter(self.streams[topic], lane, part))  # 1, 2, 3
+        crash.reached("after_decode")
         for topic, inflows in by_topic.items():
             rounds = self._rounds[topic]
             for before, inflow in pairwise(inflows):
@@ -171,6 +173,7 @@ class Pipeline:
         for start, end in _runs(number[order]):  # 6
             part = order[start:end]
             rounds.run(batch.take(part), previous[part])
+        crash.reached("after_predict")
         for start, end in _runs(batch.lane):
             lane = stream.lanes[batch.lane[start]]
             assert lane is not None
@@ -278,6 +281,7 @@ class Pipeline:
         """Own a topic partition: take its epoch, read it; the lane and the stored offset (None: never committed)."""
         stream = self.streams[topic_partition.topic]
         snapshot = self._store.assign(self._group, topic_partition, stream.name, topic_id, self._owner)
+        crash.reached("mid_assign")
         lane = stream.add_lane(lambda index: Lane.owned(index, topic_partition, snapshot))
         self.lanes[topic_partition] = lane
         try:

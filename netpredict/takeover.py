@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from netpredict import crash
 from netpredict.errors import NetpredictError
 from netpredict.forecast.predictor import Predictor
 from netpredict.forecast.score import Sums
@@ -66,6 +67,7 @@ def activate(stream: Stream, lane: Lane, shelf: ModelShelf, name: str, version: 
         return
     if (name, version) in lane.refused or _load_version(stream, lane, shelf, name, version) is None:
         return
+    crash.reached("mid_model_swap")
     if lane.state.challengers.get(name) == version:
         del lane.state.challengers[name]
     others = [(known, began) for known, began in serving if known != version]

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import structlog
 
+from netpredict import crash
 from netpredict.act.guards import RATE_WINDOW_US, GuardSettings, Reason, why_not
 from netpredict.act.hook import Actuator
 from netpredict.clock import Clock
@@ -244,7 +245,9 @@ class ActionRunner:
         attempts.made += 1
         self.stats["attempts"] += 1
         try:
+            crash.reached("before_apply")
             outcome = _answer(actuator.apply, firing)
+            crash.reached("after_apply")
         except ActuatorError as error:
             if not error.retriable:
                 return Outcome(OutcomeKind.FAILED, GaveUp.REFUSED, _said(error), attempts.made)

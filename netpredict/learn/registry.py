@@ -22,6 +22,7 @@ import numpy as np
 from safetensors.numpy import load as tensors_of
 from safetensors.numpy import save as bytes_of
 
+from netpredict import crash
 from netpredict.errors import ArtefactError
 from netpredict.types import AnyArray, FeatureSpec, OutputSpec, TrainingReport
 
@@ -121,6 +122,7 @@ def save_artefact(folder: Path, trained: Trained, extras: Callable[[Path], None]
     try:
         draft.chmod(0o755)
         _write(draft / WEIGHTS, blob)
+        crash.reached("mid_artefact")
         _write(draft / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1))
         if extras is not None:
             extras(draft)

@@ -17,6 +17,7 @@ from types import FrameType
 import structlog
 
 import netpredict
+from netpredict import crash
 from netpredict.act.guards import GuardSettings
 from netpredict.act.hook import Actuator
 from netpredict.act.runner import ActionRunner
@@ -299,6 +300,8 @@ class Daemon:
     def _turn(self) -> None:
         """One turn: 1 poll; 2 follow the assignment; 3 step; 4 settle and submit commits; 5 chores."""
         polled = self.source.poll(self._poll_s())  # 1
+        if polled:
+            crash.reached("after_poll")
         moved = self._follow(self.source.changes())  # 2
         with self._timed("step", bool(polled)):
             self.pipeline.step([part for part in polled if part.topic_partition not in moved])  # 3

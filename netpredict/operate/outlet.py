@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from netpredict import crash
 from netpredict.clock import Clock
 from netpredict.config import PublishConfig, StreamConfig
 from netpredict.errors import NetpredictError
@@ -198,6 +199,7 @@ class ForecastPublisher:
             fresh, self._queue, self._queued_bytes = list(self._queue), deque(), 0
             self.stats["queued_windows"] = 0
         sink = self._connected()
+        crash.reached("before_publish")
         for part in fresh:  # 1
             self._send(sink, part.window, part.forecasts, self._fresh_firings(part))
         done = [part.window for part in fresh]
@@ -206,6 +208,7 @@ class ForecastPublisher:
         if done:
             sink.flush(FLUSH_S)  # 3
             self._move()
+            crash.reached("after_publish")
             self._publications.mark_published(done)  # 4
         self.stats["too_large"] = self._too_large + sink.stats["too_large"]
 

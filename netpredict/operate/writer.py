@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from netpredict import crash
 from netpredict.clock import Clock
 from netpredict.config import StoreConfig
 from netpredict.errors import NetpredictError
@@ -111,7 +112,9 @@ class CommitWriter:
         started_s, wait_s = self._clock.monotonic_s(), self._config.retry_s
         while True:
             try:
+                crash.reached("before_commit")
                 fenced = self._store.commit(commit)
+                crash.reached("after_commit")
                 return Written(commit, frozenset(fenced), self._clock.monotonic_s() - started_s)
             except NetpredictError as error:
                 if not error.retriable or self._stopping:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import msgspec
 import structlog
 
+from netpredict import crash
 from netpredict.clock import Clock, SystemClock
 from netpredict.errors import StoreError
 from netpredict.store import letters, load, migrate, prune
@@ -117,10 +118,12 @@ class SqlStore:
         with self.database.transaction() as connection:  # 1
             lanes, fenced = _advance_offsets(connection, commit.lanes)
             self._insert_forecasts(connection, lanes, layouts)  # 2
+            crash.reached("mid_commit")
             self._insert_observations(connection, lanes, layouts)  # 3
             self._upsert_scores(connection, lanes)  # 4
             self._write_series(connection, lanes)  # 5
             self._upsert_states(connection, lanes, layouts)  # 5
+            crash.reached("mid_snapshot")
             self._insert_anchors(connection, lanes, layouts)  # 5
             self._append_journal(connection, lanes)  # 6
             _end_requests(connection, lanes)  # 6
@@ -128,6 +131,7 @@ class SqlStore:
             self._insert_dead_letters(connection, lanes)  # 7
             if self.publishing:
                 _note_windows(connection, lanes)  # 7
+            crash.reached("end_of_commit")
         self._layouts |= layouts  # 8: only what is durable may be taken for stored
         return fenced
 
