@@ -30,6 +30,12 @@ class StoreError(NetpredictError):
     """The store answered in a way that a retry cannot mend (wrong schema head, damaged row)."""
 
 
+class StoreDamaged(StoreError):
+    """The database file is not what was written to it; no start mends that, an operator does."""
+
+    exit_code = 74
+
+
 class StoreUnavailable(NetpredictError):
     """The store cannot be reached or is busy; the same work may be tried again."""
 

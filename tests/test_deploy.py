@@ -110,7 +110,7 @@ def test_the_template_differs_from_the_unit_in_names_only() -> None:
 def test_the_unit_keeps_what_the_daemon_promises() -> None:
     unit = settings("netpredict.service")
     assert unit["Type"] == ["notify"], "notify-reload does not parse on systemd 252"
-    assert unit["RestartPreventExitStatus"] == ["78 2"]
+    assert unit["RestartPreventExitStatus"] == ["74 78 2"]
     assert unit["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
     assert shlex.split(unit["ExecStart"][0])[0].endswith("/bin/netpredict")
 

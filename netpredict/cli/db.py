@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from netpredict.cli.options import AsJson, ConfigPath, StoreUrl, store_url
@@ -41,13 +43,21 @@ def current(config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = F
 
 
 @app.command()
-def check(config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = False) -> None:
+def check(
+    config: ConfigPath = None,
+    url: StoreUrl = None,
+    pages: Annotated[bool, typer.Option(help="Read the whole file too: 74 when it is damaged.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Exit with 1 unless the schema is the head."""
     from netpredict.errors import NetpredictError
     from netpredict.store import migrate
+    from netpredict.store.database import database_of
 
     try:
         migrate.check(store_url(config, url))
+        if pages:
+            database_of(store_url(config, url)).check_pages()
     except NetpredictError as error:
         if as_json:
             print_json({"ok": False, "error": str(error)})

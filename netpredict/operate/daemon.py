@@ -424,7 +424,7 @@ class Daemon:
     def _count(self) -> None:
         self.tally.update(self.pipeline, self.streams, self._lag, self.runner.stats)
         self.tally.behind(self.pipeline, self._lag, self.clock.now_us())
-        self.tally.clients(self.source.stats, self.writer.retries)
+        self.tally.clients(self.source.stats, self.writer.retries, len(self.store.damaged))
         self.tally.learned(self.retrainer.results, self.retrainer.trials)
         if self.publisher is not None:
             topics = self.config.publish

@@ -78,6 +78,9 @@ class Metrics:
         self.commit_seconds = histogram("commit_seconds", "Time of one SQL commit.", COMMIT_BUCKETS_S)
         self.commit_rows = histogram("commit_rows", "Rows of one SQL commit.", ROW_BUCKETS)
         self.commit_retries = counter("commit_retries_total", "Attempts at a commit that failed and are repeated.")
+        self.damaged_states = gauge(
+            "damaged_states", "Series that began without their stored state: it failed its checksum."
+        )
         self.fenced = counter("fenced_total", "Topic partitions that another writer has taken.")
         self.pruned_rows = counter("pruned_rows_total", "Rows deleted by retention.", "table")
         # act

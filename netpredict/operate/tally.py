@@ -97,8 +97,9 @@ class Tally:
                 labels = (topic_partition.topic, str(topic_partition.partition))
                 self._metrics.behind_seconds.labels(*labels).set(age_s)
 
-    def clients(self, source: Mapping[str, int], commit_retries: int) -> None:
-        """Bring the counters of the Kafka client and of the writer up to date."""
+    def clients(self, source: Mapping[str, int], commit_retries: int, damaged_states: int) -> None:
+        """Bring what is told of the Kafka client, the writer and the store up to date."""
+        self._metrics.damaged_states.set(damaged_states)
         self._metrics.rebalances.inc(self._new(source.get("rebalances", 0), "rebalances"))
         self._metrics.client_rebuilds.inc(self._new(source.get("rebuilds", 0), "rebuilds"))
         self._metrics.commit_retries.inc(self._new(commit_retries, "commit_retries"))

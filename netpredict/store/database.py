@@ -129,6 +129,10 @@ class Database(Protocol):
         """Whether there is something to read; what cannot be reached raises."""
         ...
 
+    def check_pages(self) -> None:
+        """Read the whole database; StoreDamaged when its structure is broken. Takes as long as reading it."""
+        ...
+
     def inspecting(self) -> AbstractContextManager[sa.Connection]:
         """SQLAlchemy on a connection of its own, to look at the schema."""
         ...

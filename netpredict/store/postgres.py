@@ -261,6 +261,9 @@ class PostgresDatabase:
         """It is there, or connecting fails."""
         return True
 
+    def check_pages(self) -> None:
+        """The server checks its own pages, where it was made with checksums; pg_amcheck looks at the rest."""
+
     @contextmanager
     def inspecting(self) -> Iterator[sa.Connection]:
         """SQLAlchemy on a connection of its own, to look at the schema."""

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from netpredict.errors import AlreadyRunning, ConfigError, NetpredictError, StoreError, StoreUnavailable
+from netpredict.errors import AlreadyRunning, ConfigError, NetpredictError, StoreDamaged, StoreError, StoreUnavailable
 from netpredict.store.database import NO_PARAMETERS, Parameters, Row, parsed_url
 
 BUSY_TIMEOUT_MS = 5000
@@ -96,14 +96,26 @@ def _pragmas(writing: bool) -> tuple[str, ...]:
     )
 
 
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
 def translated(error: sqlite3.Error, path: Path) -> NetpredictError:
     """The error of ours that says whether the same work may be tried again."""
     code = getattr(error, "sqlite_errorcode", None)
     name = getattr(error, "sqlite_errorname", "")
     if code is not None and code & 0xFF in _RETRIABLE:
         return StoreUnavailable(f"{path}: {error} ({name})")
+    if code is not None and code & 0xFF in _DAMAGED:
+        return _damaged(path, f"{error} ({name})")
     hint = ": run `netpredict db upgrade`" if "no such table" in str(error) else ""
     return StoreError(f"{path}: {error} ({name}){hint}")
+
+
+def _damaged(path: Path, found: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"{path}: the database file is damaged: {found}: keep a copy, let `netpredict db check --pages` say how far it"
+        " goes, and restore a backup or begin with a new store, into which Kafka's records are read again"
+    )
 
 
 class LockFile:
@@ -128,14 +140,24 @@ class LockFile:
                 f"{self.path} is held by process {holder or 'unknown'}: this needs the store for itself, stop it first"
             ) from error
         self._file = file
-        self.announce(None)
+        try:
+            self.announce(None)
+        except StoreUnavailable:
+            self._file = None
+            with suppress(OSError):  # it would flush again
+                file.close()
+            raise
 
     def announce(self, control: Path | None) -> None:
         """Write down who holds the lock, and the control socket through which it may be asked to write."""
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             self._file.truncate(0)
             self._file.write(f"{os.getpid()}\n" + (f"{control}\n" if control else ""))
             self._file.flush()
+        except OSError as error:
+            raise StoreUnavailable(f"cannot write the lock file {self.path}: {error.strerror}") from error
 
     def holder(self) -> tuple[str, Path | None]:
         """Process id and control socket of whoever wrote the file last; nothing says that it still lives."""
@@ -301,6 +323,13 @@ class SqliteDatabase:
     def exists(self) -> bool:
         """Whether the file is there."""
         return self.path.exists()
+
+    def check_pages(self) -> None:
+        """PRAGMA quick_check: each page is where it should be and can be read."""
+        with self.reader() as connection:
+            found = [str(line) for (line,) in connection.execute("PRAGMA quick_check(10)").fetchall()]
+        if found != ["ok"]:
+            raise _damaged(self.path, "; ".join(" ".join(line.split()) for line in found))
 
     @contextmanager
     def inspecting(self) -> Iterator[sa.Connection]:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from netpredict.config import parse_config
+from netpredict.errors import StoreDamaged, StoreUnavailable
 from netpredict.ingest.source import AssignmentChange, MemoryLog
-from netpredict.store import sqlite
+from netpredict.store import compare, sqlite
+from netpredict.store.database import database_of
 from netpredict.store.sqlite import path_of
 from tests.faults import rig
+from tests.faults.disk import small_disk
+from tests.faults.memory_daemon import log_of
+from tests.faults.process import Process
 from tests.faults.rig import InThread, raw_config
 
 
@@ -60,3 +67,137 @@ def test_f15_a_locked_database_is_waited_for_within_bounds(
     assert 0 < most <= 2 * rows_max + raw["kafka"]["poll_records_max"], "what waits is bounded, and then polling pauses"
     rig.assert_accounted_for(running.url)
     rig.assert_equal(running.url, rig.unfaulted(tmp_path, log))
+
+
+def test_f15_the_wal_that_a_long_reader_kept_is_used_again_when_it_ends(
+    log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = 64
+    pragmas = sqlite._pragmas
+
+    def with_a_short_wal(writing: bool) -> tuple[str, ...]:
+        short = {"wal_autocheckpoint": pages, "journal_size_limit": pages * 4096}
+        names = (pragma.partition(" = ")[0] for pragma in pragmas(writing))
+        return tuple(
+            f"{name} = {short[name]}" if name in short else pragma
+            for name, pragma in zip(names, pragmas(writing), strict=True)
+        )
+
+    monkeypatch.setattr(sqlite, "_pragmas", with_a_short_wal)
+    rig.fill(log, rig.rows(range(3)))
+    with InThread(parse_config(raw_config(tmp_path)), log) as running:
+        running.until(running.drained)
+        wal = path_of(running.url).with_name("store.db-wal")
+        with contextlib.closing(sqlite3.connect(path_of(running.url), isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            (seen,) = reader.execute("SELECT count(*) FROM forecast").fetchone()
+            rig.fill(log, rig.rows(range(3, 12)))
+            running.until(running.drained)
+            held_bytes = wal.stat().st_size
+            assert reader.execute("SELECT count(*) FROM forecast").fetchone() == (seen,), "one snapshot"
+        rig.fill(log, rig.rows(range(12, 21)))
+        running.until(running.drained)
+        assert wal.stat().st_size < held_bytes, "it would have grown on"
+    assert held_bytes > 2 * pages * 4096, "the reader held it"
+    rig.assert_equal(running.url, rig.unfaulted(tmp_path, log))
+
+
+def test_f16_a_full_disk_is_waited_for_and_nothing_is_acknowledged_beyond_it(log: MemoryLog, tmp_path: Path) -> None:
+    rig.fill(log, rig.rows(range(3)))
+    with small_disk(tmp_path / "disk", 4) as disk:
+        raw = raw_config(disk.folder)
+        with InThread(parse_config(raw), log) as running:
+            running.until(running.drained)
+            disk.fill()
+            rig.fill(log, rig.rows(range(3, 30)))
+            running.until(lambda: running.daemon.writer.retries >= 3)
+            durable, told = rig.stored(running.url), running.daemon.source.reported  # type: ignore[attr-defined]
+            assert not rig.drained(running.url, rig.ends_of(log))
+            assert all(told[place] <= (durable[place] or 0) for place in told)
+            disk.free()
+            running.until(running.drained)
+        rig.assert_accounted_for(running.url)
+        rig.assert_equal(running.url, rig.unfaulted(tmp_path, log))
+
+
+def test_f16_a_daemon_that_cannot_start_on_a_full_disk_may_be_tried_again(log: MemoryLog, tmp_path: Path) -> None:
+    rig.fill(log, rig.rows(range(3)))
+    with small_disk(tmp_path / "disk", 4) as disk:
+        config = parse_config(raw_config(disk.folder))
+        disk.fill()
+        with pytest.raises(StoreUnavailable, match="No space left"), InThread(config, log):
+            pass
+        disk.free()
+        with InThread(config, log) as running:
+            running.until(running.drained)
+
+
+def test_f16_a_full_log_disk_stops_no_record(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1) as disk:
+        (disk.folder / "daemon.log").touch()
+        disk.fill()
+        config = write(tmp_path / "config.json", raw_config(tmp_path))
+        with Process(config, 10, log=disk.folder / "daemon.log") as process:
+            process.until(lambda: rig.drained(process.url, rig.ends_of(log_of(10))))
+            assert process.terminate() == 0
+            assert process.said() == ""
+
+
+def write(path: Path, raw: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(raw))
+    return path
+
+
+def damage(path: Path, inside: bytes) -> int:
+    """Flip one bit in the middle of each copy of some bytes; gives how many there were."""
+    content = path.read_bytes()
+    harmed = bytearray(inside)
+    harmed[len(harmed) // 2] ^= 0x10
+    path.write_bytes(content.replace(inside, bytes(harmed)))
+    return content.count(inside)
+
+
+def test_f18_a_flipped_bit_in_a_state_restarts_that_series_cold_and_is_told(log: MemoryLog, tmp_path: Path) -> None:
+    rig.fill(log, rig.rows(range(8)))
+    config = parse_config(raw_config(tmp_path))
+    with InThread(config, log) as running:
+        running.until(running.drained)
+    path = path_of(running.url)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (blob,) = connection.execute(
+            "SELECT t.state FROM series_state AS t JOIN series USING (series_id) WHERE key = 'cell-5'"
+        ).fetchone()
+    assert damage(path, blob)
+    rig.fill(log, rig.rows(range(8, 9)))
+    with InThread(config, log) as running:
+        running.until(running.drained)
+        running.until(lambda: b"netpredict_damaged_states 1.0" in running.daemon.metrics.render())
+    healthy = rig.unfaulted(tmp_path, log)
+    assert {"cell-5"} == {row[SERIES[table]] for table in SERIES for row in unlike(running.url, healthy, table)}
+
+
+SERIES = {"forecast": 5, "series_state": 4}
+"""Where the key of the series stands in a row of ``compare.dump``."""
+
+
+def unlike(a: str, b: str, table: str) -> set[tuple[Any, ...]]:
+    return set(compare.dump(a, [table])[table]) ^ set(compare.dump(b, [table])[table])
+
+
+def test_f18_a_damaged_page_ends_the_daemon_with_what_to_do(log: MemoryLog, tmp_path: Path) -> None:
+    config = write(tmp_path / "config.json", raw_config(tmp_path))
+    with Process(config, 8, log=tmp_path / "first") as process:
+        process.until(lambda: rig.drained(process.url, rig.ends_of(log_of(8))))
+        assert process.terminate() == 0
+    path = path_of(process.url)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'series_state'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(byte ^ 0xFF for byte in range(64)))
+    with Process(config, 9, log=tmp_path / "second") as process:
+        assert process.wait() == StoreDamaged.exit_code
+        assert "netpredict db check" in process.said()
+    with pytest.raises(StoreDamaged):
+        database_of(process.url).check_pages()
