@@ -12,12 +12,10 @@ from typing import NamedTuple
 
 import structlog
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobExecutionEvent
-from apscheduler.executors.base import BaseExecutor
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
 from netpredict.errors import ConfigError
 
@@ -50,8 +48,8 @@ class LastRun:
 class RetrainScheduler:
     """APScheduler with memory only, one run of a job at a time, missed runs rolled into one.
 
-    ``scheduler.running`` of APScheduler stays true when its thread has died. So a job of ours beats in that very
-    thread: it stands still when the thread does.
+    ``scheduler.running`` of APScheduler stays true when its thread has died. So each turn of that very thread beats:
+    it stands still when the thread does, and not when the wall clock jumps.
     """
 
     def __init__(self, jobs: Iterable[ScheduledJob], misfire_grace_s: int = MISFIRE_GRACE_S) -> None:
@@ -59,21 +57,15 @@ class RetrainScheduler:
         self._runs = {name: LastRun() for name in self._jobs}
         self._lock = threading.Lock()
         self._beat_s = time.monotonic()
-        self._scheduler = BackgroundScheduler(
+        self._scheduler = _BeatingScheduler(
+            self._beaten,
             jobstores={"default": MemoryJobStore()},
-            executors={"default": ThreadPoolExecutor(max(1, len(self._jobs))), "beat": _InThread(self._beaten)},
+            executors={"default": ThreadPoolExecutor(max(1, len(self._jobs)))},
             job_defaults={"misfire_grace_time": misfire_grace_s, "coalesce": True, "max_instances": 1},
             timezone=UTC,
         )
         for job in self._jobs.values():
             self._scheduler.add_job(self._run, _cron(job), args=(job.name,), id=job.name, name=job.name)
-        self._scheduler.add_job(
-            self._beaten,
-            IntervalTrigger(seconds=BEAT_S, timezone=UTC),
-            id="beat",
-            executor="beat",
-            misfire_grace_time=None,
-        )
         self._scheduler.add_listener(self._heard, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
 
     def start(self) -> None:
@@ -142,19 +134,17 @@ class RetrainScheduler:
         self._beat_s = time.monotonic()
 
 
-class _InThread(BaseExecutor):  # type: ignore[misc]
-    """Calls in the scheduler's own thread instead of a pool."""
+class _BeatingScheduler(BackgroundScheduler):  # type: ignore[misc]
+    """Turns at least once per ``BEAT_S``: so it also notices that the wall clock was set forward."""
 
-    def __init__(self, call: Callable[[], object]) -> None:
-        super().__init__()
-        self._call = call
+    def __init__(self, beat: Callable[[], None], **settings: object) -> None:
+        self._beat = beat
+        super().__init__(**settings)
 
-    def submit_job(self, job: object, run_times: object) -> None:
-        """Run at once."""
-        self._call()
-
-    def _do_submit_job(self, job: object, run_times: object) -> None:
-        raise NotImplementedError
+    def _process_jobs(self) -> float:
+        self._beat()
+        wait_s = super()._process_jobs()
+        return BEAT_S if wait_s is None else min(wait_s, BEAT_S)
 
 
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")

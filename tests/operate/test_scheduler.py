@@ -75,7 +75,11 @@ def test_the_beat_stands_still_when_the_thread_has_died(monkeypatch: pytest.Monk
     scheduler.start()
     first_s = scheduler.beat()
     wait(lambda: scheduler.beat() > first_s)
-    monkeypatch.setattr(scheduler._scheduler._jobstores["default"], "update_job", lambda _: 1 / 0)
+    jobs = scheduler._scheduler._jobstores["default"]
+    update = jobs.update_job
+    own = scheduler._scheduler._thread
+    monkeypatch.setattr(jobs, "update_job", lambda job: 1 / 0 if threading.current_thread() is own else update(job))
+    scheduler.run_now("retrain")
     wait(lambda: not scheduler._scheduler._thread.is_alive())
     assert scheduler._scheduler.running, "which is why nobody may ask for it"
     stopped_s = scheduler.beat()
