@@ -11,6 +11,7 @@ import numpy as np
 
 from netpredict.errors import ArtefactError
 from netpredict.forecast.predictor import Predictor
+from netpredict.forecast.running import STEPS
 from netpredict.store.commit import (
     Commit,
     ControlRequest,
@@ -306,6 +307,7 @@ def _joined(one: DeadLetterRange, two: DeadLetterRange) -> DeadLetterRange:
 def check_predictor(predictor: Predictor, features: FeatureSpec, seed: int = 0) -> None:
     """The contract of a predictor as assertions: shapes, purity, rows alone, missing steps. Raises AssertionError."""
     rng = np.random.default_rng(seed)
+    assert STEPS not in predictor.state_spec(), f"a hidden state may not be called {STEPS}"
     hidden = {name: np.full((32, *spec.shape), spec.fill, spec.dtype) for name, spec in predictor.state_spec().items()}
     steps = [rng.uniform(1, 9, (32, features.width)).astype(np.float32) for _ in range(6)]
     steps[3][:, : len(features.observed)] = np.nan

@@ -37,7 +37,7 @@ class Predictor(Protocol):
     padded: bool
 
     def state_spec(self) -> Mapping[str, StateArray]:
-        """Name -> shape and dtype of ONE series; {} when it keeps nothing."""
+        """Name -> shape and dtype of ONE series; {} when it keeps nothing. No array is called ``steps``."""
         ...
 
     def output_spec(self) -> OutputSpec:

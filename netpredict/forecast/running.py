@@ -18,6 +18,7 @@ ROWS_MAX = 8192
 PAD_ROWS = 16
 """Calls are padded to this times a power of two: a row's answer is then the same in every batch."""
 STEPS = "steps"
+"""The column beside the hidden state, which therefore has no array of this name."""
 STEPS_MAX = 65_535
 
 
@@ -39,6 +40,8 @@ class RunningPredictor:
         self.prefix = f"{name}@{version}."
         self.output = predictor.output_spec()
         self._names = sorted(predictor.state_spec())
+        if STEPS in self._names:
+            raise PluginError(f"predictor {name!r}: its hidden state may not be called {STEPS!r}; give it another name")
         self.failures = 0
 
     def columns(self) -> dict[str, StateArray]:

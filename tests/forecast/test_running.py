@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
+from netpredict.errors import PluginError
 from netpredict.forecast.running import PAD_ROWS, ROWS_MAX, STEPS, RunningPredictor
 from netpredict.forecast.series import SeriesTable
+from netpredict.plugins import load
 from netpredict.testing import LeakyMean
-from netpredict.types import FeatureSpec, OutputSpec
+from netpredict.types import FeatureSpec, OutputSpec, StateArray
 
 FEATURES = FeatureSpec(("prb_use_dl_percent",), 60_000_000)
 OUTPUT = OutputSpec(("prb_use_dl_percent",), 3, (0.1, 0.5, 0.9))
@@ -151,3 +153,26 @@ def test_steps_saturate():
     for expected in (65_535, 65_535):
         made.advance(table, np.array([0]), features([1.0]))
         assert made.steps(table, np.array([0]))[0] == expected
+
+
+class Counting(LeakyMean):
+    """Keeps an array of the name that the table has for itself."""
+
+    def state_spec(self):
+        return {**super().state_spec(), STEPS: StateArray((1,))}
+
+
+def test_a_hidden_state_with_the_name_of_a_fixed_column_is_refused():
+    with pytest.raises(PluginError, match="another name"):
+        running(Counting(FEATURES, OUTPUT))
+
+
+@pytest.mark.parametrize("plugin", ["naive", "drift", "ewma"])
+def test_a_predictor_without_weights_runs_on_the_table(plugin):
+    found = load("predictors", plugin)
+    made, table = running(found.build(found.options(), FEATURES, OUTPUT))
+    rows = np.arange(20)
+    for step in range(3):
+        answer = made.advance(table, rows, features(rows + step))
+    assert made.failures == 0
+    assert not answer.failed.any()

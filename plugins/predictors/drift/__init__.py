@@ -24,7 +24,7 @@ class DriftOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Drift:
-    """State of each forecast KPI: ``last`` value, mean ``step``, ``steps`` it is of, ``scale`` around it, ``age``."""
+    """State of each forecast KPI: ``last`` value, mean ``step`` of so many ``moves``, ``scale`` around it, ``age``."""
 
     api_version = 1
     padded = False
@@ -39,7 +39,7 @@ class Drift:
         """A negative ``age`` or ``scale`` is one that is not known yet: a hidden state must be finite."""
         shape = (len(self._columns),)
         known, unknown = StateArray(shape), StateArray(shape, fill=-1.0)
-        return {"last": known, "step": known, "steps": known, "scale": unknown, "age": unknown}
+        return {"last": known, "step": known, "moves": known, "scale": unknown, "age": unknown}
 
     def output_spec(self) -> OutputSpec:
         """KPIs, horizon and levels as configured."""
@@ -48,19 +48,19 @@ class Drift:
     def advance(self, features: FloatArray, hidden: Hidden) -> tuple[Outputs, Hidden]:
         """Elementwise throughout, so no row can change another; a gap counts as so many equal steps."""
         value = features[:, self._columns]
-        last, step, steps, scale, age = (hidden[name] for name in ("last", "step", "steps", "scale", "age"))
+        last, step, moves, scale, age = (hidden[name] for name in ("last", "step", "moves", "scale", "age"))
         seen, known = np.abs(value) < ABSURD, age >= 0  # not seen: NaN too
         age = age + known
         gone = np.maximum(age, 1)
         moved = (np.where(seen, value, last) - last) / gone
-        grown = np.minimum((1 - self._options.forget_ratio) ** gone * steps + gone, _STEPS_MAX)
+        grown = np.minimum((1 - self._options.forget_ratio) ** gone * moves + gone, _STEPS_MAX)
         off = np.abs(moved - step) * np.sqrt(gone)
         learnt = np.where(scale >= 0, scale + self._options.scale_forget_ratio * (off - scale), np.abs(moved))
         counts = seen & known
         new = {
             "last": np.where(seen, value, last),
             "step": np.where(counts, step + gone / grown * (moved - step), step),
-            "steps": np.where(counts, grown, steps),
+            "moves": np.where(counts, grown, moves),
             "scale": np.where(counts, learnt, scale),
             "age": np.where(seen, 0, age),
         }
@@ -68,12 +68,12 @@ class Drift:
         return self._outputs(after), after
 
     def _outputs(self, hidden: Mapping[str, FloatArray]) -> Outputs:
-        """The variance of the drift method: lead · (1 + lead / steps) of that of one step."""
+        """The variance of the drift method: lead · (1 + lead / moves) of that of one step."""
         last, age = hidden["last"], hidden["age"]
         leads = np.maximum(age, 0)[:, :, None] + self._leads
         centre = np.where(age >= 0, last, np.nan)[:, :, None] + hidden["step"][:, :, None] * leads
         scale = np.where(hidden["scale"] >= 0, hidden["scale"], self._options.first_scale_ratio * np.abs(last))
-        width = scale[:, :, None] * np.sqrt(leads * (1 + leads / np.maximum(hidden["steps"], 1)[:, :, None]))
+        width = scale[:, :, None] * np.sqrt(leads * (1 + leads / np.maximum(hidden["moves"], 1)[:, :, None]))
         quantiles = (centre[:, :, :, None] + width[:, :, :, None] * self._factors).astype(np.float32)
         return by_kpi(self._output, quantiles)
 
