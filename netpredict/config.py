@@ -203,7 +203,8 @@ class ChecksConfig(Section, frozen=True, kw_only=True):
         list[str] | None,
         Meta(
             description="Columns checked for frozen values, for counters that run on and for ones that repeat others;"
-            " not set: those in %, kbit/s, kbit, ms and PRBs that are no settings. [] = none."
+            " not set: where period_s is 10 or more, those in %, kbit/s, kbit, ms and PRBs that are no settings. [] ="
+            " none."
         ),
     ] = None
     frozen_steps: Annotated[

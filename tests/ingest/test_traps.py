@@ -276,6 +276,7 @@ def test_trap_15_a_missing_value_neither_ends_nor_lengthens_a_frozen_one():
 def test_what_is_watched_is_configured():
     assert Seen("connected_ues", [12] * 40, watch=["connected_ues"]).found == {("frozen", "connected_ues"): 29}
     assert Seen("prb_use_dl_percent", [37] * 40, watch=[]).found == {}
+    assert Seen("prb_use_dl_percent", [37] * 40, period_s=0.25).found == {}
     assert Seen("prb_use_dl_percent", [37] * 40, frozen_steps=0).found == {}
 
 
