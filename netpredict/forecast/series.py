@@ -123,7 +123,7 @@ class SeriesTable:
 
     def gather(self, prefix: str, names: Sequence[str], rows: AnyArray) -> dict[str, AnyArray]:
         """Copies of the columns ``prefix + name`` at these rows, by name."""
-        return {name: self._columns[prefix + name][rows] for name in names}
+        return {name: self._columns[prefix + name].take(rows, axis=0) for name in names}
 
     def scatter(self, prefix: str, rows: AnyArray, values: Hidden) -> None:
         """Write arrays (n, …) back into the columns ``prefix + name``."""
