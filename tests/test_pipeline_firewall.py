@@ -139,6 +139,69 @@ def test_a_series_comes_back_from_quarantine_and_says_so_in_its_forecasts(tmp_pa
     assert [bool(row["quality"] & Quality.SUSPECT) for row in forecasts] == suspect
 
 
+def test_a_long_silence_ends_a_quarantine_as_it_ends_all_else_that_is_remembered(tmp_path):
+    made = config()
+    made["streams"]["rsrp"] |= {"checks": {"quarantine_steps": 1000}, "max_gap_steps": 3}
+    rows = [report(step, 66.0 if step == 5 else -90.0) for step in (*range(8), *range(20, 24))]
+    sql(tmp_path / "silence.db", World(filled({"ran.rsrp": rows}, 1), made), 2)
+    seen = History(f"sqlite:///{tmp_path}/silence.db").recent_observations("rsrp", "ue-9|cell-9", 40)[::-1]
+    assert [bool(row["flags"] & Quality.SUSPECT) for row in seen] == [False] * 5 + [True] * 3 + [False] * 4
+
+
+def test_a_suspect_or_quarantined_record_makes_no_hook_act():
+    """Both make the forecast suspect, which hooks leave alone; without the flag the same load is acted on."""
+    fired = {}
+    for suspect in (False, True):
+        rows = [
+            traffic("cell-0", minute, 60.0 + minute, dl_throughput_kbps=1000.0 * minute, suspect=suspect and minute > 8)
+            for minute in range(30)
+        ]
+        store = MemoryStore()
+        World(filled({"ran.traffic": rows}, 1), config()).run(store, 7)
+        late = START_US + 9 * 60_000_000
+        fired[suspect] = [firing for firing in store.dump()["firings"].values() if slot_us(firing) >= late]
+    assert fired[False]
+    assert not fired[True]
+
+
+def slot_us(firing):
+    made = firing[0] if isinstance(firing, tuple) else firing
+    return made.slot_time_us
+
+
+def test_declared_units_are_converted_on_the_way_in():
+    made = config()
+    options = {"measurements": [
+        {"column": "dl_throughput_kbps", "counter": "DRB.PdcpSduVolumeDL", "unit": "Mbit", "per_s": 900.0},
+        {"column": "bler_ratio", "counter": "TB.IntialErrNbrDl", "over": ["TB.TotNbrDlInitial"], "unit": "1"},
+        {"column": "rsrp_dbm", "counter": "L1M.DL-SS-RSRP", "unit": "NR code"},
+    ]}  # fmt: skip
+    names = ["DRB.PdcpSduVolumeDL", "TB.TotNbrDlInitial", "TB.IntialErrNbrDl", "L1M.DL-SS-RSRP"]
+    message = {
+        "measData": [{"measRecord": [{"integer": 1800}, {"integer": 100}, {"integer": 7}, {"real": 66.5}]}],
+        "measInfoList": [{"measType": {"measName": name}} for name in names],
+        "granulPeriod": 900_000,
+    }
+    document = {
+        "e2NodeId": "gnb-1",
+        "cellObjectID": "1",
+        "indicationHeader": {"indicationHeader-Format1": {"colletStartTime": START_US // 1000}},
+        "indicationMessage": {"indicationMessage-Format1": message},
+    }
+    stream = made["streams"]["traffic"] | {
+        "schema": "e2sm_kpm",
+        "decoder": "e2sm_kpm",
+        "decoder_options": {**options, "stamp_unit": "ms"},
+        "kpis": ["dl_throughput_kbps", "bler_ratio"],
+        "features": ["rsrp_dbm"],
+    }
+    made |= {"streams": {"traffic": stream}, "hooks": {}}
+    store = MemoryStore()
+    World(filled({"ran.traffic": [(b"gnb-1", msgspec.json.encode(document))]}, 1), made).run(store, 7)
+    ((ticks, *_),) = store.dump()["observations"].values()
+    assert np.frombuffer(ticks, np.int32).tolist() == [2000, 700, -9050]
+
+
 def test_what_was_forecast_can_be_verified_from_what_was_stored(tmp_path):
     made = config()
     made["store"] = {"url": f"sqlite:///{tmp_path}/verified.db"}

@@ -10,6 +10,7 @@ import pytest
 from netpredict.cli import backtest, terminal
 from netpredict.config import load_config
 from netpredict.ingest.messages import Traffic
+from netpredict.ingest.reasons import REASONS
 from netpredict.ingest.source import MemoryLog
 from netpredict.store.history import History
 from netpredict.store.sql import SqlStore
@@ -53,6 +54,12 @@ def test_postgresql_answers_as_sqlite_does(cli, config: Path, config_on_postgres
             del row["created_us"]
     assert on_postgres == on_sqlite
     assert cli(*verb.split(), "--config", config_on_postgres).exit_code == 0
+
+
+def test_the_reasons_are_told_with_what_they_mean(cli) -> None:
+    told = document(cli("dead-letters", "reasons", "--json"))["reasons"]
+    assert {row["reason"] for row in told} == REASONS.keys()
+    assert "count_for_percent" in cli("dead-letters", "reasons").stdout
 
 
 @pytest.mark.parametrize("verb", [*LISTS, "check-config"])

@@ -146,6 +146,14 @@ def test_the_last_of_duplicate_keys_counts() -> None:
     assert found.values[0, 0] == 2.0
 
 
+def test_a_declared_unit_is_that_of_the_field_wherever_it_was_measured() -> None:
+    made = rsrp(columns=("rsrp_dbm", "nbr1_rsrp_dbm", "sinr_db", "serving"), units={"rsrp_dbm": "NR code"})
+    assert made.units == {"rsrp_dbm": "NR code", "nbr1_rsrp_dbm": "NR code"}
+    assert traffic().units == {}
+    with pytest.raises(ConfigError, match="no field 'rsrq'"):
+        rsrp(units={"rsrq": "dB"})
+
+
 def test_a_suspect_message_is_flagged() -> None:
     found = traffic().decode([Record(with_fields('"suspect":true')), Record(good())])
     assert found.flags.tolist() == [Quality.SUSPECT, 0]
