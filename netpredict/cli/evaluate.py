@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from netpredict.cli import evaluate_bandwidth
+
 app = typer.Typer(
     help="What a hook would have done on real traces, beside what the plain rules did.", no_args_is_help=True
 )
+app.command("bandwidth")(evaluate_bandwidth.bandwidth)
