@@ -260,7 +260,7 @@ def _period(
 
 
 def laid_out(period: Period, quantiles: AnyArray) -> Walked:
-    """History and period joined; ``quantiles`` (issues, S, leads, levels) are issued from the last step before it on."""
+    """History and period as one; ``quantiles`` (issues, S, leads, levels) begin at the last step of the history."""
     new = period.values[:, period.first + 1 : period.stop, 0]
     values = np.concatenate([period.history[:, :, 0], new], axis=1)
     cut = period.history.shape[1]
