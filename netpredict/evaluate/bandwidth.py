@@ -83,7 +83,7 @@ SETUPS = {
             seasons={"same minute yesterday": (1440, 1)},
         ),
         predictor="gru",
-        options={},
+        options={"scaler_steps": 200, "minibatch_size": 8, "train_epochs": 12, "adapt": "rls"},
         percent=2.0,
         shown_steps=180,
     ),

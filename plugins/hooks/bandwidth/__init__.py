@@ -1,6 +1,7 @@
 """Hook ``bandwidth``: reserves resource blocks for the forecast load of a radio cell (RRMPolicyRatio, TS 28.541).
 
-It acts at the quantile at which the expected cost is least: c_under / (c_under + c_over).
+It acts at the quantile at which the expected cost is least: c_under / (c_under + c_over). By the same demand it puts
+capacity radio cells to sleep that this one covers, and wakes them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from netpredict.plugins import Plugin
 from netpredict.radio.policy import RrmPolicyRatio, cost_quantile
 from netpredict.radio.tables import OVERHEAD_RATIO, mcs_efficiency, n_rb, peak_bps
 from netpredict.types import NO_SLOT, AnyArray, DueAction, FiringBatch, HookBatch, Quality, Source, StateArray
+from netpredict_plugins.hooks.bandwidth import sleep
 
 _PEAK_CODE_RATE = 948 / 1024  # the one that peak_bps multiplies with, TS 38.306 4.1.2
 _HIGHEST_EFFICIENCY = float(np.nanmax(mcs_efficiency(4)))
@@ -49,6 +51,11 @@ class BandwidthOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     efficiency_bps_hz: float = 2.4063
     object_template: str = "NRCellDU={radio_cell_id},RRMPolicyRatio=1"
     valid_for_s: float = 0.0
+    capacity_cells: dict[str, tuple[str, ...]] = {}
+    sleep_below_percent: float = 20.0
+    wake_above_percent: float = 50.0
+    sleep_stay_slots: int = 8
+    sleep_object_template: str = "NRCellDU={radio_cell_id},CESManagementFunction=1"
 
     def __post_init__(self) -> None:
         _check(self.lead_steps >= 1, "lead_steps", self.lead_steps, "1 or more")
@@ -70,11 +77,23 @@ class BandwidthOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
                f"above 0, up to {_HIGHEST_EFFICIENCY}")  # fmt: skip
         _check(0 <= self.valid_for_s < float("inf"), "valid_for_s", self.valid_for_s, "0 or more seconds")
         n_rb(self.bandwidth_mhz, self.scs_khz, self.frequency_range)
-        _check_template(self.object_template)
+        _check_template("object_template", self.object_template)
+        self._check_sleep()
+
+    def _check_sleep(self) -> None:
+        low, high = self.sleep_below_percent, self.wake_above_percent
+        _check(0 <= low < high <= 100, "sleep_below_percent", low, f"0..100, below wake_above_percent = {high:g}")
+        _check(self.sleep_stay_slots >= 0, "sleep_stay_slots", self.sleep_stay_slots, "0 or more")
+        _check_template("sleep_object_template", self.sleep_object_template)
+        covered = [name for names in self.capacity_cells.values() for name in names]
+        twice = sorted({name for name in covered if covered.count(name) > 1})
+        both = sorted(set(covered) & set(self.capacity_cells))
+        _check(not twice, "capacity_cells", twice, "each capacity radio cell under one that covers it")
+        _check(not both, "capacity_cells", both, "only radio cells that never sleep as those that cover others")
 
 
 class BandwidthHook:
-    """State of a series: the minimum it set last, and in which slot."""
+    """State of a series: the minimum it set last and in which slot; where it covers others, whether they sleep."""
 
     api_version = 1
 
@@ -102,10 +121,11 @@ class BandwidthHook:
         return self._options.lead_steps
 
     def state_spec(self) -> Mapping[str, StateArray]:
-        """The set minimum in percent (-1: none yet) and its slot."""
+        """The set minimum in percent (-1: none yet) and its slot; with ``capacity_cells`` those of ``sleep.py``."""
         return {
             "set_min_percent": StateArray((), "int16", _NEVER_SET),
             "set_slot": StateArray((), "int64", NO_SLOT),
+            **(sleep.state_spec() if self._options.capacity_cells else {}),
         }
 
     def decide(self, batch: HookBatch, state: Mapping[str, AnyArray]) -> tuple[FiringBatch, Mapping[str, AnyArray]]:
@@ -127,10 +147,56 @@ class BandwidthHook:
             "set_slot": np.where(fires, batch.slot, state["set_slot"]),
         }
         rows = np.flatnonzero(fires)
-        return [
+        due = [
             self._action(batch, row, forecast[row].tolist(), demand[row].tolist(), int(set_min[row]), int(target[row]))
             for row in rows.tolist()
-        ], after
+        ]
+        if not options.capacity_cells:
+            return due, after
+        slept, asleep = self._sleep(batch, demand, usable, state)
+        return due + slept, {**after, **asleep}
+
+    def _sleep(
+        self, batch: HookBatch, demand: Floats, usable: AnyArray, state: Mapping[str, AnyArray]
+    ) -> tuple[list[DueAction], Mapping[str, AnyArray]]:
+        covered = [self._options.capacity_cells.get(batch.key_of(row).fields[-1], ()) for row in range(len(batch))]
+        covers = np.array([bool(names) for names in covered], bool)
+        peak = np.round(demand.max(axis=1), 6)
+        fires, after = sleep.decided(peak, usable & covers, batch.slot, state, self._options)
+        due = []
+        for row in np.flatnonzero(fires).tolist():
+            control = sleep.SLEEP if fires[row] == 1 else sleep.WAKE
+            why = self._sleep_why(batch, row, demand[row], control)
+            valid_for_s = self._valid_for_s(batch)
+            for name in covered[row]:
+                object_id = self._options.sleep_object_template.format(ue_id=name, radio_cell_id=name)
+                due.append(DueAction(row, object_id, sleep.ATTRIBUTE, {sleep.ATTRIBUTE: control}, why, valid_for_s))
+        return due, after
+
+    def _sleep_why(self, batch: HookBatch, row: int, demand: Floats, control: str) -> dict[str, Any]:
+        options, peak = self._options, int(demand.argmax())
+        at_peak = batch.forecasts[options.demand_kpi][row, peak].tolist()
+        return {
+            "rule": "sleep while the covering radio cell's demand at tau stays below sleep_below_percent, wake when it "
+            "passes wake_above_percent",
+            "covering_radio_cell_id": batch.key_of(row).fields[-1],
+            "control": control,
+            "tau": self._tau,
+            "c_under": options.c_under,
+            "c_over": options.c_over,
+            "lead_steps": options.lead_steps,
+            "sleep_below_percent": options.sleep_below_percent,
+            "wake_above_percent": options.wake_above_percent,
+            "sleep_stay_slots": options.sleep_stay_slots,
+            "forecast_source": Source(int(batch.source[row])).name.lower(),
+            "demand_percent_by_lead": _plain(demand.tolist()),
+            "peak_lead_steps": peak + 1,
+            "interval_levels": [batch.levels[0], batch.levels[-1]],
+            "interval_at_peak": _plain([at_peak[0], at_peak[-1]]),
+        }
+
+    def _valid_for_s(self, batch: HookBatch) -> float:
+        return self._options.valid_for_s or (self._options.lead_steps + 1) * batch.period_us / 1e6
 
     def _demand_percent(self, forecast: Floats) -> Floats:
         """The forecast as a share of the resource blocks, (n, lead_steps)."""
@@ -155,8 +221,7 @@ class BandwidthHook:
             "set_before_percent": None if set_min == _NEVER_SET else set_min,
         }
         object_id = options.object_template.format(ue_id=key[0], radio_cell_id=key[-1])
-        valid_for_s = options.valid_for_s or (options.lead_steps + 1) * batch.period_us / 1e6
-        return DueAction(row, object_id, "rRMPolicyRatio", self._value(target), why, valid_for_s)
+        return DueAction(row, object_id, "rRMPolicyRatio", self._value(target), why, self._valid_for_s(batch))
 
     def _value(self, min_percent: int) -> Mapping[str, int]:
         """What is set for this minimum; there are at most 101 of them, so each is made once."""
@@ -225,17 +290,17 @@ def _check(allowed: bool, key: str, value: object, wording: str) -> None:
         raise ConfigError(f"{key} = {value!r} is not allowed: use {wording}")
 
 
-def _check_template(template: str) -> None:
+def _check_template(key: str, template: str) -> None:
     try:
         fields = [
             (name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None
         ]
     except ValueError as error:
-        raise ConfigError(f"object_template = {template!r} is not allowed: {error}") from error
+        raise ConfigError(f"{key} = {template!r} is not allowed: {error}") from error
     plain = all(name in ("ue_id", "radio_cell_id") and not spec and not conversion for name, spec, conversion in fields)
     _check(
         bool(fields) and plain,
-        "object_template",
+        key,
         template,
         "{ue_id} or {radio_cell_id} in it, and nothing else in braces",
     )

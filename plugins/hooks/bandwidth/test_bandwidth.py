@@ -200,13 +200,79 @@ def test_a_horizon_or_level_that_is_missing_is_a_config_error() -> None:
         decided(BandwidthHook(BandwidthOptions(c_under=7.0)), batch([[50.0] * 4], [7]))
 
 
+ABOVE = {"c0": ("c0-high", "c0-low")}
+
+
+def slept(hook: BandwidthHook, demands: Sequence[float], name: str = "c0", **how: int) -> list[str | None]:
+    """What the capacity radio cells of one series get slot after slot, S(leep), W(ake) or None where nothing fires."""
+    state, seen = fresh(hook), []
+    for slot, demand in enumerate(demands):
+        due, state = hook.decide(batch([[demand] * 4], [slot], [name], **how), state)  # type: ignore[arg-type,assignment]
+        controls = [action.value["energySavingControl"] for action in due if action.attribute == "energySavingControl"]
+        assert len(set(controls)) <= 1
+        assert len(controls) in (0, 2)
+        seen.append({"TO_BE_ENERGY_SAVING": "S", "TO_BE_NOT_ENERGY_SAVING": "W"}[controls[0]] if controls else None)
+    return seen
+
+
+def test_capacity_cells_sleep_below_one_level_and_wake_above_the_other() -> None:
+    hook = BandwidthHook(BandwidthOptions(capacity_cells=ABOVE, sleep_stay_slots=0))
+    assert slept(hook, [30, 20, 19.9, 10, 49, 50, 50.1, 60, 30, 15]) == [
+        None, None, "S", None, None, None, "W", None, None, "S",
+    ]  # fmt: skip
+
+
+def test_capacity_cells_stay_awake_for_their_slots_but_wake_at_once() -> None:
+    hook = BandwidthHook(BandwidthOptions(capacity_cells=ABOVE, sleep_stay_slots=3))
+    assert slept(hook, [10, 60, 10, 10, 10, 60]) == ["S", "W", None, None, "S", "W"]
+
+
+def test_a_peak_ahead_keeps_capacity_cells_awake() -> None:
+    hook = BandwidthHook(BandwidthOptions(capacity_cells=ABOVE, sleep_stay_slots=0))
+    due = decided(hook, batch([[5, 5, 5, 30]], [0]))
+    assert [action.attribute for action in due] == ["rRMPolicyRatio"]
+    *_, first, second = decided(hook, batch([[5, 5, 80, 30]], [0]))
+    assert (first.object_id, second.object_id) == tuple(
+        f"NRCellDU={name},CESManagementFunction=1" for name in ABOVE["c0"]
+    )
+    assert (first.value["energySavingControl"], first.why["peak_lead_steps"]) == ("TO_BE_NOT_ENERGY_SAVING", 3)
+    assert json.loads(json.dumps(first.why, allow_nan=False))["covering_radio_cell_id"] == "c0"
+
+
+def test_radio_cells_that_cover_none_put_none_to_sleep() -> None:
+    hook = BandwidthHook(BandwidthOptions(capacity_cells=ABOVE, sleep_stay_slots=0))
+    assert slept(hook, [5, 90, 5], name="c1") == [None] * 3
+
+
+@pytest.mark.parametrize("how", [{"source": Source.NONE}, {"flags": Quality.SUSPECT}])
+def test_capacity_cells_are_left_alone_where_nothing_is_known(how: dict[str, int]) -> None:
+    hook = BandwidthHook(BandwidthOptions(capacity_cells=ABOVE, sleep_stay_slots=0))
+    assert slept(hook, [5, 90], **how) == [None, None]
+
+
+@settings(max_examples=100, deadline=None)
+@given(demands=st.lists(st.integers(0, 100), min_size=1, max_size=30), stay=st.integers(0, 5))
+def test_capacity_cells_never_sleep_under_load_nor_too_soon(demands: list[int], stay: int) -> None:
+    hook = BandwidthHook(BandwidthOptions(capacity_cells=ABOVE, sleep_stay_slots=stay))
+    asleep, woken = False, -stay
+    for slot, (demand, control) in enumerate(zip(demands, slept(hook, demands), strict=True)):
+        if control == "S":
+            assert demand < 20
+            assert not asleep
+            assert slot - woken >= stay
+        if control == "W":
+            woken = slot
+        asleep = control == "S" or (asleep and control != "W")
+        assert not (asleep and demand > 50)
+
+
 HISTORY = st.lists(st.lists(st.one_of(st.none(), st.integers(0, 100)), min_size=4, max_size=4), min_size=1, max_size=12)
 
 
 @settings(max_examples=100, deadline=None)
 @given(history=HISTORY, order=st.permutations(range(4)))
 def test_a_series_fires_alike_alone_and_in_company(history: list[list[int | None]], order: list[int]) -> None:
-    hook = BandwidthHook(BandwidthOptions())
+    hook = BandwidthHook(BandwidthOptions(capacity_cells={"c1": ("c1-high",), "c3": ("c3-high",)}))
     together: Any = fresh(hook, 4)
     alone: list[Any] = [fresh(hook) for _ in range(4)]
     for slot, row in enumerate(history):
@@ -227,7 +293,8 @@ def test_a_series_fires_alike_alone_and_in_company(history: list[list[int | None
         for series in present:
             single, alone[series] = hook.decide(batch([[row[series] or 0] * 4], [slot], [f"c{series}"]), alone[series])
             lonely += single
-        assert [(a.object_id, a.value, a.why) for a in fired] == [(a.object_id, a.value, a.why) for a in lonely]
+        alike = [sorted(((a.object_id, a.value, a.why) for a in each), key=str) for each in (fired, lonely)]
+        assert alike[0] == alike[1]
     for series in range(4):
         np.testing.assert_equal({name: array[series : series + 1] for name, array in together.items()}, alone[series])
 
@@ -261,6 +328,13 @@ def test_a_series_fires_alike_alone_and_in_company(history: list[list[int | None
         {"valid_for_s": -1.0},
         {"demand_kpi": "connected_ues"},
         {"tau": 0.8},
+        {"sleep_below_percent": 50.0, "wake_above_percent": 50.0},
+        {"sleep_below_percent": -1.0},
+        {"wake_above_percent": 101.0},
+        {"sleep_stay_slots": -1},
+        {"sleep_object_template": "CES"},
+        {"capacity_cells": {"a": ["x"], "b": ["x"]}},
+        {"capacity_cells": {"a": ["b"], "b": ["x"]}},
     ],
 )
 def test_wrong_options_are_refused(wrong: dict[str, object]) -> None:
