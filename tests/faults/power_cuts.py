@@ -1,7 +1,7 @@
 """A daemon that loses power again and again: ``python -m tests.faults.power_cuts CONFIG.json MINUTES CUTS SEED``.
 
-Runs under LD_PRELOAD of ``power_cut.c``. Each child is cut after a random number of writes; then a last one drains. What
-a reader saw as committed before a cut must be there after it. Prints one line of JSON with figures.
+Runs under LD_PRELOAD of ``power_cut.c``. Each child is cut after a random number of writes; then a last one drains.
+What a reader saw as committed before a cut must be there after it. Prints one line of JSON with figures.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def watch(pid: int, url: str, ends: Any) -> Any:
     while time.monotonic() < deadline_s:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"it ended with {status}"
+            assert os.WIFSIGNALED(status), f"it ended with {status}"
+            assert os.WTERMSIG(status) == signal.SIGKILL, f"it ended with {status}"
             return seen
         found = rig.stored(url)
         seen = found or seen

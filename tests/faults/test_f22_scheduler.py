@@ -114,9 +114,7 @@ def test_f22_a_job_runs_once_whatever_the_clocks_do(
     record("F22", [], f"clock {jump} at {at:%d %b}", 0, "one run, no false alarm")
 
 
-def test_f22_a_missed_job_runs_once_and_never_beside_itself(
-    wall: Callable[[datetime], None], record: Recorder
-) -> None:
+def test_f22_a_missed_job_runs_once_and_never_beside_itself(wall: Callable[[datetime], None], record: Recorder) -> None:
     """The clock jumps over two times of a job; the third one comes while it still runs."""
     record.about("F22")
     wall(datetime(2026, 6, 1, 0, 30, tzinfo=UTC))
