@@ -77,7 +77,7 @@ HOMES = {
     "sqlite3": SQL_HOMES,
     "apscheduler": ("netpredict/operate/scheduler.py",),
     "typer": ("netpredict/cli/",),
-    "plotly": ("netpredict/evaluate/report.py", "netpredict/evaluate/frame.py"),
+    "plotly": ("netpredict/evaluate/",),
 }
 
 

@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import netpredict
-from netpredict.errors import AlreadyRunning, ConfigError, StoreError, StoreUnavailable
+from netpredict.errors import AlreadyRunning, ConfigError, StoreDamaged, StoreError, StoreUnavailable
 from netpredict.store import migrate, schema, sqlite
 from netpredict.store.database import database_of
 from netpredict.store.history import History
@@ -124,7 +124,7 @@ def test_a_url_without_a_file_is_a_config_error(url: str) -> None:
         (sqlite3.SQLITE_BUSY, StoreUnavailable),
         (sqlite3.SQLITE_IOERR | (1 << 8), StoreUnavailable),
         (sqlite3.SQLITE_FULL, StoreUnavailable),
-        (sqlite3.SQLITE_CORRUPT, StoreError),
+        (sqlite3.SQLITE_CORRUPT, StoreDamaged),
         (sqlite3.SQLITE_CONSTRAINT, StoreError),
     ],
 )
