@@ -41,9 +41,10 @@ MIGRATION_WAIT_S = 120
 _RETRIABLE_CLASSES = ("08", "40", "53", "57", "58")
 """Connection, rolled back by the server, out of resources, operator's intervention, system error."""
 
+READ_ONLY = "25006"
 _RETRIABLE = frozenset(
     {
-        "25006",  # read-only: a standby until it takes over
+        READ_ONLY,
         "25P03",  # idle in transaction for too long: this process hung
         "25P04",  # transaction timeout
         "55P03",  # lock not available within lock_timeout
@@ -191,6 +192,8 @@ class PostgresDatabase:
             except BaseException as error:
                 self._roll_back()
                 if isinstance(error, psycopg.Error):
+                    if error.sqlstate == READ_ONLY:  # a standby now: whoever took over is found by connecting anew
+                        self._drop()
                     raise translated(error, self._login) from error
                 raise
 
@@ -226,7 +229,10 @@ class PostgresDatabase:
             raise translated(error, self._login) from error
 
     def _begun_reader(self) -> psycopg.Connection[Row]:
-        begin = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        # it holds no row that anybody waits for, and what it read may take a while to work through
+        begin = (
+            b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 300000"
+        )
         while True:
             try:
                 connection = self._idle.pop()

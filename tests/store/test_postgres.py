@@ -140,6 +140,18 @@ def test_a_server_that_restarts_is_waited_for(postgres: Postgres) -> None:
             assert assign(store).next_offset == 20
 
 
+def test_after_a_failover_the_session_to_the_old_server_is_given_up(store: SqlStore, admin: psycopg.Connection) -> None:
+    lane, _ = run(store, slots=1)
+    commit = Commit([lane_commit(lane, 10, 11)])
+    admin.execute(f"ALTER DATABASE {admin.info.dbname} SET default_transaction_read_only = on")
+    cut(admin)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="25006"):
+            store.commit(commit)
+    admin.execute(f"ALTER DATABASE {admin.info.dbname} RESET default_transaction_read_only")
+    assert store.commit(commit) == set()
+
+
 def test_a_hung_transaction_is_ended_by_the_server(store: SqlStore, other: SqlStore) -> None:
     lane, _ = run(store, slots=1)
 
@@ -264,15 +276,18 @@ def test_firings_of_one_object_from_two_instances_do_not_deadlock(store: SqlStor
     places = [TopicPartition("cells", number) for number in (0, 1)]
     lanes = [assign(each, place) for each, place in zip((store, other), places, strict=True)]
 
+    together = threading.Barrier(2)
+
     def fire(each: SqlStore, number: int) -> None:
-        order = range(20) if number else range(19, -1, -1)
-        for turn in range(20):
-            fired = [(firing(100 * turn + place), ("log",)) for place in order]
+        order = range(3000) if number else range(2999, -1, -1)
+        for turn in range(4):
+            fired = [(firing(10_000 * turn + place), ("log",)) for place in order]
             commit = lane_commit(lanes[number], turn, turn + 1, topic_partition=places[number], firings=fired)
+            together.wait(30)
             assert each.commit(Commit([commit])) == set()
 
     in_threads(lambda: fire(store, 0), lambda: fire(other, 1))
-    assert [row["next_offset"] for row in History(store.url).progress()] == [20, 20]
+    assert [row["next_offset"] for row in History(store.url).progress()] == [4, 4]
 
 
 def test_a_firing_is_shown_to_the_owner_of_its_lane_and_claimed_by_one(store: SqlStore, other: SqlStore) -> None:
