@@ -9,11 +9,11 @@ ARGS ?=
 export NETPREDICT_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults lint bench bench-train soak broker lock clean
+.PHONY: help setup demo test faults fuzz lint bench bench-train soak broker lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo 'test, faults, bench, demo and broker take more words in ARGS, such as: make test ARGS="-k broker -x"'
+	@echo 'test, faults, fuzz, bench, demo and broker take more words in ARGS, such as: make test ARGS="-k broker -x"'
 
 setup: $(VENV)/.stamp ## make .venv exactly as locked, with netpredict installed editable
 
@@ -42,6 +42,9 @@ lint: setup ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	@mkdir -p build/mypy && ln -sfn ../../plugins build/mypy/netpredict_plugins
 	$(BIN)/mypy
+
+fuzz: setup ## 200,000 mutated records through the pipeline, 20,000 through a broker and a daemon (some minutes)
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 bench: setup ## run the benchmarks (tests/benchmarks)
 	$(BIN)/python -m pytest tests/benchmarks -m "" -s --ignore tests/benchmarks/test_soak.py $(ARGS)

@@ -1,4 +1,4 @@
-"""B2, B3, B12 and B13 of the catalogue of bad input: what only a broker can deliver, from a real one to a real daemon."""
+"""B2, B3, B12 and B13 of the catalogue of bad input: what only a real broker can deliver, to a real daemon."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Live:
     """A topic of one partition with good cells, and what a daemon makes of it."""
 
     def __init__(self, broker: KafkaBroker, folder: Path, name: str) -> None:
-        self.topic = broker.new_topic(name, configs={"max.message.bytes": "20000000"})
+        self.topic = broker.new_topic(name, configs={"max.message.bytes": "20000000", "retention.ms": "-1"})
         self.broker = broker
         self.config = folder / f"{name}.toml"
         self.url = f"sqlite:///{folder}/{name}.db"
