@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-FOUNDATION = ("crash", "types", "errors", "clock", "calendar", "config", "plugins", "credentials")
+FOUNDATION = ("crash", "types", "errors", "clock", "calendar", "config", "plugins", "credentials", "printing")
 # lowest first; parts in one layer do not import each other, but the foundation's do
 LAYERS = (
     FOUNDATION,

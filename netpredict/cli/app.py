@@ -34,8 +34,9 @@ from netpredict.cli import (
     streams,
     train,
 )
-from netpredict.cli.terminal import printable, say
+from netpredict.cli.terminal import say
 from netpredict.errors import NetpredictError
+from netpredict.printing import printable
 
 BROKEN_PIPE = 141
 

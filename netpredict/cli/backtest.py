@@ -153,12 +153,13 @@ def run(config: Config, log: MemoryLog, url: str) -> None:
     from netpredict.learn.shelf import StoreShelf
     from netpredict.pipeline import Pipeline
     from netpredict.store import migrate
+    from netpredict.store.database import database_of
     from netpredict.store.history import History
     from netpredict.store.sql import SqlStore
 
     migrate.upgrade(url)
     if History(url).progress(GROUP):
-        raise DataError(f"{url} already holds a backtest: choose another store")
+        raise DataError(f"{database_of(url).name} already holds a backtest: choose another store")
     with SqlStore(url) as store:
         _lend_models(config, store)
         streams = build_streams(config)

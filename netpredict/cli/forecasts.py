@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from netpredict.cli.options import AsJson, ConfigPath, Limit, OfPredictor, OfStream, StoreUrl, history
-from netpredict.cli.terminal import print_json, print_table, printable, say, utc
+from netpredict.cli.terminal import print_json, print_table, say, utc
+from netpredict.printing import printable
 from netpredict.types import Quality, base_name
 
 if TYPE_CHECKING:

@@ -5,9 +5,7 @@ Tables are for people; ``print_json`` writes the one JSON document of ``--json``
 
 from __future__ import annotations
 
-import re
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
@@ -15,36 +13,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from netpredict.printing import printable, printable_json
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
 PIPE_WIDTH = 1000
 FOLDED_WORD = 24  # a longer word may be folded in a column
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# JSON escapes the first 32 itself; these may stand in it as they are, and some terminals obey them
-_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-
-
-def printable(value: object) -> str:
-    """The text of a value with control and formatting characters written out; nothing for None."""
-    text = "" if value is None else str(value)
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_escaped(character) for character in text)
-
-
-def _escaped(character: str) -> str:
-    if unicodedata.category(character) not in _UNSAFE:
-        return character
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def print_json(document: Any) -> None:
     """One document on stdout, indented; a number that is not finite becomes null."""
     text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
-    print(_UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    print(printable_json(text))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], by: int = 0) -> None:

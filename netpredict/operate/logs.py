@@ -17,6 +17,8 @@ from typing import Any, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor
 
+from netpredict.printing import printable, printable_json
+
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 """Of syslog, which systemd reads from a prefix <N>."""
 
@@ -26,12 +28,6 @@ NOISY = {"kafka": 20, "apscheduler": 20, "uvicorn": 20}
 INTERVAL_S = 10.0
 
 TEXT_MAX = 8192
-
-ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
-    # line separators, and marks that turn the direction of text around
-    code: f"\\u{code:04x}"
-    for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-}
 
 
 class RateLimit(logging.Filter):
@@ -124,7 +120,8 @@ def configure_logs(
 
 def _rendered(form: str, out: TextIO, environment: Mapping[str, str]) -> Processor:
     if form == "json":
-        render: Processor = structlog.processors.JSONRenderer(sort_keys=False, default=str)
+        encode = structlog.processors.JSONRenderer(sort_keys=False, default=str)
+        render: Processor = lambda *event: printable_json(str(encode(*event)))  # noqa: E731 - it leaves DEL as it is
     else:
         colors = out.isatty() and not environment.get("NO_COLOR")
         render = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
@@ -158,7 +155,7 @@ def _held_back(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 def _bounded(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """For JSON, whose encoder escapes everything beyond printable ASCII itself."""
+    """For JSON, whose encoder escapes everything beyond ASCII itself."""
     return {_short(key): _walked(value, _short) for key, value in event.items()}
 
 
@@ -186,4 +183,4 @@ def _short(value: str) -> str:
 
 
 def _escaped(value: str) -> str:
-    return _short(value).translate(ESCAPES)
+    return printable(_short(value))

@@ -111,18 +111,19 @@ class WebhookActuator:
         self._send("POST", _filled(template, firing), headers=headers, content=msgspec.json.encode(firing))
 
     def _send(self, method: str, url: str, **request: Any) -> _Reply:
+        shown = f"{method} {url.partition('?')[0]}"  # a query may hold a key of the receiver
         try:
             with self._deadline.watch() as extensions:
                 reply = self._exchange(method, url, extensions=extensions, **request)
         except httpx.TransportError as error:
             if self._deadline.over:
                 why = f"no whole reply within {self._options.timeout_s:g} s"
-                raise ActuatorError(f"{method} {url}: {why}", retriable=True) from error
-            raise ActuatorError(f"{method} {url}: {type(error).__name__}: {error}", retriable=True) from error
+                raise ActuatorError(f"{shown}: {why}", retriable=True) from error
+            raise ActuatorError(f"{shown}: {type(error).__name__}: {error}", retriable=True) from error
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise ActuatorError(f"{method} {url}: {type(error).__name__}: {error}") from error
+            raise ActuatorError(f"{shown}: {type(error).__name__}: {error}") from error
         if not 200 <= reply.status < 300:
-            raise _error_of(reply, f"{method} {url}")
+            raise _error_of(reply, shown)
         return reply
 
     def _exchange(self, method: str, url: str, **request: Any) -> _Reply:
