@@ -60,6 +60,7 @@ KERAS_HOMES = (
 )
 KAFKA_HOMES = (
     "netpredict/ingest/kafka.py",
+    "netpredict/ingest/kafka_look.py",
     "netpredict/ingest/kafka_probe.py",
     "netpredict/operate/publisher.py",
     "plugins/actuators/kafka/",

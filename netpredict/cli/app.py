@@ -22,6 +22,7 @@ from netpredict.cli import (
     configuration,
     db,
     dead_letters,
+    doctor,
     evaluate,
     forecasts,
     models,
@@ -116,6 +117,7 @@ def demo(context: typer.Context) -> None:
 
 app.command("run")(run.run)
 app.command("check-config")(configuration.check_config)
+app.command("doctor")(doctor.doctor)
 app.command("sample-config")(configuration.sample_config)
 app.command("config-schema")(configuration.config_schema)
 app.command("schemas")(schemas.schemas)

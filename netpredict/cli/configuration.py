@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,12 +59,16 @@ def _checked_config(path: Path) -> tuple[Config, list[Stream]]:
     from netpredict.build import build_streams
     from netpredict.clock import parse_day_windows
     from netpredict.config import load_config
+    from netpredict.credentials import CREDENTIALS
+    from netpredict.ingest.kafka_access import client_access
     from netpredict.operate.scheduler import RetrainScheduler, ScheduledJob
     from netpredict.plugins import load, options_of
     from netpredict.store.database import database_of
 
     config = load_config(path)
     database_of(config.store_url)
+    if os.environ.get("CREDENTIALS_DIRECTORY") or CREDENTIALS not in repr(config.kafka):
+        client_access(config.kafka)  # else only the unit has the files
     RetrainScheduler([ScheduledJob("learn.cron", config.learn.cron, lambda: None)])  # not started
     for hook in config.hooks.values():
         parse_day_windows(hook.blackout_utc, "blackout_utc")

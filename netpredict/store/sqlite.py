@@ -30,6 +30,7 @@ ROWS_PER_STATEMENT = (8192, 1024)
 """Sizes that recur, so that their statements stay prepared; what is left over goes in one of its own size."""
 
 LOCK_TEXT_MAX = 8192
+VERSION = sqlite3.sqlite_version_info
 
 CACHED_STATEMENTS = 24  # one of 8192 rows keeps some MB
 
