@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from netpredict.config import parse_config
+from netpredict.config import Config, parse_config
 from netpredict.errors import NetpredictError
 from netpredict.ingest.source import MemoryLog, MemorySource
 from netpredict.operate.daemon import Daemon
 from netpredict.operate.logs import configure_logs
 from netpredict.store import migrate
+from netpredict.types import TopicPartition
 from tests.faults import rig
 
 PARTITIONS = 3
@@ -27,14 +29,34 @@ def log_of(minutes: int) -> MemoryLog:
     return log
 
 
-def main(config_file: Path, minutes: int) -> int:
+class Telling(MemorySource):
+    """Writes down what the daemon acknowledges: what is told to lag monitors is durable."""
+
+    told: Path | None = None
+
+    def report_progress(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Into the file, whole or not at all."""
+        super().report_progress(offsets)
+        if self.told is not None:
+            draft = self.told.with_suffix(".draft")
+            draft.write_text(json.dumps({str(place): offset for place, offset in self.reported.items()}))
+            draft.rename(self.told)
+
+
+def main(config_file: Path, minutes: int, told: Path | None = None) -> int:
     """Run until SIGTERM."""
     config = parse_config(json.loads(config_file.read_text()))
     configure_logs("json", "info")
     log = log_of(minutes)
+
+    def make(config: Config, _: object) -> MemorySource:
+        source = Telling(log, config.kafka.poll_records_max)
+        source.told = told
+        return source
+
     try:
         migrate.upgrade(config.store.url)
-        daemon = Daemon(config, lambda config, _: MemorySource(log, config.kafka.poll_records_max))
+        daemon = Daemon(config, make)
         daemon.flags.install()
         daemon.run()
     except NetpredictError as error:

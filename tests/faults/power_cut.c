@@ -35,10 +35,12 @@ static int eio;
 
 static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
 static int (*real_ftruncate)(int, off_t);
+static int (*real_unlink)(const char *);
 
 __attribute__((constructor)) static void find_real(void) {
   real_pwrite = dlsym(RTLD_NEXT, "pwrite64");
   real_ftruncate = dlsym(RTLD_NEXT, "ftruncate64");
+  real_unlink = dlsym(RTLD_NEXT, "unlink");
 }
 
 /* Called by the test: cut before that many more writes and syncs of files in the folder; below 0 never. */
@@ -183,3 +185,10 @@ static int sync_of(int file) {
 int fsync(int file) { return sync_of(file); }
 
 int fdatasync(int file) { return sync_of(file); }
+
+int unlink(const char *path) { /* as if durable at once; a new file of that name has nothing to do with the old one */
+  pthread_mutex_lock(&mutex);
+  forget(path);
+  pthread_mutex_unlock(&mutex);
+  return real_unlink(path);
+}

@@ -30,7 +30,6 @@ def test_f17_a_power_cut_loses_only_what_kafka_brings_again(tmp_path: Path, reco
     config = place / "config.json"
     config.write_text(json.dumps(raw))
     figures = run_under_cuts(config, minutes, cuts, seed, tmp_path)
-    assert figures["drained"]
     assert figures["cuts"] >= cuts * 2 // 3, figures
     log = log_of(minutes)
     rig.assert_accounted_for(raw["store"]["url"])

@@ -79,13 +79,12 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
 
 
 @pytest.mark.parametrize(
-    "at",
+    ("at", "jump"),
     [
-        pytest.param(datetime(2026, 3, 29, 0, 59, 59, tzinfo=UTC), id="the hour that summer time takes"),
-        pytest.param(datetime(2026, 10, 25, 0, 59, 59, tzinfo=UTC), id="the hour that it gives twice"),
+        pytest.param(datetime(2026, 3, 29, 0, 59, 59, tzinfo=UTC), timedelta(hours=1), id="the hour summer time takes"),
+        pytest.param(datetime(2026, 10, 25, 0, 59, 59, tzinfo=UTC), timedelta(hours=-1), id="the hour it gives twice"),
     ],
 )
-@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1)], ids=["forward", "back"])
 def test_f22_a_job_runs_once_whatever_the_clocks_do(
     wall: Callable[[datetime], None], monkeypatch: pytest.MonkeyPatch, record: Recorder, at: datetime, jump: timedelta
 ) -> None:
@@ -111,7 +110,7 @@ def test_f22_a_job_runs_once_whatever_the_clocks_do(
         monkeypatch.undo()
         time.tzset()
     assert len(runs) == 1
-    record("F22", [], f"clock {jump} at {at:%d %b}", 0, "one run, no false alarm")
+    record("F22", [], f"clock {jump.total_seconds():+.0f} s at {at:%d %b}", 0, "one run, no false alarm")
 
 
 def test_f22_a_missed_job_runs_once_and_never_beside_itself(wall: Callable[[datetime], None], record: Recorder) -> None:
