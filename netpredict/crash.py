@@ -17,6 +17,7 @@ POINTS = (
     "mid_snapshot",  # hidden states are written, not committed
     "end_of_commit",  # all is written, not committed
     "after_commit",  # durable, and the loop does not know it
+    "on_revoke",  # Kafka takes topic partitions away, a commit may be in flight
     "mid_assign",  # the epoch is taken, nothing is read back into memory yet
     "mid_model_swap",  # the weights of the new version are loaded, it does not serve yet
     "before_publish",  # noted in the store, nothing is sent

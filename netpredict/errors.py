@@ -27,7 +27,13 @@ class ArtefactError(NetpredictError):
 
 
 class StoreError(NetpredictError):
-    """The store answered in a way that a retry cannot mend (wrong schema head, damaged row)."""
+    """The store answered in a way that a retry cannot mend (damaged row)."""
+
+
+class SchemaError(StoreError):
+    """The store has the schema of another release: a restart of this one cannot mend that."""
+
+    exit_code = 78
 
 
 class StoreDamaged(StoreError):

@@ -138,7 +138,7 @@ class Daemon:
         self._chores, self._models, self._collect = _Timer(CHORES_S), _Timer(MODELS_S), _Timer(COLLECT_S)
         self._lag: Mapping[TopicPartition, int] = {}
         self._trouble = ""
-        self._postponed: set[TopicPartition] = set()  # assigned, but store or broker did not answer
+        self._postponed: dict[TopicPartition, float] = {}  # ours by Kafka, not by the store: when to take it over
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -350,11 +350,9 @@ class Daemon:
         self.tally.committed(written)
         if self.publisher is not None:
             self.publisher.offer(written)
-        for topic_partition in written.fenced:
-            LOG.warning("fenced", topic_partition=str(topic_partition))
-            self.pipeline.revoke(topic_partition)
-            if topic_partition in self.source.end_offsets():  # still ours by Kafka: begin again at what is stored
-                self._take_over(topic_partition)
+        for lane in written.commit.lanes:
+            if lane.topic_partition in written.fenced:
+                self._give_way(lane.topic_partition, lane.epoch)
         durable = {
             lane.topic_partition: lane.new_offset
             for lane in written.commit.lanes
@@ -363,6 +361,27 @@ class Daemon:
         self.source.report_progress(durable)
         if any(lane.firings for lane in written.commit.lanes):
             self.runner.wake()
+
+    def _give_way(self, topic_partition: TopicPartition, epoch: int) -> None:
+        """Another writer has a newer epoch than the commit: drop what came of ours, and let Kafka speak first.
+
+        A process that was away for long hears only from its next heartbeats that others own its topic partitions.
+        """
+        LOG.warning("fenced", topic_partition=str(topic_partition), epoch=epoch)
+        lane = self.pipeline.lanes.get(topic_partition)
+        if lane is not None and lane.epoch == epoch:  # else it was given up or taken anew since
+            self.pipeline.revoke(topic_partition)
+            self._postpone(topic_partition, self.config.kafka.session_timeout_s / 2)
+
+    def _postpone(self, topic_partition: TopicPartition, wait_s: float) -> None:
+        self._postponed[topic_partition] = self.clock.monotonic_s() + wait_s
+
+    def _take_over_postponed(self) -> None:
+        """What is ours by Kafka begins again at what is stored."""
+        now_s = self.clock.monotonic_s()
+        for topic_partition in sorted(key for key, due_s in self._postponed.items() if due_s <= now_s):
+            LOG.warning("taken_over_again", topic_partition=str(topic_partition))
+            self._take_over(topic_partition)
 
     def _hold_back(self) -> None:
         """Two commits' worth wait: poll nothing new, but keep polling for the group's sake, until one is durable."""
@@ -381,18 +400,19 @@ class Daemon:
         """
         for topic_partition in (*change.revoked, *change.lost):
             self.pipeline.revoke(topic_partition)
-            self._postponed.discard(topic_partition)
+            self._postponed.pop(topic_partition, None)
             self.metrics.forget_partition(topic_partition)
         for topic_partition in change.assigned:
             self._take_over(topic_partition)
         if change:
-            LOG.info("assignment", owned=len(self.pipeline.lanes), assigned=len(change.assigned))
+            counts = {name: len(getattr(change, name)) for name in ("revoked", "lost", "assigned")}
+            LOG.info("assignment", owned=len(self.pipeline.lanes), **counts)
         return {*change.revoked, *change.lost, *change.assigned}
 
     def _take_over(self, topic_partition: TopicPartition) -> None:
         """Own it, at its stored offset. While store or broker do not answer it brings nothing and is tried again."""
         self.pipeline.revoke(topic_partition)
-        self._postponed.discard(topic_partition)
+        self._postponed.pop(topic_partition, None)
         try:
             lane, offset = self.pipeline.assign(topic_partition, self.source.topic_id(topic_partition.topic))
             self.pipeline.started(lane, self.source.seek(topic_partition, offset))
@@ -400,21 +420,21 @@ class Daemon:
             if not error.retriable:
                 raise
             self.pipeline.revoke(topic_partition)
-            self._postponed.add(topic_partition)
+            self._postpone(topic_partition, CHORES_S)
             LOG.warning("take_over_postponed", topic_partition=str(topic_partition), error=str(error))
         self._moved()
 
     def _before_revoke(self, _topic_partitions: tuple[TopicPartition, ...]) -> None:
         """On the listener's thread: the commit in flight may still count before the new owner takes its epoch."""
+        crash.reached("on_revoke")
         self.writer.wait(min(10.0, self.config.kafka.session_timeout_s / 3))
 
     def _do_chores(self, now_s: float, idle: bool) -> None:
+        self._take_over_postponed()
         if self._chores.due(now_s):
             self._tell_trouble()
             self._lag = self.pipeline.lag(self.source.end_offsets())
             self._count()
-            for topic_partition in sorted(self._postponed):
-                self._take_over(topic_partition)
         if self._models.due(now_s):
             self._ask_store()
         if (idle and self._collect.due(now_s)) or now_s - self._collect.last_s > 10 * COLLECT_S:

@@ -11,7 +11,7 @@ import structlog
 from netpredict import crash
 from netpredict.clock import Clock
 from netpredict.config import StoreConfig
-from netpredict.errors import NetpredictError
+from netpredict.errors import NetpredictError, StoreError
 from netpredict.store.commit import Commit, Store
 from netpredict.types import TopicPartition
 
@@ -97,10 +97,10 @@ class CommitWriter:
                 return
             try:
                 written = self._write(commit)
-            except NetpredictError as error:
-                LOG.error("commit_failed", error=str(error))
+            except Exception as error:  # whatever it is: a writer that ended in silence would hold the loop up for ever
+                LOG.error("commit_failed", error=str(error), exc_info=not isinstance(error, NetpredictError))
                 with self._wake:
-                    self.failure = error
+                    self.failure = _ours(error)
                     self._wake.notify_all()
                 return
             with self._wake:
@@ -128,5 +128,11 @@ class CommitWriter:
     def _prune(self) -> None:
         try:
             self._behind()
-        except NetpredictError as error:
-            LOG.warning("prune_failed", error=str(error))
+        except Exception as error:
+            LOG.warning("prune_failed", error=str(error), exc_info=not isinstance(error, NetpredictError))
+
+
+def _ours(error: Exception) -> NetpredictError:
+    if isinstance(error, NetpredictError):
+        return error
+    return StoreError(f"the commit failed with {type(error).__name__}: {error}; the restart reads its records again")

@@ -10,7 +10,7 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
 from alembic import command
-from netpredict.errors import StoreError
+from netpredict.errors import SchemaError, StoreError
 from netpredict.store.database import database_of
 
 
@@ -35,7 +35,7 @@ def upgrade(url: str, revision: str = "head") -> None:
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
     except CommandError as error:
-        raise StoreError(
+        raise SchemaError(
             f"{database.name}: {error}: this release knows schema {head()}; install a newer one"
         ) from error
 
@@ -55,17 +55,17 @@ def head() -> str:
 
 
 def check(url: str) -> None:
-    """StoreError unless the schema of the store is exactly the one of this release."""
+    """SchemaError unless the schema of the store is exactly the one of this release."""
     found = current(url)
     if found == head():
         return
     path = database_of(url).name
     if found is None:
-        raise StoreError(f"{path} has no schema: run `netpredict db upgrade`")
+        raise SchemaError(f"{path} has no schema: run `netpredict db upgrade`")
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if found in known:
-        raise StoreError(f"{path} has schema {found}, this release needs {head()}: run `netpredict db upgrade`")
-    raise StoreError(
+        raise SchemaError(f"{path} has schema {found}, this release needs {head()}: run `netpredict db upgrade`")
+    raise SchemaError(
         f"{path} has schema {found}, unknown to this release, which needs {head()}: install the release that wrote it, "
         "or restore a backup and run `netpredict db upgrade`"
     )

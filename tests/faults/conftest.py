@@ -90,9 +90,9 @@ def daemons() -> Iterator[Supervisor]:
         yield made
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgres, pytest.mark.faults])])
 def dialect(request: pytest.FixtureRequest) -> str:
-    """Each row runs on both databases, unless its test asks for one by ``indirect`` parametrisation."""
+    """SQLite, in `make faults` PostgreSQL too, unless a test asks for one by ``indirect`` parametrisation."""
     return str(request.param)
 
 

@@ -6,8 +6,10 @@
 - ``sleep:POINT:N:SECONDS`` stay there for so long; N ``*`` is every time
 - ``stop:POINT:N`` SIGSTOP of itself; somebody has to continue it
 - ``fail:POINT:N:ERROR`` raise ERROR, a class of ``netpredict.errors`` or a builtin; N ``*`` is every time
+- ``set:MODULE:NAME:NUMBER`` another value of a constant of the product, such as an interval
 
-Each fault that struck is one line ``fault struck: FAULT`` on stderr. Nothing else differs from the real daemon.
+Each fault that struck is one line ``fault struck: FAULT`` on stderr; the last line says how many records it took from
+Kafka, ``polled N records``. Nothing else differs from the real daemon.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import builtins
 import ctypes
+import importlib
 import os
 import signal
 import sys
@@ -23,8 +26,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from netpredict import crash, errors
+from netpredict.ingest.source import Source
+from netpredict.operate import daemon as operate
 
 PR_SET_PDEATHSIG = 1
 
@@ -33,7 +39,11 @@ class Faults:
     """What ``crash.reached`` calls: counts the passings of each point and strikes when one is due."""
 
     def __init__(self, faults: Sequence[str]) -> None:
-        self._faults = [fault.split(":") for fault in faults]
+        words = [fault.split(":") for fault in faults]
+        for _, module, name, number in [fault for fault in words if fault[0] == "set"]:
+            found = importlib.import_module(module)
+            setattr(found, name, type(getattr(found, name))(float(number)))
+        self._faults = [fault for fault in words if fault[0] != "set"]
         for kind, point, _, *rest in self._faults:
             if kind not in ("crash", "sleep", "stop", "fail") or point not in crash.POINTS:
                 raise SystemExit(f"no such fault: {kind}:{point}; points: {', '.join(crash.POINTS)}")
@@ -72,10 +82,16 @@ def run(config: str, faults: Sequence[str], log: str | None = None) -> None:
         # forked children of the tests end with what forked them, also when pytest is killed
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     crash.arm(Faults(faults) if faults else None)
-    from netpredict.operate.daemon import run_daemon
+    sources: list[Source] = []
+    make_source = operate.kafka_source
 
-    code = run_daemon(Path(config))
-    sys.stderr.flush()
+    def remembered(*arguments: Any) -> Source:
+        sources.append(make_source(*arguments))
+        return sources[-1]
+
+    operate.kafka_source = remembered
+    code = operate.run_daemon(Path(config))
+    print(f"polled {sum(source.stats['records'] for source in sources)} records", file=sys.stderr, flush=True)
     os._exit(code)
 
 

@@ -5,6 +5,7 @@ They are forked from one server process that has imported the daemon already: a 
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -99,6 +100,18 @@ class FaultyDaemon:
         with self.log.open("rb") as log:
             log.seek(self._log_began)
             return log.read().decode(errors="replace")
+
+    def lost(self) -> int:
+        """Topic partitions that Kafka gave to others unasked, by its log."""
+        return self._counted("lost")
+
+    def revoked(self) -> int:
+        """Topic partitions that it gave back when asked, by its log."""
+        return self._counted("revoked")
+
+    def _counted(self, name: str) -> int:
+        lines = (json.loads(line) for line in self.output().splitlines() if line.startswith("{"))
+        return sum(line[name] for line in lines if line.get("event") == "assignment")
 
     def tail(self) -> str:
         """The end of that."""

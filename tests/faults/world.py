@@ -19,6 +19,7 @@ from kafka import TopicPartition as KafkaTopicPartition
 
 from netpredict.config import Config, load_config
 from netpredict.ingest.messages import ChannelState, Neighbour, Rsrp, Traffic
+from netpredict.store.database import database_of
 from netpredict.store.history import History
 from netpredict.types import TopicPartition
 from tests.integration.daemon_process import toml
@@ -118,7 +119,7 @@ class World:
     """Three topics of its own on the broker, what was fed to them, and one store.
 
     ``config(name)`` writes the config file of one daemon; ``feed(ticks)`` adds to the log; ``drained()`` says whether
-    the store has come to its end. ``records`` counts what was fed.
+    the store has come to its end. ``records`` counts what was fed; ``partitions_of`` is how keys are spread.
     """
 
     def __init__(
@@ -130,22 +131,26 @@ class World:
         partitions: int = 2,
         change: Callable[[dict[str, Any]], None] = lambda settings: None,
     ) -> None:
-        self.broker, self.folder, self.url, self.seed, self.partitions = broker, folder, url, seed, partitions
+        self.broker, self.folder, self.url, self.seed = broker, folder, url, seed
         forever = {"retention.ms": "-1"}
         self.topics = {
             stream: broker.new_topic(f"faults.{stream}", partitions, forever)
             for stream in ("traffic", "rsrp", "channel-state")
         }
+        self.partitions_of = dict.fromkeys(self.topics, partitions)
         self.published = {name: broker.new_topic(f"faults.{name}", 1, forever) for name in ("forecasts", "actions")}
         self.webhook = ""
         self.records = 0
         self.network = Network(seed)
         self._change = change
         self._feeds = 0
-        shared: dict[str, Any] = {"bootstrap_servers": broker.bootstrap, "acks": "all", "linger_ms": 20}
+        self._aborting: KafkaProducer | None = None
+        self._connect()
+
+    def _connect(self) -> None:
+        shared: dict[str, Any] = {"bootstrap_servers": self.broker.bootstrap, "acks": "all", "linger_ms": 20}
         self._plain = KafkaProducer(**shared)
         self._gzip = KafkaProducer(compression_type="gzip", **shared)
-        self._aborting: KafkaProducer | None = None
 
     # -- the log
 
@@ -162,7 +167,11 @@ class World:
         producer = producer or self._plain
         sent = [
             producer.send(
-                self.topics[stream], key=key, value=value, partition=self.partition_of(key), timestamp_ms=INGEST_MS
+                self.topics[stream],
+                key=key,
+                value=value,
+                partition=self.partition_of(stream, key),
+                timestamp_ms=INGEST_MS,
             )
             for stream, key, value in rows
         ]
@@ -171,9 +180,19 @@ class World:
             future.get(30)
         self.records += len(rows)
 
-    def partition_of(self, key: bytes) -> int:
+    def add_partitions(self, stream: str, count: int) -> None:
+        """Let the topic of a stream have so many topic partitions, over which its keys are spread from now on."""
+        admin = self.broker.admin()
+        admin.create_partitions({self.topics[stream]: count})
+        admin.close()
+        self.partitions_of[stream] = count
+        self.close()
+        self._aborting = None
+        self._connect()  # a producer learns of new ones after minutes only
+
+    def partition_of(self, stream: str, key: bytes) -> int:
         """Where a key goes."""
-        return zlib.crc32(key) % self.partitions
+        return zlib.crc32(key) % self.partitions_of[stream]
 
     def _abort_some(self) -> None:
         if self._aborting is None:
@@ -182,15 +201,15 @@ class World:
             )
             self._aborting.init_transactions()
         self._aborting.begin_transaction()
-        for topic in self.topics.values():
-            for partition in range(self.partitions):
-                self._aborting.send(topic, key=b"cell-0", value=b"never", partition=partition, timestamp_ms=INGEST_MS)
+        for topic, partition in self.places():
+            self._aborting.send(topic, key=b"cell-0", value=b"never", partition=partition, timestamp_ms=INGEST_MS)
         self._aborting.flush()
         self._aborting.abort_transaction()
 
     def places(self) -> list[TopicPartition]:
         """All topic partitions of the streams."""
-        return [TopicPartition(topic, n) for topic in self.topics.values() for n in range(self.partitions)]
+        counts = self.partitions_of.items()
+        return [TopicPartition(self.topics[stream], number) for stream, count in counts for number in range(count)]
 
     def ends(self) -> dict[TopicPartition, int]:
         """Where the log ends now."""
@@ -318,6 +337,11 @@ class World:
     def covered(self) -> int:
         """Offsets that are durable."""
         return sum(row["next_offset"] or 0 for row in self.progress().values())
+
+    def unpublished(self) -> int:
+        """Commits that are noted as to be published."""
+        with database_of(self.url).reader() as connection:
+            return int(connection.execute("SELECT count(*) FROM publication").fetchone()[0])
 
     def drained(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether the store has come to these offsets."""
