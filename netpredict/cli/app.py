@@ -20,6 +20,7 @@ from netpredict.cli import (
     backtest,
     compare,
     configuration,
+    crossings,
     db,
     dead_letters,
     doctor,
@@ -123,6 +124,7 @@ app.command("config-schema")(configuration.config_schema)
 app.command("schemas")(schemas.schemas)
 app.command("plugins")(plugins.plugins)
 app.command("forecasts")(forecasts.forecasts)
+app.command("crossings")(crossings.crossings)
 app.command("scores")(scores.scores)
 app.command("simulate")(simulate.simulate)
 app.command("replay")(replay.replay)

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
 
-import plotly.graph_objects as go
-
 from netpredict.evaluate.bandwidth import Evaluation, Example, PeriodResult, Result
 from netpredict.evaluate.bootstrap import Estimate
 from netpredict.evaluate.frame import (
     AXIS,
     TRUTH,
+    Figure,
     Frame,
     facts,
     grid,
@@ -89,7 +88,7 @@ def _mean_changes(frame: Frame, period: PeriodResult) -> str:
     return frame.panel("mean of the ratios, decided at once and with the daemon's delay", figure)
 
 
-def _dots(figure: go.Figure, name: str, colour: str, leads: list[str], found: list[Estimate]) -> None:
+def _dots(figure: Figure, name: str, colour: str, leads: list[str], found: list[Estimate]) -> None:
     figure.add_scatter(
         x=leads,
         y=[100 * each.value for each in found],
@@ -132,7 +131,7 @@ def _examples(said: Evaluation, frame: Frame, period: PeriodResult) -> Iterator[
         yield frame.panel(title, _provided(said, frame, example), wide=True)
 
 
-def _provided(said: Evaluation, frame: Frame, example: Example) -> go.Figure:
+def _provided(said: Evaluation, frame: Frame, example: Example) -> Figure:
     figure = frame.figure("UTC", f"{said.kpi} ({said.unit})" if said.unit else said.kpi)
     times = [datetime.fromtimestamp(each / 1e6, UTC).isoformat() for each in example.time_us]
     lines = (("demand", example.demand, TRUTH), ("best plain rule", example.plain, PLAIN), ("ours", example.ours, OURS))

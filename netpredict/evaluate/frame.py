@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-import plotly.graph_objects as go
+from plotly.graph_objects import Figure as Figure
 from plotly.offline import get_plotlyjs
 
 from netpredict.evaluate.page import PAGE
@@ -25,11 +25,11 @@ class Frame:
     def __init__(self) -> None:
         self._figures: list[dict[str, Any]] = []
 
-    def figure(self, x: str, y: str) -> go.Figure:
+    def figure(self, x: str, y: str) -> Figure:
         """An empty figure with these axes."""
         axis = {"gridcolor": GRID, "zeroline": False, "linecolor": AXIS, "showline": True, "ticks": "outside"}
         axis |= {"tickcolor": AXIS, "automargin": True}
-        return go.Figure(
+        return Figure(
             layout={
                 "template": "none",
                 "height": 280,
@@ -45,7 +45,7 @@ class Frame:
             }
         )
 
-    def panel(self, title: str, figure: go.Figure, *, wide: bool = False) -> str:
+    def panel(self, title: str, figure: Figure, *, wide: bool = False) -> str:
         """The figure under its title; its data go to the page's script."""
         told = json.loads(figure.to_json())
         self._figures.append({"data": told["data"], "layout": told["layout"]})

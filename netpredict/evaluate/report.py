@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-import plotly.graph_objects as go
-
 from netpredict.evaluate.compare import Comparison, Entry, Example
 from netpredict.evaluate.frame import (
     AXIS,
     TRUTH,
+    Figure,
     Frame,
     facts,
     faint,
@@ -200,7 +199,7 @@ class _Report:
             figure.update_yaxes(range=_range(example))
             yield self.frame.panel(name, figure)
 
-    def _ahead(self, example: Example, name: str, levels: Sequence[Sequence[float]]) -> go.Figure:
+    def _ahead(self, example: Example, name: str, levels: Sequence[Sequence[float]]) -> Figure:
         figure = self.frame.figure(f"time after the last value seen ({self.time_unit})", self.value_axis)
         leads = [self._lead(step) for step in range(1, len(levels) + 1)]
         low, high = [level[0] for level in levels], [level[-1] for level in levels]
@@ -237,7 +236,7 @@ class _Report:
         yield self.frame.panel("one train_epoch, by the clock", self._bars(wall, "s, median"))
         yield self.frame.panel("whole training, by the clock", self._bars(whole, "s"))
 
-    def _bars(self, values: Sequence[float], axis: str) -> go.Figure:
+    def _bars(self, values: Sequence[float], axis: str) -> Figure:
         figure = self.frame.figure(axis, "")
         figure.add_bar(
             x=list(values),
@@ -253,7 +252,7 @@ class _Report:
         figure.update_layout(height=70 + 46 * len(values), bargap=0.35)
         return figure
 
-    def _truth(self, figure: go.Figure, example: Example, ahead: int | None = None) -> None:
+    def _truth(self, figure: Figure, example: Example, ahead: int | None = None) -> None:
         steps = range(example.truth_from, example.truth_from + len(example.truth))
         near = [step for step in steps if ahead is None or -ahead <= step <= ahead]
         figure.add_scatter(
@@ -267,7 +266,7 @@ class _Report:
 
     def _line(
         self,
-        figure: go.Figure,
+        figure: Figure,
         name: str,
         x: Sequence[float],
         y: Sequence[float | None],

@@ -114,6 +114,41 @@ class History:
         )
         return [_forecast(row) for row in rows]
 
+    def fresh_forecasts(self, stream: str, steps: int) -> Iterator[Row]:
+        """The newest forecast of each series of a stream, as in ``forecasts``, one at a time.
+
+        Only those issued in the last ``steps`` periods before the newest one; what a challenger says is left out.
+        """
+        newest = self._rows(
+            "SELECT f.slot_time_us, l.period_us FROM forecast AS f JOIN forecast_layout AS l"
+            " ON l.layout_id = f.layout_id WHERE l.stream = :stream ORDER BY f.slot_time_us DESC LIMIT 1",
+            stream=stream,
+        )
+        if not newest:
+            return
+        seen: set[int] = set()
+        with self._connection() as connection:
+            rows = connection.execution_options(stream_results=True).execute(
+                sa.text(
+                    "SELECT l.stream, s.key AS series, s.series_id, m.predictor, m.version, f.slot_time_us, f.sources,"
+                    " f.quality, f.ticks, f.observed, l.kpis, l.decimals, l.levels, l.horizon_steps, l.period_us"
+                    " FROM forecast AS f JOIN series AS s ON s.series_id = f.series_id"
+                    " JOIN forecast_layout AS l ON l.layout_id = f.layout_id"
+                    " JOIN model_version AS m ON m.model_id = f.model_id"
+                    " WHERE f.slot_time_us > :since AND l.stream = :stream AND s.retired_us IS NULL"
+                    " AND f.quality & :challenger = 0 ORDER BY f.slot_time_us DESC, f.series_id"
+                ),
+                {
+                    "since": newest[0]["slot_time_us"] - steps * newest[0]["period_us"],
+                    "stream": stream,
+                    "challenger": int(Quality.CHALLENGER),
+                },
+            )
+            for row in rows.mappings():
+                if row["series_id"] not in seen:
+                    seen.add(row["series_id"])
+                    yield _forecast(dict(row))
+
     def recent_observations(
         self, stream: str, series: str, from_us: int | None = None, to_us: int | None = None, limit: int = 100
     ) -> list[Row]:

@@ -21,6 +21,7 @@ LISTS = {
     "streams": "streams",
     "streams --partitions": "topic_partitions",
     "forecasts": "forecasts",
+    "crossings --above 0": "crossings",
     "scores": "scores",
     "models list": "models",
     "actions list": "actions",
