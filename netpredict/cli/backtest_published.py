@@ -76,11 +76,11 @@ def read_recordings(folder: Path, limit_traces: int | None) -> list[Recording]:
     """The traces on their grids; -200 dBm and its like are values here, as they are in the published table."""
     from netpredict.traces import ucc5g
 
-    names = None if limit_traces is None else _spread_over_groups(folder, limit_traces)
+    names = None if limit_traces is None else spread_over_groups(folder, limit_traces)
     return [_recording(trace) for trace in ucc5g.read(folder, keep_sentinels=True, names=names)]
 
 
-def _spread_over_groups(folder: Path, limit: int) -> set[str]:
+def spread_over_groups(folder: Path, limit: int) -> set[str]:
     """The first traces of every group in turn: the folds need some of each."""
     from netpredict.traces import ucc5g
 

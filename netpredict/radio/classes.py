@@ -16,6 +16,11 @@ from netpredict.errors import ConfigError
 from netpredict.radio.quantities import KPIS, FloatArray
 
 _INTEGER_UNITS = ("index", "layers")
+FINE_LEVELS: tuple[float, ...] = (
+    *(0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25),
+    *(0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97),
+)
+"""Quantile levels by which ``probability_at_least`` is read closely where a choice by cost looks: near 1."""
 
 
 def classes_of(kpi: str) -> tuple[int, ...]:

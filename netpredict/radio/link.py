@@ -66,6 +66,48 @@ def advance_olla(
     return np.asarray(np.clip(moved, -settings.max_offset, settings.max_offset))
 
 
+def choose_cqi(at_least: npt.ArrayLike, efficiency: npt.ArrayLike, price: npt.ArrayLike) -> IntArray:
+    """The CQI c >= 1 that maximises ``efficiency[c] * P(ok) - price * P(fail)``, P(ok) = ``at_least[…, c]``.
+
+    ``at_least`` (…, 16) is P(CQI >= c), ``efficiency`` (16,) and ``price`` (…) in bit/s/Hz; of equals the lowest wins.
+    NaN among the probabilities gives CQI 1.
+    """
+    chance, cost = np.asarray(at_least)[..., 1:], np.asarray(price)[..., None]
+    chance = np.where(np.isnan(chance), 0.0, chance).astype(chance.dtype, copy=False)
+    worth = (np.asarray(efficiency)[1:] + cost) * chance  # less the price, which is the same for all
+    best: IntArray = 1 + np.argmax(worth, axis=-1)
+    return best
+
+
+@dataclass(frozen=True)
+class Price:
+    """Settings of what a lost block costs, in bit/s/Hz: where it starts, and how it follows the block error ratio.
+
+    ``bler_target`` is a ratio; ``rate`` the rise of the logarithm per lost block: ACKs take it back at the target.
+    It stays within ``least`` … ``most``. Raises ConfigError unless ``0 < bler_target < 1``, ``rate >= 0`` and
+    ``0 < least <= first <= most``.
+    """
+
+    bler_target: float = 0.1
+    first: float = 2.0
+    rate: float = 0.05
+    least: float = 0.1
+    most: float = 100.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bler_target < 1:
+            raise ConfigError(f"bler_target = {self.bler_target!r} is not allowed: use a ratio between 0 and 1")
+        if not (self.rate >= 0 and 0 < self.least <= self.first <= self.most):
+            raise ConfigError(f"{self} is not allowed: keep rate >= 0 and 0 < least <= first <= most")
+
+
+def advance_price(price: npt.ArrayLike, bler: npt.ArrayLike, settings: Price) -> FloatArray:
+    """The price after first transmissions of which the share ``bler`` (ratio) was lost; NaN leaves it as it was."""
+    lost = np.asarray(bler, dtype=np.float64)
+    turn = np.where(np.isnan(lost), 0.0, settings.rate * (lost - settings.bler_target))
+    return np.asarray(np.clip(np.asarray(price) * np.exp(turn), settings.least, settings.most))
+
+
 @dataclass(frozen=True)
 class WindowController:
     """Settings of the window rule: block error bounds (ratios), the least first transmissions, MCS bounds.

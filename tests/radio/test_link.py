@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from netpredict.errors import ConfigError
 from netpredict.radio import link
-from netpredict.radio.link import Olla, WindowController
+from netpredict.radio.link import Olla, Price, WindowController, advance_price, choose_cqi
+from netpredict.radio.tables import cqi_efficiency
 
 
 @pytest.mark.parametrize(("step_ack", "bler_target", "nack"), [(0.001, 0.01, 0.099), (0.03, 0.1, 0.27)])
@@ -136,3 +137,50 @@ def test_block_error_ratios_come_from_the_counters_as_the_standard_spells_them()
 def test_a_radio_cell_that_sent_nothing_has_no_block_error_ratio():
     assert link.bler_ratios({"TB.IntialErrNbrDl": 0, "TB.TotNbrDlInitial": 0})["dl_initial"] is None
     assert link.bler_ratios({"TB.TotNbrDlInitial": 10})["dl_initial"] is None
+
+
+def brute_choice(at_least: list[float], efficiency: list[float], price: float) -> int:
+    worth = {c: efficiency[c] * at_least[c] - price * (1 - at_least[c]) for c in range(1, 16)}
+    return max(worth, key=lambda c: (round(worth[c], 12), -c))
+
+
+@pytest.mark.parametrize("table", [1, 2, 3, 4])
+@pytest.mark.parametrize("price", [0.0, 0.3, 4.0, 100.0])
+def test_the_choice_by_cost_is_the_argmax_over_every_cqi(table, price):
+    rng = np.random.default_rng(table)
+    at_least = np.sort(rng.uniform(size=(50, 16)), axis=1)[:, ::-1]
+    at_least[:, 0] = 1.0
+    efficiency = cqi_efficiency(table)
+
+    chosen = choose_cqi(at_least, efficiency, np.full(50, price))
+
+    assert chosen.tolist() == [brute_choice(row.tolist(), efficiency.tolist(), price) for row in at_least]
+
+
+def test_a_higher_price_never_chooses_a_higher_cqi():
+    at_least = np.sort(np.random.default_rng(0).uniform(size=(200, 1, 16)), axis=2)[:, :, ::-1]
+    chosen = choose_cqi(at_least, cqi_efficiency(1), np.geomspace(0.01, 100, 30))
+    assert (np.diff(chosen, axis=1) <= 0).all()
+
+
+def test_without_a_forecast_the_lowest_cqi_is_chosen():
+    assert choose_cqi(np.full((1, 16), np.nan), cqi_efficiency(1), 1.0).tolist() == [1]
+    assert choose_cqi(np.eye(16)[:1], cqi_efficiency(1), 1.0).tolist() == [1]
+
+
+def test_the_price_stands_still_where_the_errors_are_at_the_target():
+    settings = Price(bler_target=0.1, first=2.0, rate=0.2)
+    price = np.array(2.0)
+    for bler in [1.0] + [0.0] * 9:
+        price = advance_price(price, bler, settings)
+    assert price == pytest.approx(2.0)
+    assert advance_price([2.0, 2.0], [np.nan, 0.1], settings).tolist() == [2.0, 2.0]
+    assert advance_price([180.0, 0.1], [1.0, 0.0], Price(rate=10.0, first=2.0)).tolist() == [100.0, 0.1]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"bler_target": 0.0}, {"bler_target": 1.0}, {"first": 0.01}, {"rate": -1.0}, {"most": 1.0}]
+)
+def test_prices_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        Price(**wrong)

@@ -14,36 +14,55 @@ from hypothesis import strategies as st
 
 from netpredict.errors import ConfigError
 from netpredict.plugins import options_of
+from netpredict.radio.classes import FINE_LEVELS
 from netpredict.types import AnyArray, DueAction, HookBatch, Quality, SeriesKey, Source
 from netpredict_plugins.hooks.mcs import PLUGIN, McsHook, McsOptions
 
 SAMPLE = Path(__file__).with_name("sample.toml")
 PERIOD_US = 1_000_000
-LEVELS = (0.1, 0.5, 0.9)
+CLASSES = 16
+
+
+def chances(cqi: float | dict[int, float]) -> AnyArray:
+    """Probabilities of CQI 0..15: certain for a number, NaN for NaN."""
+    if isinstance(cqi, dict):
+        return np.array([cqi.get(c, 0.0) for c in range(CLASSES)])
+    return np.full(CLASSES, np.nan) if np.isnan(cqi) else np.eye(CLASSES)[int(cqi)]
+
+
+def quantiles(chance: AnyArray) -> AnyArray:
+    """As a categorical forecast tells it: class c fills (c - 1/2, c + 1/2)."""
+    if np.isnan(chance).any():
+        return np.full(len(FINE_LEVELS), np.nan)
+    below = np.concatenate([[0.0], np.cumsum(chance + 1e-9)])
+    return np.round(np.interp(FINE_LEVELS, below / below[-1], np.arange(CLASSES + 1) - 0.5), 2)
 
 
 def batch(
-    cqis: Sequence[float | Sequence[float]],
+    cqis: Sequence[float | dict[int, float] | Sequence[float]],
     slots: Sequence[int],
     keys: Sequence[tuple[str, ...]] | None = None,
     source: int = Source.MODEL,
     flags: int = 0,
+    observed: dict[str, float] | None = None,
 ) -> HookBatch:
-    """One row per CQI at 0.1, the same at every lead or one by lead; 0.5 and 0.9 stand 1 and 2 above."""
+    """One row per forecast: a CQI or chances by CQI, the same at all three leads, or a list of one CQI by lead."""
     n = len(cqis)
-    low = np.array([np.broadcast_to(cqi, (3,)) for cqi in cqis], dtype=np.float32).reshape(n, 3)
+    by_lead = [list(cqi) if isinstance(cqi, Sequence) else [cqi] * 3 for cqi in cqis]
+    told = np.array([[quantiles(chances(cqi)) for cqi in row] for row in by_lead], np.float32)
     names = keys or [(f"ue{row}",) for row in range(n)]
     slot = np.array(slots, dtype=np.int64)
+    seen = {"cqi": 9.0, **(observed or {})}
     return HookBatch(
         stream="channel-state",
         period_us=PERIOD_US,
         slot=slot,
         slot_time_us=slot * PERIOD_US,
         record=np.arange(n, dtype=np.int32),
-        columns=("cqi",),
-        observed=low[:, :1],
-        levels=LEVELS,
-        forecasts={"cqi": np.stack([low, low + 1, low + 2], axis=-1)},
+        columns=tuple(seen),
+        observed=np.tile(np.array(list(seen.values()), np.float32), (n, 1)),
+        levels=FINE_LEVELS,
+        forecasts={"cqi": told.reshape(n, 3, len(FINE_LEVELS))},
         source=np.full(n, source, dtype=np.uint8),
         flags=np.full(n, flags, dtype=np.uint8),
         key_of=lambda row: SeriesKey(names[row]),
@@ -64,6 +83,16 @@ def run(hook: McsHook, cqis: Sequence[float]) -> list[int | None]:
     return indices
 
 
+def prices(options: McsOptions, slots: Sequence[dict[str, float]], **how: int) -> list[float]:
+    """The price after each of these slots, the forecast being CQI 9 (MCS 15) throughout."""
+    hook, found = McsHook(options), []
+    state: Any = fresh(hook)
+    for slot, observed in enumerate(slots):
+        _, state = hook.decide(batch([9], [slot], observed=observed, **how), state)
+        found.append(float(state["price"][0]))
+    return found
+
+
 def decided(options: McsOptions, b: HookBatch) -> list[DueAction]:
     hook = McsHook(options)
     return list(hook.decide(b, fresh(hook, len(b)))[0])
@@ -80,43 +109,86 @@ PAIRED = {
 
 @pytest.mark.parametrize("table", [1, 2, 3, 4])
 def test_the_index_is_the_pair_of_the_cqi_in_the_table_of_the_same_number(table: int) -> None:
-    actions = decided(McsOptions(mcs_table=table), batch(list(range(1, 16)), [0] * 15))
+    actions = decided(McsOptions(mcs_table=table, price=0.1), batch(list(range(1, 16)), [0] * 15))
     assert [action.value["mcs_index"] for action in actions] == PAIRED[table]
     assert {action.value["mcs_table"] for action in actions} == {table}
 
 
 @pytest.mark.parametrize(("table", "target"), [(1, 0.1), (2, 0.1), (3, 1e-5), (4, 0.1)])
-def test_the_block_error_target_is_that_of_the_table(table: int, target: float) -> None:
+def test_the_block_error_target_is_that_of_the_table_unless_told(table: int, target: float) -> None:
     (action,) = decided(McsOptions(mcs_table=table), batch([9], [0]))
     assert action.value["bler_target_ratio"] == target
+    (action,) = decided(McsOptions(mcs_table=table, bler_target=0.02), batch([9], [0]))
+    assert action.value["bler_target_ratio"] == 0.02
 
 
-@pytest.mark.parametrize(("cqi", "index"), [(8.99, 13), (9.0, 15), (9.01, 15), (15.0, 28), (17.2, 28)])
-def test_the_cqi_is_rounded_down_and_bounded(cqi: float, index: int) -> None:
-    (action,) = decided(McsOptions(), batch([cqi], [0]))
-    assert action.value["mcs_index"] == index
+@pytest.mark.parametrize(
+    ("price", "cqi"),
+    # table 1: 2.4063 at CQI 9, 3.3223 at CQI 11, which arrives with 0.8: 2.6578 - 0.2 price
+    [(0.05, 11), (0.8, 11), (1.3, 9), (50.0, 9)],
+)
+def test_the_cqi_is_the_one_worth_most_at_the_price_of_a_loss(price: float, cqi: int) -> None:
+    (action,) = decided(McsOptions(price=price), batch([{9: 0.2, 11: 0.8}], [0]))
+    assert action.why["cqi"] == cqi
+    assert action.why["arrives_probability"] == pytest.approx(
+        0.8 if cqi == 11 else 1.0, abs=0.026
+    )  # levels lie 0.025 apart there
 
 
-@pytest.mark.parametrize("cqi", [0.0, 0.99, -0.5, np.nan])
-def test_out_of_range_has_no_mcs_and_leaves_what_was_set(cqi: float) -> None:
-    assert decided(McsOptions(), batch([cqi], [0])) == []
-    assert run(McsHook(McsOptions(min_stay_slots=0)), [9, cqi, 9, 10]) == [15, None, None, 18]
+def test_the_lowest_index_is_set_when_nothing_may_arrive() -> None:
+    (action,) = decided(McsOptions(), batch([0.0], [0]))
+    assert (action.why["cqi"], action.value["mcs_index"]) == (1, 0)
 
 
-def test_the_quantile_and_the_lead_are_those_of_the_options() -> None:
-    (cautious,) = decided(McsOptions(lead_steps=2), batch([[3, 7, 11]], [0]))
-    (median,) = decided(McsOptions(lead_steps=2, tau=0.5), batch([[3, 7, 11]], [0]))
-    assert (cautious.why["cqi"], median.why["cqi"]) == (7, 8)
-    assert McsHook(McsOptions(tau=0.5)).levels_needed() == (0.5,)
+def test_no_forecast_sets_nothing_and_leaves_what_was_set() -> None:
+    assert decided(McsOptions(), batch([np.nan], [0])) == []
+    assert run(McsHook(McsOptions()), [9, np.nan, 9, 10]) == [15, None, None, 18]
+
+
+def test_the_lead_is_that_of_the_options() -> None:
+    (action,) = decided(McsOptions(lead_steps=2), batch([[3, 7, 11]], [0]))
+    assert action.why["cqi"] == 7
 
 
 def test_it_fires_only_when_the_index_changes() -> None:
     # CQI 1 and 2 of table 1 share MCS 0
-    assert run(McsHook(McsOptions(min_stay_slots=0)), [9, 9.5, 10, 1, 2, 3]) == [15, None, 18, 0, None, 2]
+    assert run(McsHook(McsOptions()), [9, 9, 10, 1, 2, 3]) == [15, None, 18, 0, None, 2]
 
 
 def test_a_set_index_stays_for_its_slots() -> None:
     assert run(McsHook(McsOptions(min_stay_slots=2)), [9, 10, 10, 11, 11]) == [15, None, 18, None, 20]
+
+
+def test_the_price_follows_the_block_error_ratio_and_holds_at_the_target() -> None:
+    options = McsOptions(price=2.0, price_rate=0.1, bler_target=0.1)
+    lost, arrived, unknown, at_target = ({"bler_ratio": ratio} for ratio in (1.0, 0.0, np.nan, 0.1))
+    found = prices(options, [lost, arrived, unknown, at_target])
+    assert found == pytest.approx([2 * np.exp(0.09), 2 * np.exp(0.08), 2 * np.exp(0.08), 2 * np.exp(0.08)], rel=1e-5)
+    assert prices(options, [*[lost] * 100])[-1] == pytest.approx(200.0)
+    assert prices(McsOptions(price_rate=0.0), [lost, lost]) == [4.0, 4.0]
+
+
+def test_only_the_errors_of_an_index_that_it_had_set_are_heard() -> None:
+    mine, others = {"bler_ratio": 1.0, "mcs": 15.0}, {"bler_ratio": 1.0, "mcs": 14.0}
+    first, second, third = prices(McsOptions(), [mine, mine, others])
+    assert first == 4.0  # nothing was set before the first slot
+    assert second == pytest.approx(4 * np.exp(0.09))
+    assert third == second
+
+
+def test_with_a_longer_lead_the_indices_that_may_still_be_in_force_are_heard() -> None:
+    hook = McsHook(McsOptions(lead_steps=2))
+    state: Any = fresh(hook)
+    for slot, cqi in enumerate([9, 10]):
+        _, state = hook.decide(batch([cqi], [slot]), state)
+    _, after = hook.decide(batch([10], [2], observed={"bler_ratio": 1.0, "mcs": 15.0}), state)
+    assert after["price"][0] > state["price"][0]
+    _, after = hook.decide(batch([10], [3], observed={"bler_ratio": 1.0, "mcs": 15.0}), {**state, **after})
+    assert after["price"][0] == pytest.approx(4 * np.exp(0.09))
+
+
+def test_a_suspect_block_error_ratio_is_not_heard() -> None:
+    assert prices(McsOptions(), [{"bler_ratio": 1.0}], flags=Quality.SUSPECT) == [4.0]
 
 
 @pytest.mark.parametrize("how", [{"source": Source.NONE}, {"flags": Quality.SUSPECT}, {"flags": Quality.APPROXIMATE}])
@@ -136,11 +208,13 @@ def test_the_object_is_a_ue_or_a_radio_cell() -> None:
 
 
 def test_the_reason_is_plain_json_and_complete() -> None:
-    (action,) = decided(McsOptions(), batch([1.25], [0]))
+    (action,) = decided(McsOptions(), batch([1], [0]))
     why = json.loads(json.dumps(action.why, allow_nan=False))
-    assert (why["forecast_cqi"], why["cqi"], why["interval_cqi"]) == (1.25, 1, [1.25, 3.25])
+    assert (why["cqi"], why["price_bps_hz"], why["lead_s"], why["set_before_mcs_index"]) == (1, 4.0, 1.0, None)
     assert (why["cqi_efficiency_bps_hz"], why["mcs_efficiency_bps_hz"]) == (0.1523, 0.2344)
-    assert (why["tau"], why["lead_s"], why["set_before_mcs_index"]) == (0.1, 1.0, None)
+    arrives = why["arrives_probability"]
+    assert why["probability_of_cqi_at_least"][1] == arrives > 0.98
+    assert why["worth_bps_hz"] == pytest.approx(0.1523 * arrives - 4.0 * (1 - arrives), abs=1e-3)
     assert action.valid_for_s == 2.0
 
 
@@ -151,15 +225,13 @@ def test_an_empty_batch_is_answered() -> None:
     assert set(after) == set(hook.state_spec())
 
 
-def test_a_horizon_or_level_that_is_missing_is_a_config_error() -> None:
+def test_a_horizon_that_is_too_short_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="horizon"):
         decided(McsOptions(lead_steps=4), batch([9], [0]))
-    with pytest.raises(ConfigError, match="quantile level"):
-        decided(McsOptions(tau=0.2), batch([9], [0]))
 
 
 HISTORY = st.lists(
-    st.lists(st.one_of(st.none(), st.sampled_from([0, 1, 2, 8.99, 9, 15, float("nan")])), min_size=4, max_size=4),
+    st.lists(st.one_of(st.none(), st.sampled_from([0, 1, 2, 8, 9, 15, float("nan")])), min_size=4, max_size=4),
     min_size=1,
     max_size=12,
 )
@@ -196,8 +268,13 @@ def test_a_series_fires_alike_alone_and_in_company(history: list[list[float | No
     [
         {"mcs_table": 0},
         {"mcs_table": 5},
-        {"tau": 0.0},
-        {"tau": 1.0},
+        {"bler_target": -0.1},
+        {"bler_target": 1.0},
+        {"price": 0.0},
+        {"price": 300.0},
+        {"price_rate": -0.1},
+        {"price_least": 5.0},
+        {"tau": 0.1},
         {"lead_steps": 0},
         {"min_stay_slots": -1},
         {"object_template": "UE={imsi}"},
