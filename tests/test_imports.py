@@ -78,7 +78,7 @@ HOMES = {
     "sqlite3": SQL_HOMES,
     "apscheduler": ("netpredict/operate/scheduler.py",),
     "typer": ("netpredict/cli/",),
-    "plotly": ("netpredict/evaluate/",),
+    "plotly": ("netpredict/evaluate/frame.py",),
 }
 
 

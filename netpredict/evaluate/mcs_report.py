@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-import plotly.graph_objects as go
-
-from netpredict.evaluate.frame import AXIS, Frame, grid, header, legend, row, section, table
+from netpredict.evaluate.frame import AXIS, Figure, Frame, grid, header, legend, row, section, table
 from netpredict.evaluate.goodput import BLER_LIMIT, TRACE_BLER_LIMIT
 from netpredict.evaluate.mcs_result import Outcome, Result, Row
 
@@ -93,7 +91,7 @@ def _fitness(frame: Frame, result: Result) -> str:
     return frame.panel("cross-entropy", _told(figure))
 
 
-def _told(figure: go.Figure) -> go.Figure:
+def _told(figure: Figure) -> Figure:
     return figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12})
 
 

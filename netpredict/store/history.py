@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -127,27 +127,30 @@ class History:
         if not newest:
             return
         seen: set[int] = set()
-        with self._connection() as connection:
-            rows = connection.execution_options(stream_results=True).execute(
-                sa.text(
-                    "SELECT l.stream, s.key AS series, s.series_id, m.predictor, m.version, f.slot_time_us, f.sources,"
-                    " f.quality, f.ticks, f.observed, l.kpis, l.decimals, l.levels, l.horizon_steps, l.period_us"
-                    " FROM forecast AS f JOIN series AS s ON s.series_id = f.series_id"
-                    " JOIN forecast_layout AS l ON l.layout_id = f.layout_id"
-                    " JOIN model_version AS m ON m.model_id = f.model_id"
-                    " WHERE f.slot_time_us > :since AND l.stream = :stream AND s.retired_us IS NULL"
-                    " AND f.quality & :challenger = 0 ORDER BY f.slot_time_us DESC, f.series_id"
-                ),
+        names = (
+            *("stream", "series", "series_id", "predictor", "version", "slot_time_us", "sources", "quality", "ticks"),
+            *("observed", "kpis", "decimals", "levels", "horizon_steps", "period_us"),
+        )
+        with self._database.reader() as connection:
+            rows = connection.stream(
+                "SELECT l.stream, s.key, s.series_id, m.predictor, m.version, f.slot_time_us, f.sources,"
+                " f.quality, f.ticks, f.observed, l.kpis, l.decimals, l.levels, l.horizon_steps, l.period_us"
+                " FROM forecast AS f JOIN series AS s ON s.series_id = f.series_id"
+                " JOIN forecast_layout AS l ON l.layout_id = f.layout_id"
+                " JOIN model_version AS m ON m.model_id = f.model_id"
+                " WHERE f.slot_time_us > :since AND l.stream = :stream AND s.retired_us IS NULL"
+                " AND f.quality & :challenger = 0 ORDER BY f.slot_time_us DESC, f.series_id",
                 {
                     "since": newest[0]["slot_time_us"] - steps * newest[0]["period_us"],
                     "stream": stream,
                     "challenger": int(Quality.CHALLENGER),
                 },
             )
-            for row in rows.mappings():
+            for found in rows:
+                row = dict(zip(names, found, strict=True))
                 if row["series_id"] not in seen:
                     seen.add(row["series_id"])
-                    yield _forecast(dict(row))
+                    yield _forecast(row)
 
     def recent_observations(
         self, stream: str, series: str, from_us: int | None = None, to_us: int | None = None, limit: int = 100
