@@ -133,7 +133,7 @@ def test_b06_identities_that_mean_harm(tmp_path: Path, name: str) -> None:
 def test_b07_times_that_are_not_those_of_the_radio(tmp_path: Path) -> None:
     day_us = 86_400_000_000
     times = {
-        0: "time_unit",
+        0: "clock_unset",
         -1: "time_unit",
         TIME_US // 1000: "time_unit",  # ms
         TIME_US // 1_000_000: "time_unit",  # s

@@ -137,12 +137,13 @@ def main() -> None:
         "mutants": figures["records"].total(),
         "seconds": round(time.monotonic() - started_s, 1),
     }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(report, indent=2) + "\n")
     if given.live:
         from tests.fuzz.live import fuzz_live
 
         report["live"] = fuzz_live(given.live, given.seed)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(report, indent=2) + "\n")
+        given.out.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
 
 

@@ -101,6 +101,26 @@ def _perf3gpp(name: str, time_us: int, level: float) -> Message:
     }
 
 
+def _e2sm_kpm(name: str, time_us: int, level: float) -> Message:
+    names = ("RRU.PrbTotDl", "DRB.UEThpDl")
+    report = {
+        "measData": [{"measRecord": [{"real": level}, {"integer": int(level * 1000)}]}],
+        "measInfoList": [
+            {"measType": {"measName": counter}, "labelInfoList": [{"measLabel": {"noLabel": "true"}}]}
+            for counter in names
+        ],
+        "granulPeriod": 1000,
+    }
+    return {
+        "e2NodeId": name,
+        "cellObjectID": "NRCellDU=1",
+        "indicationHeader": {
+            "indicationHeader-formats": {"indicationHeader-Format1": {"colletStartTime": time_us, "senderName": name}}
+        },
+        "indicationMessage": {"indicationMessage-formats": {"indicationMessage-Format1": report}},
+    }
+
+
 SENDERS: dict[str, Sender] = {
     "traffic": Sender(
         {
@@ -157,6 +177,18 @@ SENDERS: dict[str, Sender] = {
         },
         900_000_000,
         _perf3gpp,
+    ),
+    "e2sm_kpm": Sender(
+        {
+            "schema": "e2sm_kpm",
+            "decoder": "e2sm_kpm",
+            "decoder_options": {"measurements": MEASUREMENTS, "stamp_unit": "us"},
+            "series_by": ["radio_cell_id"],
+            "period_s": 1.0,
+            "kpis": ["prb_use_dl_percent", "dl_throughput_kbps"],
+        },
+        1_000_000,
+        _e2sm_kpm,
     ),
 }
 
