@@ -43,6 +43,9 @@ class Metrics:
         # ingest
         self.records = counter("records_total", "Records by what came of them.", "stream", "outcome")
         self.dead_letters = counter("dead_letters_total", "Records and rows not used.", "stream", "reason")
+        self.replayed_letters = counter(
+            "replayed_letters_total", "Dead letters that entered again, or were refused once more.", "stream", "outcome"
+        )
         self.firewall_findings = counter(
             "firewall_findings_total", "Values made missing, rows doubted and notices.", "stream", "reason", "kpi"
         )

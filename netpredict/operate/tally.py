@@ -63,6 +63,8 @@ class Tally:
             metrics.records.labels(name, outcome).inc(self._new(n, "records", name, outcome))
         for (name, reason), n in pipeline.reasons.items():
             metrics.dead_letters.labels(name, reason).inc(self._new(n, "dead", name, reason))
+        for (name, outcome), n in pipeline.replayed.items():
+            metrics.replayed_letters.labels(name, outcome).inc(self._new(n, "replayed", name, outcome))
         for name, stream in streams.items():
             for (reason, kpi), n in (stream.firewall.found + stream.watch.found).items():
                 metrics.firewall_findings.labels(name, reason, kpi).inc(self._new(n, "found", name, reason, kpi))

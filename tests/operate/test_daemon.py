@@ -352,3 +352,24 @@ def test_a_daemon_on_postgresql_commits_acts_and_begins_where_it_stopped(
     again = start(raw=raw)
     again.until(lambda: again.drained(log))
     assert sum(row["accepted"] for row in History(again.url).progress()) == 25 * 8
+
+
+@pytest.mark.parametrize(("gib", "kept_from"), [(0.0, 0), (1e-6, 51)])
+def test_a_store_above_its_size_keeps_only_what_is_needed_to_go_on(
+    start: Callable[..., Running], log: MemoryLog, tmp_path: Path, gib: float, kept_from: int
+) -> None:
+    """Two horizons of 4 min: forecasts whose truth is to come, with one to spare."""
+    raw = raw_config(tmp_path)
+    raw["store"]["retention_gib"] = gib
+    raw["predictors"] = {"gru": {"plugin": "ewma"}}
+    running = start(raw=raw)
+    for first in range(0, 60, 20):
+        append(log, range(first, first + 20))
+        running.until(lambda: running.drained(log))
+
+    def oldest() -> int:
+        return min(row[4] for row in dump(running.url, ["forecast"])["forecast"])
+
+    running.until(lambda: oldest() >= START_US + kept_from * 60_000_000)
+    running.stop()
+    assert oldest() == START_US + kept_from * 60_000_000
