@@ -61,7 +61,7 @@ def _findings(path: Path) -> Iterator[Finding]:
 def _looks(config: Config) -> Iterator[tuple[str, Callable[[], tuple[str, str]]]]:
     yield "store", lambda: _schema(config.store_url)
     yield "writer", lambda: _writer(config.store_url)
-    if config.store_url.startswith("sqlite"):
+    if config.store.url.startswith("sqlite"):
         yield "sqlite", _sqlite_version
     yield "kafka", lambda: _kafka(config)
     for name, stream in config.streams.items():
