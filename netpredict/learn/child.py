@@ -234,6 +234,8 @@ def _result(folder: Path, code: int) -> Result:
         raise TrainingFailed(f"the training in {folder} ended with code {code} and no result: {tail}") from error
     if result.error:
         raise _error_of(result)
+    if not result.version:
+        raise TrainingFailed(f"the training in {folder} names no version")
     return result
 
 

@@ -14,9 +14,10 @@ import structlog
 from netpredict.clock import Clock
 from netpredict.config import Config, StreamConfig
 from netpredict.errors import DataError, NetpredictError
-from netpredict.learn.child import Result, run_child, write_job
+from netpredict.learn.child import ARTEFACT, Result, TrainingFailed, run_child, write_job
 from netpredict.learn.dataset import build
 from netpredict.learn.evaluate import loss_ratio
+from netpredict.learn.registry import load_artefact
 from netpredict.plugins import load
 from netpredict.store.commit import ModelRegistry, ModelRow, RetrainRow
 from netpredict.store.history import History
@@ -226,8 +227,11 @@ def _train(
         )
         folder = home / result.version
         if not folder.exists():
-            (job / "artefact").rename(folder)
+            load_artefact(job / ARTEFACT, result.version)  # whole, before it stands under its name
+            (job / ARTEFACT).rename(folder)
         return result, folder
+    except OSError as error:
+        raise TrainingFailed(f"the training of {predictor} could not be kept below {home}: {error}") from error
     finally:
         shutil.rmtree(job, ignore_errors=True)
 

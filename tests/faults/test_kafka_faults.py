@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import TopicPartition as KafkaTopicPartition
 
 from netpredict.config import parse_config
+from netpredict.store.history import History
 from tests.faults import rig
+from tests.faults.conftest import Recorder, scales
 from tests.faults.proxy import Proxy
 from tests.faults.rig import InThread
 from tests.integration.daemon_process import DaemonProcess, toml
@@ -50,7 +54,10 @@ def durable(running: InThread) -> int:
     return sum(offset or 0 for offset in rig.stored(running.url).values())
 
 
-def test_f07_a_broker_that_dies_under_load_costs_no_record(broker: KafkaBroker, tmp_path: Path) -> None:
+def test_f07_a_broker_that_dies_under_load_costs_no_record(
+    broker: KafkaBroker, tmp_path: Path, record: Recorder
+) -> None:
+    record.about("F7")
     topic = rig.new_topic(broker, "f07")
     rig.produce(broker.bootstrap, topic, rig.rows(range(40)))
     raw = config_of(broker.bootstrap, topic, tmp_path, poll_records_max=50, max_partition_fetch_bytes=4096)
@@ -68,6 +75,7 @@ def test_f07_a_broker_that_dies_under_load_costs_no_record(broker: KafkaBroker, 
     assert took_s < rig.HEALED_S
     rig.assert_accounted_for(running.url)
     rig.assert_equal(running.url, reference(raw, broker, topic, tmp_path))
+    record("F7", [], "1 kill of the broker", sum(ends.values()), f"O holds, goes on after {took_s:.1f} s")
 
 
 FAULTS_OF_THE_NETWORK = {
@@ -79,8 +87,13 @@ FAULTS_OF_THE_NETWORK = {
 }
 
 
-def test_f09_no_fault_of_the_network_costs_a_record(broker: KafkaBroker, proxied: Proxy, tmp_path: Path) -> None:
+@scales("harmed_s", short=1.5, long=20.0)
+@pytest.mark.timeout(900)
+def test_f09_no_fault_of_the_network_costs_a_record(
+    broker: KafkaBroker, proxied: Proxy, tmp_path: Path, record: Recorder, harmed_s: float
+) -> None:
     """One after the other in one run: partition, reset inside a frame, 1.5 s round trip, lost replies, refusal."""
+    record.about("F9")
     topic = rig.new_topic(broker, "f09")
     raw = config_of(f"127.0.0.1:{proxied.port}", topic, tmp_path)
     took_s: dict[str, float] = {}
@@ -93,7 +106,7 @@ def test_f09_no_fault_of_the_network_costs_a_record(broker: KafkaBroker, proxied
             harm(proxied)
             rig.produce(broker.bootstrap, topic, rig.rows(range(minutes, minutes + 8)))
             minutes += 8
-            time.sleep(3.0)
+            time.sleep(harmed_s)
             proxied.heal()
             ends = rig.end_offsets_of(broker, topic)
             took_s[name] = running.until(lambda ends=ends: running.drained(ends))  # type: ignore[misc]
@@ -101,18 +114,25 @@ def test_f09_no_fault_of_the_network_costs_a_record(broker: KafkaBroker, proxied
     assert max(took_s.values()) < rig.HEALED_S, took_s
     rig.assert_accounted_for(running.url)
     rig.assert_equal(running.url, reference(raw, broker, topic, tmp_path))
+    slowest = max(took_s, key=took_s.__getitem__)
+    told = f"O holds, slowest {slowest} {took_s[slowest]:.1f} s"
+    record("F9", [], f"{len(took_s)} faults of {harmed_s:.1f} s", sum(ends.values()), told)
 
 
 def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_f08_a_frozen_cluster_costs_neither_memory_nor_log_lines(broker: KafkaBroker, tmp_path: Path) -> None:
+@scales("frozen_s", short=8.0, long=600.0)
+@pytest.mark.timeout(900)
+def test_f08_a_frozen_cluster_costs_neither_memory_nor_log_lines(
+    broker: KafkaBroker, tmp_path: Path, record: Recorder, frozen_s: float
+) -> None:
+    record.about("F8")
     topic = rig.new_topic(broker, "f08")
     rig.produce(broker.bootstrap, topic, rig.rows(range(10)))
     raw = config_of(broker.bootstrap, topic, tmp_path)
     config = write(tmp_path / "f08.toml", raw)
-    frozen_s = float(os.environ.get("NETPREDICT_FROZEN_S", "12"))
     with DaemonProcess(config) as daemon:
         daemon.wait_until(lambda: rig.drained(raw["store"]["url"], rig.end_offsets_of(broker, topic)))
         pid, bytes_before, lines_before = daemon.process.pid, resident_bytes(daemon.process.pid), log_lines(daemon)
@@ -129,6 +149,8 @@ def test_f08_a_frozen_cluster_costs_neither_memory_nor_log_lines(broker: KafkaBr
     assert grown_bytes < 32 << 20
     assert lines < 20 + 4 * frozen_s, daemon.tail()
     rig.assert_equal(raw["store"]["url"], reference(raw, broker, topic, tmp_path))
+    told = f"+{grown_bytes / 2**20:.1f} MiB, {lines} log lines, O holds"
+    record("F8", [], f"frozen for {frozen_s:.0f} s", sum(ends.values()), told)
 
 
 def log_lines(daemon: DaemonProcess) -> int:
@@ -145,3 +167,78 @@ def write(path: Path, raw: dict[str, Any]) -> Path:
             text += f'[[streams.{name}.routes]]\nactive = "{way["active"]}"\n'
     path.write_text(text)
     return path
+
+
+def test_f12_offsets_that_are_gone_leave_a_gap_and_nothing_is_skipped_in_silence(
+    broker: KafkaBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Recorder
+) -> None:
+    """Records deleted while the daemon was down; then the topic is made anew while it runs."""
+    record.about("F12")
+    monkeypatch.setattr("netpredict.ingest.kafka.METADATA_MAX_AGE_S", 1.0)
+    topic = rig.new_topic(broker, "f12")
+    raw = config_of(broker.bootstrap, topic, tmp_path)
+    rig.produce(broker.bootstrap, topic, rig.rows(range(5)))
+    with started(raw) as running:
+        running.until(lambda: running.drained(rig.end_offsets_of(broker, topic)))
+    before = rig.end_offsets_of(broker, topic)
+    rig.produce(broker.bootstrap, topic, rig.rows(range(5, 10)))
+    admin = broker.admin()
+    admin.delete_records({KafkaTopicPartition(topic, place.partition): end + 7 for place, end in before.items()})
+    with started(raw) as running:
+        running.until(lambda: running.drained(rig.end_offsets_of(broker, topic)))
+        expired = gaps_of(running.url)
+        assert expired == {(place.partition, end, end + 7, "offset_out_of_range") for place, end in before.items()}
+        full = rig.end_offsets_of(broker, topic)
+        admin.delete_topics([topic])
+        time.sleep(2.0)
+        broker.create_topic(topic, len(before), {"retention.ms": "-1"})
+        rig.produce(broker.bootstrap, topic, rig.rows(range(10, 13)))
+        ends = rig.end_offsets_of(broker, topic)
+        took_s = running.until(lambda: running.drained(ends))
+        recreated = {(place.partition, end, 0, "topic_recreated") for place, end in full.items()}
+        assert gaps_of(running.url) == expired | recreated
+    admin.close()
+    rows = History(running.url).progress()
+    assert sum(row["accepted"] + row["dead"] for row in rows) == (5 + 5 + 3) * 60 - 7 * len(before)
+    record("F12", [], "deleted, made anew", (5 + 5 + 3) * 60, f"{len(recreated) * 2} gap rows, {took_s:.1f} s")
+
+
+def gaps_of(url: str) -> set[tuple[int, int, int, str]]:
+    return {(row["partition"], row["from_offset"], row["to_offset"], row["reason"]) for row in History(url).gaps()}
+
+
+def test_f24_bad_configs_and_a_storm_of_reloads_change_nothing_that_serves(
+    broker: KafkaBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Recorder
+) -> None:
+    record.about("F24")
+    topic = rig.new_topic(broker, "f24")
+    raw = config_of(broker.bootstrap, topic, tmp_path)
+    config = write(tmp_path / "f24.toml", raw)
+    good = config.read_text()
+    rig.produce(broker.bootstrap, topic, rig.rows(range(3)))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with DaemonProcess(config) as daemon:
+            heard = [manager.recv(1000).decode()]
+            for number in range(30):
+                config.write_text([good, "[kafka]\ngroup = 7\n", "[[[", good + "[hooks.bandwidth]\n"][number % 4])
+                daemon.process.send_signal(signal.SIGHUP)
+                if number % 5 == 4:
+                    heard += [manager.recv(1000).decode(), manager.recv(1000).decode()]
+                    rig.produce(broker.bootstrap, topic, rig.rows(range(number, number + 1)))
+            config.write_text(good)
+            ends = rig.end_offsets_of(broker, topic)
+            daemon.wait_until(lambda: rig.drained(raw["store"]["url"], ends))
+            assert daemon.terminate() == 0, daemon.tail()
+            while not heard[-1].startswith("STOPPING"):
+                heard.append(manager.recv(1000).decode())
+    words = [line.partition("=")[0] for line in heard]
+    reloads = words[1:-1]
+    assert (words[0], words[-1]) == ("READY", "STOPPING")
+    assert reloads == ["RELOADING", "READY"] * (len(reloads) // 2), "each is answered before the next begins"
+    refused = sum("refused" in line for line in heard)
+    assert refused
+    rig.assert_equal(raw["store"]["url"], reference(raw, broker, topic, tmp_path))
+    record("F24", [], f"30 SIGHUP, {len(reloads) // 2} reloads, {refused} refused", 540, "O holds, paired")
