@@ -70,7 +70,9 @@ def broken() -> Iterator[Broken]:
 def outcomes(url: str) -> dict[str, set[tuple[str, str, int]]]:
     with closing(sqlite3.connect(path_of(url))) as connection:
         found: dict[str, set[tuple[str, str, int]]] = {}
-        for actuator, *rest in connection.execute("SELECT actuator, kind, reason, attempts FROM outcome"):
+        for actuator, *rest in connection.execute(
+            "SELECT actuator, kind, reason, attempts FROM outbox WHERE kind IS NOT NULL"
+        ):
             found.setdefault(actuator, set()).add(tuple(rest))
     return found
 
