@@ -126,7 +126,7 @@ def _run(
     pipeline = Pipeline(config.kafka.group, streams, store, shelf)
     step = pipeline.step if journal is None else Rerun(pipeline, shelf, journal).step
     topic_ids = {place.topic: row["topic_id"] for place, row in world.progress().items()}
-    for place, end in ends.items():
+    for place, end in sorted(ends.items()):  # a key is moved where it comes second: later partitions come later
         if end or place in world.progress():
             lane, _ = pipeline.assign(place, topic_ids.get(place.topic, ""))
             pipeline.started(lane, 0)

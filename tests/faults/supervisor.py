@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from netpredict.types import TopicPartition
 from tests.faults import daemon
+from tests.faults.world import World
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -81,13 +83,21 @@ class FaultyDaemon:
         assert self._process.exitcode is not None, f"still runs after {timeout_s} s:\n{self.tail()}"
         return self._process.exitcode
 
-    def wait_until(self, true: Callable[[], bool], timeout_s: float = 60.0, what: str = "") -> None:
-        """Until something holds, while the daemon lives."""
+    def wait_until(
+        self, true: Callable[[], bool], timeout_s: float = 60.0, told: Callable[[], object] = lambda: ""
+    ) -> None:
+        """Until something holds, while the daemon lives; else ``told`` says what there is instead."""
         deadline_s = time.monotonic() + timeout_s
         while not true():
-            assert self.running, f"ended with {self._process.exitcode} {what}:\n{self.tail()}"
-            assert time.monotonic() < deadline_s, f"not so after {timeout_s} s {what}:\n{self.tail()}"
+            assert self.running, f"ended with {self._process.exitcode}; {told()}\n{self.tail()}"
+            assert time.monotonic() < deadline_s, f"not so after {timeout_s} s; {told()}\n{self.tail()}"
             time.sleep(0.05)
+
+    def drain(self, world: World, timeout_s: float = 120.0) -> dict[TopicPartition, int]:
+        """Until the store has come to where the log ends now; gives these offsets."""
+        ends = world.ends()
+        self.wait_until(lambda: world.drained(ends), timeout_s, lambda: world.behind(ends))
+        return ends
 
     def said(self, text: str) -> bool:
         """Whether its log holds this text since it was started."""
@@ -114,8 +124,9 @@ class FaultyDaemon:
         return sum(line[name] for line in lines if line.get("event") == "assignment")
 
     def tail(self) -> str:
-        """The end of that."""
-        return self.output()[-4000:]
+        """The end of that, without what the actuator ``log`` wrote."""
+        lines = [line for line in self.output().splitlines() if '"action_applied"' not in line]
+        return "\n".join(lines[-30:])
 
 
 class Supervisor:

@@ -67,9 +67,8 @@ def run(world: World, daemons: Supervisor, record: Recorder, kills: int) -> None
                 kill_while_leaving(world, daemons, config)
             else:
                 daemons.until_struck(config, fault, feed=lambda: world.feed(4))
-        ends = world.ends()
         last = daemons.start(config)
-        last.wait_until(lambda: world.drained(ends), 120)
+        ends = last.drain(world)
         last.wait_until(lambda: not any(History(world.url).outbox_depth().values()), 60)
         last.wait_until(lambda: not world.unpublished(), 60)
         assert last.terminate() == 0, last.tail()

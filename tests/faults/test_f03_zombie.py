@@ -43,8 +43,7 @@ def test_f03_what_a_zombie_writes_is_rejected(
     zombie.wait_until(lambda: stopped(zombie))
     successor = daemons.start(world.config("successor", static=False))
     world.feed(20)
-    ends = world.ends()
-    successor.wait_until(lambda: world.drained(ends), 60)
+    successor.drain(world)
     zombie.send(signal.SIGCONT)
     if point in FENCED:
         zombie.wait_until(lambda: zombie.said("fenced"), 30)
@@ -61,8 +60,7 @@ def stopped(daemon: FaultyDaemon) -> bool:
 
 def drain(world: World, *daemons: FaultyDaemon) -> None:
     """To the end of the log by all of them, and O."""
-    ends = world.ends()
-    daemons[0].wait_until(lambda: world.drained(ends), 60)
+    ends = daemons[0].drain(world)
     for daemon in daemons:
         assert daemon.terminate() == 0, daemon.tail()
     assert_holds(world, ends)

@@ -35,12 +35,11 @@ def test_f05_three_daemons_join_leave_and_are_killed_in_rotation(
             number = event % SEATS
             done[turn(world, daemons, seats, number, assignment, rng)] += 1
             time.sleep(rng.uniform(0.1, 2.5))
-    ends = world.ends()
     for number in range(SEATS):
         if seats[number] is None:
             turn(world, daemons, seats, number, assignment, rng)
     running = [seat for seat in seats if seat is not None]
-    running[0].wait_until(lambda: world.drained(ends), 180)
+    ends = running[0].drain(world, 180)
     for seat in running:
         assert seat.terminate() == 0, seat.tail()
     assert_holds(world, ends)

@@ -41,8 +41,7 @@ def test_f06_a_rebalance_during_a_write_leaves_no_half_batch(
         guest.wait_until(lambda guest=guest: guest.said("assignment"), 60)  # type: ignore[misc]
         world.feed(8)
         assert guest.terminate() == 0, guest.tail()
-    ends = world.ends()
-    stays.wait_until(lambda: world.drained(ends), 90)
+    ends = stays.drain(world)
     assert stays.terminate() == 0, stays.tail()
     assert_holds(world, ends)
     record("F6", [601], f"{2 * joins} rebalances, {assignment}, {listener}", world.records, "O holds")

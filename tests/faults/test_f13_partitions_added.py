@@ -25,27 +25,23 @@ def test_f13_added_partitions_are_read_from_the_beginning_and_moved_cells_are_to
     world.feed(12)
     config = world.config()
     daemon = daemons.start(config, *faults)
-    before = world.ends()
-    daemon.wait_until(lambda: world.drained(before))
+    daemon.drain(world)
     world.add_partitions("traffic", 3)
     world.feed(12)  # before the daemon knows the new one
-    ends = world.ends()
-    daemon.wait_until(lambda: world.drained(ends), 120)
+    ends = daemon.drain(world)
     assert daemon.terminate() == 0, daemon.tail()
     added = TopicPartition(world.topics["traffic"], 2)
     assert world.progress()[added]["next_offset"] == ends[added] > 0
     assert_holds(world, ends)
 
     moved = History(world.url).moved("traffic")
-    assert moved
-    assert {row["partition"] for row in moved} == {2}
+    assert 2 in {row["partition"] for row in moved}
     first = moved[0]
     places = (f"{first['topic']}/{first['from_partition']}", f"{first['topic']}/{first['partition']}")
     cli("streams", "move", "traffic", first["series"], "--from", places[0], "--to", places[1], "--config", str(config))
     daemon = daemons.start(config)
     world.feed(12)
-    ends = world.ends()
-    daemon.wait_until(lambda: world.drained(ends))
+    ends = daemon.drain(world)
     assert daemon.terminate() == 0, daemon.tail()
     assert [row["payload"]["series"] for row in History(world.url).journal("traffic", "move")] == [first["series"]]
     assert first["series"] not in {row["series"] for row in History(world.url).moved("traffic")}

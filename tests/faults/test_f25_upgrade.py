@@ -31,9 +31,8 @@ def run_netpredict(world: World) -> subprocess.CompletedProcess[str]:
 
 def drained_once(world: World, daemons: Supervisor) -> None:
     """One daemon to the end of the log."""
-    ends = world.ends()
     daemon = daemons.start(world.config())
-    daemon.wait_until(lambda: world.drained(ends))
+    daemon.drain(world)
     assert daemon.terminate() == 0, daemon.tail()
 
 

@@ -32,8 +32,7 @@ def test_f26_a_second_daemon_on_one_sqlite_file_leaves(
     assert second.returncode == AlreadyRunning.exit_code == 69, second.stderr
     assert f"is held by process {first.pid}" in second.stderr
     world.feed(20)
-    ends = world.ends()
-    first.wait_until(lambda: world.drained(ends))
+    ends = first.drain(world)
     assert first.terminate() == 0, first.tail()
     assert_holds(world, ends)
     record("F26", [2601], "1 second daemon", world.records, "exit 69, O holds")

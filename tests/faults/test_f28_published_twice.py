@@ -20,9 +20,9 @@ def test_f28_what_is_published_twice_bears_the_same_id(
     for number in range(kills):
         world.feed(8)
         daemons.until_struck(config, f"crash:after_publish:{1 + number % 3}", feed=lambda: world.feed(4))
-    ends = world.ends()
     last = daemons.start(config)
-    last.wait_until(lambda: world.drained(ends) and not world.unpublished(), 60)
+    ends = last.drain(world)
+    last.wait_until(lambda: not world.unpublished())
     assert last.terminate() == 0, last.tail()
     forecasts = published(world.broker, world.published["forecasts"])  # messages of one id are equal
     actions = published(world.broker, world.published["actions"])

@@ -345,8 +345,13 @@ class World:
 
     def drained(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether the store has come to these offsets."""
+        return not self.behind(ends)
+
+    def behind(self, ends: Mapping[TopicPartition, int]) -> dict[str, tuple[Any, int]]:
+        """Where the store is not at these offsets yet: (what it has come to, the end)."""
         progress = self.progress()
-        return all(end == 0 or (progress.get(place) or {}).get("next_offset") == end for place, end in ends.items())
+        reached = {place: (progress.get(place) or {}).get("next_offset") for place in ends}
+        return {str(place): (reached[place], end) for place, end in ends.items() if end and reached[place] != end}
 
     def assert_accounted_for(self, ends: Mapping[TopicPartition, int]) -> None:
         """Every offset is exactly one of accepted, duplicate, late, dead, control; none is a gap."""
