@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from netpredict.evaluate.bandwidth import Evaluation, Overall, PeriodResult, Result
     from netpredict.evaluate.bootstrap import Estimate
 
-COLUMNS = ("lead", "under : over", "best plain rule", "its cost", "ours", "change", "95 %", "delayed", "as set")
+COLUMNS = ("lead", "costs", "plain", "ours", "change", "95 %", "delayed", "as set")
+RULES = ("lead", "costs", "best plain rule", "change by hindsight")
 
 
 def bandwidth(
@@ -80,9 +81,13 @@ def _write(found: Evaluation, report: Path) -> None:
 
 def _print(found: Evaluation) -> None:
     for period in found.periods:
-        spans = f"{utc(period.from_us)} to {utc(period.until_us)}"
-        title = f"{found.dataset}, {period.period}: {spans}\ncosts in {found.kpi} a step and series"
-        print_table(title, COLUMNS, _rows(period))
+        title = f"{found.dataset}, {period.period}: {utc(period.from_us)} to {utc(period.until_us)}"
+        print_table(f"{title}\ncosts in {found.kpi} a step and series", COLUMNS, _rows(period))
+        rules = [
+            [each.lead, f"{each.c_under:g} : 1", each.plain, _percent(each.hindsight.change.value)]
+            for each in period.results
+        ]
+        print_table("the plain rules they are beside, and the change against what turned out cheapest", RULES, rules)
 
 
 def _rows(period: PeriodResult) -> list[list[object]]:
@@ -96,22 +101,14 @@ def _rows(period: PeriodResult) -> list[list[object]]:
 
 def _row(result: Result) -> list[object]:
     costs = [round(each, 3) for each in (result.sooner.plain_cost, result.sooner.cost)]
-    changes = [_percent(change.change.value) for change in (result.late, result.as_set)]
-    sooner = result.sooner.change
-    return [
-        result.lead,
-        f"{result.c_under:g} : 1",
-        result.plain,
-        *costs,
-        _percent(sooner.value),
-        _span(sooner),
-        *changes,
-    ]
+    change = result.sooner.change
+    shown = [_percent(change.value), _span(change), *(_percent(x.change.value) for x in (result.late, result.as_set))]
+    return [result.lead, f"{result.c_under:g} : 1", *costs, *shown]
 
 
 def _mean_row(overall: Overall) -> list[object]:
     shown = [_percent(overall.sooner.value), _span(overall.sooner), _percent(overall.late.value)]
-    return [overall.lead, "mean", "", None, None, *shown, None]
+    return [overall.lead, "mean", None, None, *shown, None]
 
 
 def _percent(ratio: float) -> str:
