@@ -77,8 +77,11 @@ def _produce(
             turn = (step + number) % len(CODECS)
             for good, record in records(name, seed, range(step, step + 1), each, stamps=False):
                 headers = [(key.encode("utf-8", "replace").decode(), value) for key, value in record.headers]
+                key = (
+                    b"" if record.key is None and record.value is None else record.key
+                )  # the client sends no such record
                 producers[turn].send(
-                    topic, record.value, record.key, headers=headers, partition=0, timestamp_ms=record.timestamp
+                    topic, record.value, key, headers=headers, partition=0, timestamp_ms=record.timestamp
                 )
                 produced[topic] += 1
                 produced["mutants"] += not good
