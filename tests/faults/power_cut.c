@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
@@ -31,7 +30,6 @@ static struct change *newest;
 static const char *folder;
 static long operations_left = -1;
 static unsigned seed;
-static int eio;
 
 static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
 static int (*real_ftruncate)(int, off_t);
@@ -50,14 +48,6 @@ void power_cut_after(const char *of_folder, long operations, unsigned with_seed)
   operations_left = operations;
   seed = with_seed;
   pthread_mutex_unlock(&mutex);
-}
-
-/* While on, each write and sync fails with EIO. */
-void fail_with_eio(int on) { eio = on; }
-
-static int errno_is_eio(void) {
-  errno = EIO;
-  return -1;
 }
 
 static int is_watched(int file, char *path) {
@@ -147,7 +137,6 @@ static void forget(const char *path) {
 ssize_t pwrite64(int file, const void *bytes, size_t count, off_t at) {
   char path[PATH_MAX];
   if (!is_watched(file, path)) return real_pwrite(file, bytes, count, at);
-  if (eio) return errno_is_eio();
   pthread_mutex_lock(&mutex);
   count_down();
   remember(file, path, bytes, count, at);
@@ -174,7 +163,6 @@ int ftruncate(int file, off_t size) { return ftruncate64(file, size); }
 static int sync_of(int file) {
   char path[PATH_MAX];
   if (!is_watched(file, path)) return 0; /* only the power of this disk is ever cut */
-  if (eio) return errno_is_eio();
   pthread_mutex_lock(&mutex);
   count_down();
   forget(path);

@@ -11,6 +11,7 @@ import pytest
 from netpredict.config import parse_config
 from netpredict.types import TopicPartition
 from tests.faults import rig
+from tests.faults.conftest import Recorder
 from tests.faults.mock_cluster import API_VERSION, MockCluster, MockSource
 from tests.faults.rig import InThread
 
@@ -53,8 +54,9 @@ def reference(raw: dict[str, Any], ends: dict[TopicPartition, int], folder: Path
     return running.url
 
 
-def test_f07_no_answer_of_a_changing_cluster_costs_a_record(tmp_path: Path) -> None:
+def test_f07_no_answer_of_a_changing_cluster_costs_a_record(tmp_path: Path, record: Recorder) -> None:
     """Leaders, coordinators and members that are not what the client took them for, all while records come."""
+    record.about("F7")
     with MockCluster(2) as cluster:
         topic = cluster.create_topic("f07", 3)
         ends = {TopicPartition(topic, partition): 0 for partition in range(3)}
@@ -73,13 +75,15 @@ def test_f07_no_answer_of_a_changing_cluster_costs_a_record(tmp_path: Path) -> N
         assert took_s < rig.HEALED_S
         rig.assert_accounted_for(running.url)
         rig.assert_equal(running.url, reference(raw, ends, tmp_path))
+        record("F7", [], "22 errors, 10 moves (mock)", sum(ends.values()), "O holds")
 
 
 @pytest.mark.parametrize("gone", ["leader", "coordinator"])
 def test_f10_a_broker_missing_from_the_metadata_is_overcome_by_a_new_client(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str, record: Recorder
 ) -> None:
     """K2: the client forgets its leader, or its group's coordinator, and would never ask again."""
+    record.about("F10")
     with MockCluster(2) as cluster:
         topic = cluster.create_topic("f10", 2)
         ends = {TopicPartition(topic, partition): 0 for partition in range(2)}
@@ -97,3 +101,4 @@ def test_f10_a_broker_missing_from_the_metadata_is_overcome_by_a_new_client(
             took_s = running.until(lambda: running.drained(ends))
         assert took_s < rig.HEALED_S
         rig.assert_equal(running.url, reference(raw, ends, tmp_path))
+        record("F10", [], "1 lost broker (mock)", sum(ends.values()), "O holds after a new client")

@@ -11,6 +11,7 @@ import psycopg
 from netpredict.config import parse_config
 from netpredict.ingest.source import AssignmentChange, MemoryLog
 from tests.faults import rig
+from tests.faults.conftest import Recorder
 from tests.faults.proxy import Proxy
 from tests.faults.rig import InThread, raw_config
 from tests.services.postgres import Postgres
@@ -89,7 +90,10 @@ class Faulted:
             running.until(lambda: running.daemon.writer.retries >= before + 2)
 
 
-def test_f14_no_fault_of_the_database_costs_or_doubles_a_row(postgres: Postgres, tmp_path: Path) -> None:
+def test_f14_no_fault_of_the_database_costs_or_doubles_a_row(
+    postgres: Postgres, tmp_path: Path, record: Recorder
+) -> None:
+    record.about("F14")
     url = postgres.new_database("f14")
     with Proxy(postgres.port) as proxy:
         world = Faulted(postgres, proxy, url.rpartition("/")[2])
@@ -114,3 +118,6 @@ def test_f14_no_fault_of_the_database_costs_or_doubles_a_row(postgres: Postgres,
     assert max(took_s.values()) < rig.HEALED_S
     rig.assert_accounted_for(url)
     rig.assert_equal(url, rig.unfaulted(tmp_path, world.log))
+    record(
+        "F14", [], "COMMIT reply lost, failover, deadlock, 40001, away", sum(rig.ends_of(world.log).values()), "O holds"
+    )

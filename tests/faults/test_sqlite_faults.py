@@ -19,6 +19,7 @@ from netpredict.store import compare, sqlite
 from netpredict.store.database import database_of
 from netpredict.store.sqlite import path_of
 from tests.faults import rig
+from tests.faults.conftest import Recorder
 from tests.faults.disk import small_disk
 from tests.faults.memory_daemon import log_of
 from tests.faults.process import Process
@@ -43,9 +44,10 @@ def locked(url: str) -> Iterator[None]:
 
 
 def test_f15_a_locked_database_is_waited_for_within_bounds(
-    log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Recorder
 ) -> None:
     """Also when a rebalance falls into that time: what was assigned is taken over when the store is back."""
+    record.about("F15")
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 100)
     rig.fill(log, rig.rows(range(5)))
     rows_max = 200
@@ -67,11 +69,13 @@ def test_f15_a_locked_database_is_waited_for_within_bounds(
     assert 0 < most <= 2 * rows_max + raw["kafka"]["poll_records_max"], "what waits is bounded, and then polling pauses"
     rig.assert_accounted_for(running.url)
     rig.assert_equal(running.url, rig.unfaulted(tmp_path, log))
+    record("F15", [], "1 lock, 1 rebalance", sum(rig.ends_of(log).values()), "O holds, waits within bounds")
 
 
 def test_f15_the_wal_that_a_long_reader_kept_is_used_again_when_it_ends(
-    log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Recorder
 ) -> None:
+    record.about("F15")
     pages = 64
     pragmas = sqlite._pragmas
 
@@ -100,9 +104,13 @@ def test_f15_the_wal_that_a_long_reader_kept_is_used_again_when_it_ends(
         assert wal.stat().st_size < held_bytes, "it would have grown on"
     assert held_bytes > 2 * pages * 4096, "the reader held it"
     rig.assert_equal(running.url, rig.unfaulted(tmp_path, log))
+    record("F15", [], "1 long reader", sum(rig.ends_of(log).values()), "the WAL is used again")
 
 
-def test_f16_a_full_disk_is_waited_for_and_nothing_is_acknowledged_beyond_it(log: MemoryLog, tmp_path: Path) -> None:
+def test_f16_a_full_disk_is_waited_for_and_nothing_is_acknowledged_beyond_it(
+    log: MemoryLog, tmp_path: Path, record: Recorder
+) -> None:
+    record.about("F16")
     rig.fill(log, rig.rows(range(3)))
     with small_disk(tmp_path / "disk", 4) as disk:
         raw = raw_config(disk.folder)
@@ -118,9 +126,13 @@ def test_f16_a_full_disk_is_waited_for_and_nothing_is_acknowledged_beyond_it(log
             running.until(running.drained)
         rig.assert_accounted_for(running.url)
         rig.assert_equal(running.url, rig.unfaulted(tmp_path, log))
+    record("F16", [], "store disk full", sum(rig.ends_of(log).values()), "O holds, no ack beyond")
 
 
-def test_f16_a_daemon_that_cannot_start_on_a_full_disk_may_be_tried_again(log: MemoryLog, tmp_path: Path) -> None:
+def test_f16_a_daemon_that_cannot_start_on_a_full_disk_may_be_tried_again(
+    log: MemoryLog, tmp_path: Path, record: Recorder
+) -> None:
+    record.about("F16")
     rig.fill(log, rig.rows(range(3)))
     with small_disk(tmp_path / "disk", 4) as disk:
         config = parse_config(raw_config(disk.folder))
@@ -130,9 +142,11 @@ def test_f16_a_daemon_that_cannot_start_on_a_full_disk_may_be_tried_again(log: M
         disk.free()
         with InThread(config, log) as running:
             running.until(running.drained)
+    record("F16", [], "start on a full disk", sum(rig.ends_of(log).values()), "75, then starts")
 
 
-def test_f16_a_full_log_disk_stops_no_record(tmp_path: Path) -> None:
+def test_f16_a_full_log_disk_stops_no_record(tmp_path: Path, record: Recorder) -> None:
+    record.about("F16")
     with small_disk(tmp_path / "disk", 1) as disk:
         (disk.folder / "daemon.log").touch()
         disk.fill()
@@ -141,6 +155,7 @@ def test_f16_a_full_log_disk_stops_no_record(tmp_path: Path) -> None:
             process.until(lambda: rig.drained(process.url, rig.ends_of(log_of(10))))
             assert process.terminate() == 0
             assert process.said() == ""
+    record("F16", [], "log disk full", 600, "drains")
 
 
 def write(path: Path, raw: dict[str, Any]) -> Path:
@@ -157,7 +172,10 @@ def damage(path: Path, inside: bytes) -> int:
     return content.count(inside)
 
 
-def test_f18_a_flipped_bit_in_a_state_restarts_that_series_cold_and_is_told(log: MemoryLog, tmp_path: Path) -> None:
+def test_f18_a_flipped_bit_in_a_state_restarts_that_series_cold_and_is_told(
+    log: MemoryLog, tmp_path: Path, record: Recorder
+) -> None:
+    record.about("F18")
     rig.fill(log, rig.rows(range(8)))
     config = parse_config(raw_config(tmp_path))
     with InThread(config, log) as running:
@@ -174,6 +192,7 @@ def test_f18_a_flipped_bit_in_a_state_restarts_that_series_cold_and_is_told(log:
         running.until(lambda: b"netpredict_damaged_states 1.0" in running.daemon.metrics.render())
     healthy = rig.unfaulted(tmp_path, log)
     assert {"cell-5"} == {row[SERIES[table]] for table in SERIES for row in unlike(running.url, healthy, table)}
+    record("F18", [], "1 bit of a state", sum(rig.ends_of(log).values()), "one series cold, counted")
 
 
 SERIES = {"forecast": 5, "series_state": 4}
@@ -184,7 +203,8 @@ def unlike(a: str, b: str, table: str) -> set[tuple[Any, ...]]:
     return set(compare.dump(a, [table])[table]) ^ set(compare.dump(b, [table])[table])
 
 
-def test_f18_a_damaged_page_ends_the_daemon_with_what_to_do(log: MemoryLog, tmp_path: Path) -> None:
+def test_f18_a_damaged_page_ends_the_daemon_with_what_to_do(log: MemoryLog, tmp_path: Path, record: Recorder) -> None:
+    record.about("F18")
     config = write(tmp_path / "config.json", raw_config(tmp_path))
     with Process(config, 8, log=tmp_path / "first") as process:
         process.until(lambda: rig.drained(process.url, rig.ends_of(log_of(8))))
@@ -201,3 +221,4 @@ def test_f18_a_damaged_page_ends_the_daemon_with_what_to_do(log: MemoryLog, tmp_
         assert "netpredict db check" in process.said()
     with pytest.raises(StoreDamaged):
         database_of(process.url).check_pages()
+    record("F18", [], "1 database page", 480, "refused with 74")
