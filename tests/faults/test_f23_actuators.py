@@ -81,7 +81,7 @@ def test_f23_a_broken_receiver_costs_outcomes_and_no_record(broken: Broken, tmp_
     record.about("F23")
     log = MemoryLog({rig.TOPIC: 3})
     at = f"http://127.0.0.1:{broken.server_port}"
-    urls = {"fails": f"{at}/500", "hangs": f"{at}/hang", "huge": f"{at}/huge", "lost": "http://nowhere.invalid/"}
+    urls = {"fails": f"{at}/500", "hangs": f"{at}/hang", "huge": f"{at}/huge", "lost": "https://nowhere.invalid/"}
     raw = raw_config(
         tmp_path,
         actuators={

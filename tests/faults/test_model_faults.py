@@ -27,7 +27,7 @@ from tests.faults.conftest import Recorder, scales
 from tests.faults.rig import InThread, raw_config
 from tests.rerun import BlindShelf, Rerun
 
-LEARN = {"enabled": True, "cron": "0 0 29 2 *", "history_steps": 64, "timeout_s": 1.5}
+LEARN = {"enabled": True, "cron": "0 0 29 2 *", "history_steps": 64, "timeout_s": 6.0}
 
 
 class Learning:
