@@ -13,11 +13,11 @@ from netpredict.cli.terminal import print_json, print_table, progress, say, utc
 from netpredict.errors import DataError
 
 if TYPE_CHECKING:
-    from netpredict.evaluate.bandwidth import Evaluation, Overall, PeriodResult, Result
+    from netpredict.evaluate.bandwidth_result import Evaluation, Overall, PeriodResult, Result
     from netpredict.evaluate.bootstrap import Estimate
 
 COLUMNS = ("lead", "costs", "plain", "ours", "change", "95 %", "delayed", "as set")
-RULES = ("lead", "costs", "best plain rule", "change by hindsight")
+RULES = ("lead", "costs", "best plain rule", "usual", "hindsight")
 
 
 def bandwidth(
@@ -42,7 +42,8 @@ def bandwidth(
     The predictor and the plain rules (base and margin, a whole grid of them) are trained and chosen on the time before
     the one that is scored. Costs of too little to too much: 1, 4 and 10 to 1.
     """
-    from netpredict.evaluate.bandwidth import SETUPS, run
+    from netpredict.evaluate.bandwidth import run
+    from netpredict.evaluate.bandwidth_setups import SETUPS
     from netpredict.evaluate.datasets import TASKS
     from netpredict.traces.datasets import data_folder
 
@@ -84,10 +85,13 @@ def _print(found: Evaluation) -> None:
         title = f"{found.dataset}, {period.period}: {utc(period.from_us)} to {utc(period.until_us)}"
         print_table(f"{title}\ncosts in {found.kpi} a step and series", COLUMNS, _rows(period))
         rules = [
-            [each.lead, f"{each.c_under:g} : 1", each.plain, _percent(each.hindsight.change.value)]
+            [
+                *(each.lead, f"{each.c_under:g} : 1", each.plain),
+                *(_percent(change.change.value) for change in (each.usual, each.hindsight)),
+            ]
             for each in period.results
         ]
-        print_table("the plain rules they are beside, and the change against what turned out cheapest", RULES, rules)
+        print_table("the best plain rules, and the change against usual ones and by hindsight", RULES, rules)
 
 
 def _rows(period: PeriodResult) -> list[list[object]]:

@@ -9,180 +9,24 @@ costs; margins, choices and weights see nothing of the period.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from netpredict.evaluate.bootstrap import Estimate, change, estimate
+from netpredict.evaluate.bandwidth_result import Change, Evaluation, Example, Overall, PeriodResult, Result, by_day
+from netpredict.evaluate.bandwidth_setups import COSTS, DAEMON_DELAY_MS, LEVELS, Setup
+from netpredict.evaluate.bootstrap import Estimate, estimate
 from netpredict.evaluate.datasets import Period, Task
 from netpredict.evaluate.forecasting import forecasts, trained
-from netpredict.evaluate.provision import Bases, Family, PlainRule, cost, cost_of_late, tuned
+from netpredict.evaluate.provision import Bases, PlainRule, cost, cost_of_late, tuned
 from netpredict.evaluate.reserved import reserved
 from netpredict.radio.policy import cost_quantile
 from netpredict.radio.quantities import KPIS
 from netpredict.types import AnyArray, OutputSpec
 
-COSTS = (1.0, 4.0, 10.0)
-LEVELS = tuple(sorted({0.1, 0.9, *(cost_quantile(c_under, 1.0) for c_under in COSTS)}))
-DAEMON_DELAY_MS = 1_100
-"""From the end of a period to a firing that is durable: the default commit interval, and 100 ms at the 99th percentile.
-
-A plain rule in the radio network needs none: the delay is laid on ours alone.
-"""
-
 Told = Callable[[str, int, int, float, float], None]
 """Period, train_epochs done and in all, loss, time left in s."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """How a data set is judged: leads in steps by name, steps of a day, plain rules, predictor and its options.
-
-    ``percent`` of the resource blocks is one unit of the KPI, ``shown_steps`` the length of the example.
-    """
-
-    leads: Mapping[str, int]
-    day_steps: int
-    family: Family
-    predictor: str
-    options: Mapping[str, Any]
-    percent: float
-    shown_steps: int
-
-
-SETUPS = {
-    "milan-hourly": Setup(
-        leads={"1 h": 1, "6 h": 6, "24 h": 24},
-        day_steps=24,
-        family=Family(
-            windows=(2, 3, 6, 12, 24),
-            shares=(0.5, 0.7, 0.9, 1.0),
-            alphas=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
-            seasons={
-                "same hour yesterday": (24, 1),
-                "same hour, mean of 3 days": (24, 3),
-                "same hour, mean of 7 days": (24, 7),
-                "same hour last week": (168, 1),
-                "same hour, mean of 2 weeks": (168, 2),
-                "same hour, mean of 3 weeks": (168, 3),
-            },
-        ),
-        predictor="gru",
-        options={"adapt": "rls"},
-        percent=1.0,  # a count stands for a percent: it has no unit of its own, and 84 is the largest
-        shown_steps=72,
-    ),
-    "nist-prosas": Setup(
-        leads={"1 min": 1, "5 min": 5, "15 min": 15},
-        day_steps=1440,
-        family=Family(
-            windows=(2, 3, 5, 7, 10, 15, 20, 30, 45, 60),
-            shares=(0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
-            alphas=(0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7),
-            seasons={"same minute yesterday": (1440, 1)},
-        ),
-        predictor="gru",
-        options={"scaler_steps": 200, "minibatch_size": 8, "train_epochs": 12, "adapt": "rls"},
-        percent=2.0,
-        shown_steps=180,
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Cost of ours over that of the plain rule, less 1, with its interval; below zero ours is cheaper."""
-
-    cost: float
-    plain_cost: float
-    change: Estimate
-
-    @staticmethod
-    def of(ours: AnyArray, plain: AnyArray, day_steps: int) -> Change:
-        """From the cost of each (series, step), drawn by series and days, or by days where there is one series."""
-        found = change(by_day(ours, day_steps), by_day(plain, day_steps))
-        return Change(float(ours.mean()), float(plain.mean()), found)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One period, lead and ratio of costs. Costs are means of a step and series, in units of the KPI.
-
-    ``late``: each decision of ours comes ``DAEMON_DELAY_MS`` late. ``as_set``: both set by the hook itself, in whole
-    percents, with ``actions_per_day`` of a series. ``hindsight``: against the plain rule that turned out cheapest in
-    the period, which nobody could have chosen.
-    """
-
-    period: str
-    lead: str
-    lead_steps: int
-    c_under: float
-    plain: str
-    sooner: Change
-    late: Change
-    as_set: Change
-    hindsight_plain: str
-    hindsight: Change
-    covered: float
-    plain_covered: float
-    actions_per_day: float
-    daily: list[tuple[float, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Overall:
-    """The mean of the relative changes of all ratios of costs, at one period and lead."""
-
-    period: str
-    lead: str
-    lead_steps: int
-    sooner: Estimate
-    late: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """Some steps of one series: when they are, what was needed, and what both provided at the first lead."""
-
-    period: str
-    series: str
-    c_under: float
-    lead: str
-    time_us: list[int]
-    demand: list[float]
-    ours: list[float]
-    plain: list[float]
-
-
-@dataclass(frozen=True, slots=True)
-class PeriodResult:
-    """One period that was scored."""
-
-    period: str
-    from_us: int
-    until_us: int
-    training_s: float
-    results: list[Result]
-    overall: list[Overall]
-    examples: list[Example]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """All of a data set; ``decision_delay_ms`` are the delays of ``sooner`` and ``late``."""
-
-    dataset: str
-    kpi: str
-    unit: str
-    period_s: float
-    day_steps: int
-    series: int
-    predictor: str
-    options: Mapping[str, Any]
-    costs: tuple[float, ...]
-    decision_delay_ms: tuple[int, int]
-    periods: list[PeriodResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +61,7 @@ def run(
     """Every period of a task, by the predictor of the setup or another one; ``options`` over those of both."""
     name, kpi = predictor or setup.predictor, task.output.kpis[0]
     given = {**(setup.options if name == setup.predictor else {}), **options}
-    asked = with_levels(task, max(setup.leads.values()))
+    asked = replace(with_levels(task, max(setup.leads.values())), bucket_steps=setup.bucket_steps)
     return Evaluation(
         task.name,
         kpi,
@@ -309,6 +153,10 @@ class _One:
         costs = [cost(self.demand, self._provided(*each), c_under) for each in ranked]
         best = int(np.argmin([each.mean() for each in costs]))
         self.hindsight, self.hindsight_cost = ranked[best][0], costs[best]
+        usual = next(
+            place for place, (rule, _) in enumerate(ranked) if rule.base in setup.usual and rule.kind == "times"
+        )
+        self.usual, self.usual_cost = ranked[usual][0], costs[usual]
 
     def _provided(self, rule: PlainRule, base: AnyArray) -> AnyArray:
         return np.maximum(rule.provided(base[:, self.issues]), 0.0)
@@ -337,6 +185,8 @@ class _One:
             Change.of(set_costs[0], set_costs[1], day),
             str(self.hindsight),
             Change.of(sooner[0], self.hindsight_cost, day),
+            str(self.usual),
+            Change.of(sooner[0], self.usual_cost, day),
             float((self.demand <= self.ours).mean()),
             float((self.demand <= self.plain).mean()),
             actions / self.demand.size * day,
@@ -358,9 +208,3 @@ class _One:
         lines = [np.round(each[row, span], 3).tolist() for each in (self.demand, self.ours, self.plain)]
         times = (slots * self.task.features.period_us).tolist()
         return Example(period, self.task.series[row], self.c_under, label, times, *lines)
-
-
-def by_day(each: AnyArray, day_steps: int) -> AnyArray:
-    """Sums by day of the period: (series, steps) -> (series, days); (days,) where there is one series."""
-    days: AnyArray = np.add.reduceat(each, np.arange(0, each.shape[1], day_steps), axis=1)
-    return days[0] if len(days) == 1 else days

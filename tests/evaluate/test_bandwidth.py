@@ -7,28 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from netpredict.evaluate.bandwidth import (
-    COSTS,
-    LEVELS,
-    SETUPS,
-    Evaluation,
-    PeriodResult,
-    Setup,
-    by_day,
-    judge,
-    laid_out,
-    with_levels,
-)
+from netpredict.evaluate.bandwidth import judge, laid_out, with_levels
 from netpredict.evaluate.bandwidth_report import write_report
+from netpredict.evaluate.bandwidth_result import Evaluation, PeriodResult, by_day
+from netpredict.evaluate.bandwidth_setups import COSTS, LEVELS, SETUPS, Setup
 from netpredict.evaluate.datasets import Period, Task
-from netpredict.evaluate.provision import Family
+from netpredict.evaluate.provision import Bases, Family
 from netpredict.evaluate.reserved import reserved
 from netpredict.types import FeatureSpec, OutputSpec, TrainingSet
 
 DAY = 24
 CUT, STOP = 10 * DAY, 14 * DAY
 PLAIN = Family(windows=(2, 3), shares=(0.5, 1.0), alphas=(0.3,), seasons={"same hour yesterday": (DAY, 1)})
-SETUP = Setup({"1 h": 1, "6 h": 6}, DAY, PLAIN, "naive", {}, percent=1.0, shown_steps=24)
+USUAL = ("last value", "same hour yesterday")
+SETUP = Setup({"1 h": 1, "6 h": 6}, DAY, PLAIN, USUAL, "naive", {}, bucket_steps=DAY, percent=1.0, shown_steps=24)
 
 
 def series() -> np.ndarray:
@@ -94,6 +86,13 @@ def test_the_rule_of_hindsight_is_never_dearer_than_the_chosen_one() -> None:
     assert all(result.hindsight.plain_cost <= result.sooner.plain_cost for result in results)
 
 
+def test_the_usual_rule_is_one_of_the_usual_bases_with_a_factor() -> None:
+    values = series()
+    results, _, _ = judged(values, quantiles_of(values, 1.0))
+    assert all(result.usual_plain.startswith(("last value x", "same hour yesterday x")) for result in results)
+    assert results[0].usual.cost == results[0].sooner.cost
+
+
 def test_only_the_first_lead_can_be_late_and_late_is_dearer() -> None:
     values = series()
     results, _, _ = judged(values, quantiles_of(values))
@@ -136,8 +135,10 @@ def test_the_part_before_the_period_is_joined_where_it_ends() -> None:
     assert (walked.cut, walked.first_slot) == (CUT, 1_000)
 
 
-def test_every_setup_is_judged_within_what_is_forecast() -> None:
+def test_every_setup_names_bases_of_its_own_family() -> None:
     for setup in SETUPS.values():
+        values = np.zeros((1, setup.family.lookback_steps + 2), np.float32)
+        assert set(setup.usual) <= {name for name, _ in Bases(values, setup.family).at(1)}
         assert min(setup.leads.values()) == 1
         assert set(setup.family.shares) <= {round(share, 2) for share in np.linspace(0.5, 1.0, 51)}
 
