@@ -1,5 +1,6 @@
 """What the reading verbs say about a store that the pipeline filled."""
 
+import math
 import shlex
 import shutil
 from pathlib import Path
@@ -329,3 +330,25 @@ def test_an_upgrade_beside_a_writer_is_refused_with_69(cli, tmp_path: Path) -> N
     assert cli("db", "upgrade", "--url", url).exit_code == 0
     with SqlStore(url):
         assert cli("db", "upgrade", "--url", url).exit_code == 69
+
+
+def test_crossings_rank_radio_cells_by_the_time_until_a_level_is_passed(cli, config: Path) -> None:
+    told = document(cli("crossings", "--above", 10, "--config", config, "--json"))
+    rows = told["crossings"]
+    assert rows
+    assert {row["stream"] for row in rows} == {"traffic"}
+    times = [math.inf if row["middle_s"] is None else row["middle_s"] for row in rows]
+    assert times == sorted(times)
+    for row in rows:
+        assert row["earliest_s"] <= min(
+            times[rows.index(row)], math.inf if row["latest_s"] is None else row["latest_s"]
+        )
+        assert row["middle_s"] == 0 if row["last_value"] > 10 else row["earliest_s"] >= 60
+    assert document(cli("crossings", "--above", 100, "--config", config, "--json"))["crossings"] == []
+    assert "within its horizon" in cli("crossings", "--above", 100, "--config", config).stderr
+
+
+def test_crossings_of_an_unknown_stream_are_refused(cli, config: Path) -> None:
+    result = cli("crossings", "--above", 10, "--stream", "none", "--config", config)
+    assert result.exit_code != 0
+    assert "no stream" in result.stderr
