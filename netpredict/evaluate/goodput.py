@@ -99,7 +99,7 @@ class Rule(Protocol):
         ...
 
     def hear(self, nack: AnyArray, chosen: IntArray, heard: BoolArray) -> None:
-        """What became of the second that was reported last: shares of lost blocks (n, P), where ``heard`` (n,)."""
+        """What became of the second that was reported last: lost or not, or the lost share (n, P), where ``heard``."""
         ...
 
 
@@ -196,23 +196,25 @@ class _Count:
         self.goodput: dict[int, AnyArray] = {table: np.zeros(shape) for table in efficiencies}
 
     def add(self, rows: slice, scored: BoolArray, chosen: IntArray, before: IntArray, part: np.float32) -> AnyArray:
-        """Lost share of each row, (n, P)."""
-        n, cqi = len(scored), self.panel.cqi[rows][:, None]
-        counts = scored[:, None]
-        ok = cqi >= chosen
-        share: AnyArray = ok.astype(np.float32)
-        parts = [(ok & counts, chosen, np.float32(1.0) - part)]
-        if part:
+        """Lost share of each row, (n, P); a mask where nothing is decided late."""
+        cqi, counts = self.panel.cqi[rows][:, None], scored[:, None]
+        self.blocks[: len(scored)] += scored
+        arrived = cqi >= chosen
+        if not part:
+            self._add(arrived & counts, chosen, 1)
+            lost: AnyArray = ~arrived
+        else:
             early = cqi >= before
-            share = (np.float32(1.0) - part) * share + part * early
-            parts.append((early & counts, before, part))
-        lost: AnyArray = np.float32(1.0) - share
-        self.blocks[:n] += scored
-        self.nacks[:n] += lost * counts
-        for table, efficiency in self.efficiencies.items():
-            for arrived, index, weight in parts:
-                self.goodput[table][:n] += weight * efficiency.take(index * arrived)
+            self._add(arrived & counts, chosen, np.float32(1.0) - part)
+            self._add(early & counts, before, part)
+            lost = np.float32(1.0) - (np.float32(1.0) - part) * arrived - part * early
+        self.nacks[: len(scored)] += lost & counts if not part else lost * counts
         return lost
+
+    def _add(self, arrived: BoolArray, chosen: IntArray, weight: AnyArray | float) -> None:
+        sent = chosen * arrived
+        for table, efficiency in self.efficiencies.items():
+            self.goodput[table][: len(sent)] += efficiency.take(sent) * weight if weight != 1 else efficiency.take(sent)
 
     def tally(self) -> Tally:
         place = np.argsort(self.panel.order)
@@ -242,5 +244,6 @@ class Fixed:
 def bounded(cqi: AnyArray) -> IntArray:
     """The nearest whole CQI below that may be chosen."""
     # NaN (nothing reported yet) becomes the lowest; steps that add up to a whole number in decimals reach it
-    floor: IntArray = np.fmin(np.fmax(cqi + _ROUNDING, LOWEST_CQI), MAX_CQI).astype(np.int64)
-    return floor
+    near = np.asarray(cqi + _ROUNDING)
+    np.fmax(near, LOWEST_CQI, out=near)
+    return np.minimum(near, MAX_CQI, out=near).astype(np.int64)

@@ -64,26 +64,28 @@ class OuterLoop:
 
     def __init__(self, bases: FloatArray, settings: Sequence[tuple[float, float, float]], traces: int) -> None:
         """``settings``: step of an ACK (CQI), BLER target, first offset (CQI)."""
-        self._bases, count = bases, bases.shape[1]
+        self._bases, count = bases[:, :, None], bases.shape[1]
         step, target, first = (np.tile(np.array(part, np.float32), count) for part in zip(*settings, strict=True))
         self.candidates = len(step)
-        self._repeat = len(settings)
-        self._up, self._down = step, (step * (1 - target) / target).astype(np.float32)
+        self._up, self._down = step, (-step * (1 - target) / target).astype(np.float32)
         self._bound = np.float32(Olla().max_offset)
         self._offset = np.tile(first, (traces, 1))
 
     def choose(self, rows: slice) -> IntArray:
         """See ``Rule``."""
-        base = np.repeat(self._bases[rows], self._repeat, axis=1)
-        return bounded(base + self._offset[: len(base)])
+        base = self._bases[rows]
+        n, bases, _ = base.shape
+        return bounded((base + self._offset[:n].reshape(n, bases, -1)).reshape(n, -1))
 
     def hear(self, nack: AnyArray, chosen: IntArray, heard: BoolArray) -> None:
-        """See ``Rule``."""
-        up = np.where(chosen < MAX_CQI, self._up, np.float32(0.0))
-        down = np.where(chosen > LOWEST_CQI, self._down, np.float32(0.0))
-        moved = (1 - nack) * up - nack * down
+        """See ``Rule``; blocks are lost or not."""
+        moved = np.where(nack, self._down, self._up)
+        moved[~heard] = 0.0
+        moved[chosen == np.where(nack, LOWEST_CQI, MAX_CQI)] = 0.0
         offset = self._offset[: len(heard)]
-        np.clip(offset + moved * heard[:, None], -self._bound, self._bound, out=offset)
+        offset += moved
+        np.minimum(offset, self._bound, out=offset)
+        np.maximum(offset, -self._bound, out=offset)
 
 
 def report_bases(panel: Panel, delay: int) -> Bases:
@@ -146,7 +148,7 @@ def markov_bases(at_least: FloatArray, held: AnyArray, tables: Sequence[int]) ->
     return Bases(tuple(("table", f"table {how}") for how in read), cqi.astype(np.float32))
 
 
-def candidates(bases: Bases, traces: int, most: int = 600) -> Iterator[tuple[list[Candidate], Rule]]:
+def candidates(bases: Bases, traces: int, most: int = 900) -> Iterator[tuple[list[Candidate], Rule]]:
     """Every base with every back-off, and with every outer loop, some bases at a time: at most ``most`` candidates."""
     shifted = (bases.cqi[:, :, None] + np.array(BACK_OFFS, np.float32)).reshape(len(bases.cqi), -1)
     yield (
