@@ -156,7 +156,7 @@ def _load_series(stream: Stream, lane: Lane, snapshot: LaneSnapshot) -> None:
     by_layout: dict[str, tuple[list[int], list[bytes]]] = {}
     for series_id, key, last_slot, scored, layout, blob in snapshot.series:
         sampled = scored and lane.is_sampled(key)
-        row = stream.add_series(lane, key, series_id, last_slot if blob is not None else NO_SLOT, sampled)
+        row = stream.add_series(lane, key, series_id, last_slot, sampled)
         if layout is not None and blob is not None:
             rows, blobs = by_layout.setdefault(layout, ([], []))
             rows.append(row)

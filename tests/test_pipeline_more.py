@@ -106,6 +106,24 @@ def test_the_store_on_postgresql_is_that_on_sqlite(log, sql_reference, postgres,
     assert difference(sql(url, World(log), poll, stops, commit_every=3), sql_reference) == []
 
 
+def test_a_series_whose_state_is_damaged_begins_cold_and_takes_no_stored_slot_again(tmp_path):
+    again = [traffic(f"cell-{cell}", 7, 1.0) for cell in range(4)]
+    world, url = only_traffic([*steady(10), *again, *steady(14)[40:]]), f"sqlite:///{tmp_path}/damaged.db"
+    world.shelf = lambda streams, store: StoreShelf(parse_config(world.config), store, streams)
+    migrate.upgrade(url)
+    with SqlStore(url) as store:
+        world.run(store, 20, commit_every=1, stop_after=2)
+        with store.database.transaction() as connection:
+            connection.execute("UPDATE series_state SET checksum = checksum + 1")
+    with SqlStore(url) as store:
+        world.run(store, 7)
+        assert len(store.damaged) == 4
+    ((*_, accepted, duplicate, late, dead, _, _),) = dump(url)["topic_progress"]
+    assert (accepted, duplicate, late, dead) == (56, 0, 4, 0)
+    forecasts = [row for row in dump(url)["forecast"] if row[5] == "cell-0"]
+    assert [row[11] & Quality.WARMING > 0 for row in forecasts][10:] == [True, True, False, False]
+
+
 def test_the_log_has_something_of_everything(sql_reference):
     """Else the tests above prove less than they say."""
     progress = {row[1:3]: row for row in sql_reference["topic_progress"]}
