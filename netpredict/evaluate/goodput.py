@@ -211,7 +211,7 @@ class _Count:
         self.nacks[: len(scored)] += lost & counts if not part else lost * counts
         return lost
 
-    def _add(self, arrived: BoolArray, chosen: IntArray, weight: AnyArray | float) -> None:
+    def _add(self, arrived: BoolArray, chosen: IntArray, weight: AnyArray | np.float32 | float) -> None:
         sent = chosen * arrived
         for table, efficiency in self.efficiencies.items():
             self.goodput[table][: len(sent)] += efficiency.take(sent) * weight if weight != 1 else efficiency.take(sent)

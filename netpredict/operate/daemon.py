@@ -25,7 +25,7 @@ from netpredict.build import build_streams
 from netpredict.clock import Clock, SystemClock, parse_day_windows
 from netpredict.config import Config, load_config
 from netpredict.errors import NetpredictError, SourceUnavailable, StoreUnavailable
-from netpredict.ingest.source import AssignmentChange, Source
+from netpredict.ingest.source import Source
 from netpredict.learn.retrainer import Retrainer
 from netpredict.learn.shelf import StoreShelf
 from netpredict.operate.control import ControlSocket, control_folder
@@ -34,6 +34,7 @@ from netpredict.operate.logs import RateLimit, configure_logs
 from netpredict.operate.metrics import Metrics
 from netpredict.operate.notify import Notifier, Watchdog
 from netpredict.operate.outlet import SLOWEST_S, ForecastPublisher
+from netpredict.operate.ownership import Ownership
 from netpredict.operate.scheduler import RetrainScheduler, ScheduledJob
 from netpredict.operate.sink import Sink
 from netpredict.operate.standing import Standing
@@ -138,7 +139,6 @@ class Daemon:
         self._chores, self._models, self._collect = _Timer(CHORES_S), _Timer(MODELS_S), _Timer(COLLECT_S)
         self._lag: Mapping[TopicPartition, int] = {}
         self._trouble = ""
-        self._postponed: dict[TopicPartition, float] = {}  # ours by Kafka, not by the store: when to take it over
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -188,6 +188,7 @@ class Daemon:
         self._watch(running)
         self.source = self._make_source(self.config, self._before_revoke)
         running.callback(lambda: self.source.close())
+        self.ownership = Ownership(self.pipeline, self.source, self.metrics, self.clock, self._moved)
         self._connect()
 
     def _listen(self, running: ExitStack) -> None:
@@ -302,7 +303,7 @@ class Daemon:
         polled = self.source.poll(self._poll_s())  # 1
         if polled:
             crash.reached("after_poll")
-        moved = self._follow(self.source.changes())  # 2
+        moved = self.ownership.follow(self.source.changes())  # 2
         with self._timed("step", bool(polled)):
             self.pipeline.step([part for part in polled if part.topic_partition not in moved])  # 3
         self._moved()
@@ -352,7 +353,7 @@ class Daemon:
             self.publisher.offer(written)
         for lane in written.commit.lanes:
             if lane.topic_partition in written.fenced:
-                self._give_way(lane.topic_partition, lane.epoch)
+                self.ownership.give_way(lane.topic_partition, lane.epoch, self.config.kafka.session_timeout_s / 2)
         durable = {
             lane.topic_partition: lane.new_offset
             for lane in written.commit.lanes
@@ -362,67 +363,15 @@ class Daemon:
         if any(lane.firings for lane in written.commit.lanes):
             self.runner.wake()
 
-    def _give_way(self, topic_partition: TopicPartition, epoch: int) -> None:
-        """Another writer has a newer epoch than the commit: drop what came of ours, and let Kafka speak first.
-
-        A process that was away for long hears only from its next heartbeats that others own its topic partitions.
-        """
-        LOG.warning("fenced", topic_partition=str(topic_partition), epoch=epoch)
-        lane = self.pipeline.lanes.get(topic_partition)
-        if lane is not None and lane.epoch == epoch:  # else it was given up or taken anew since
-            self.pipeline.revoke(topic_partition)
-            self._postpone(topic_partition, self.config.kafka.session_timeout_s / 2)
-
-    def _postpone(self, topic_partition: TopicPartition, wait_s: float) -> None:
-        self._postponed[topic_partition] = self.clock.monotonic_s() + wait_s
-
-    def _take_over_postponed(self) -> None:
-        """What is ours by Kafka begins again at what is stored."""
-        now_s = self.clock.monotonic_s()
-        for topic_partition in sorted(key for key, due_s in self._postponed.items() if due_s <= now_s):
-            LOG.warning("taken_over_again", topic_partition=str(topic_partition))
-            self._take_over(topic_partition)
-
     def _hold_back(self) -> None:
         """Two commits' worth wait: poll nothing new, but keep polling for the group's sake, until one is durable."""
         self.source.pause()
         while self.writer.busy and self.writer.failure is None and not self.flags.stop:
             self.writer.wait(0.5)
             self.source.poll(0.0)
-            self._follow(self.source.changes())
+            self.ownership.follow(self.source.changes())
             self._moved()
         self.source.resume()
-
-    def _follow(self, change: AssignmentChange) -> set[TopicPartition]:
-        """Give up what was revoked or lost, then take over what was assigned, at its stored offset; gives all of them.
-
-        Records of these that were polled before are not to be used: they are delivered again from the seek on.
-        """
-        for topic_partition in (*change.revoked, *change.lost):
-            self.pipeline.revoke(topic_partition)
-            self._postponed.pop(topic_partition, None)
-            self.metrics.forget_partition(topic_partition)
-        for topic_partition in change.assigned:
-            self._take_over(topic_partition)
-        if change:
-            counts = {name: len(getattr(change, name)) for name in ("revoked", "lost", "assigned")}
-            LOG.info("assignment", owned=len(self.pipeline.lanes), **counts)
-        return {*change.revoked, *change.lost, *change.assigned}
-
-    def _take_over(self, topic_partition: TopicPartition) -> None:
-        """Own it, at its stored offset. While store or broker do not answer it brings nothing and is tried again."""
-        self.pipeline.revoke(topic_partition)
-        self._postponed.pop(topic_partition, None)
-        try:
-            lane, offset = self.pipeline.assign(topic_partition, self.source.topic_id(topic_partition.topic))
-            self.pipeline.started(lane, self.source.seek(topic_partition, offset))
-        except NetpredictError as error:
-            if not error.retriable:
-                raise
-            self.pipeline.revoke(topic_partition)
-            self._postpone(topic_partition, CHORES_S)
-            LOG.warning("take_over_postponed", topic_partition=str(topic_partition), error=str(error))
-        self._moved()
 
     def _before_revoke(self, _topic_partitions: tuple[TopicPartition, ...]) -> None:
         """On the listener's thread: the commit in flight may still count before the new owner takes its epoch."""
@@ -430,11 +379,11 @@ class Daemon:
         self.writer.wait(min(10.0, self.config.kafka.session_timeout_s / 3))
 
     def _do_chores(self, now_s: float, idle: bool) -> None:
-        self._take_over_postponed()
         if self._chores.due(now_s):
             self._tell_trouble()
             self._lag = self.pipeline.lag(self.source.end_offsets())
             self._count()
+            self.ownership.try_again()
         if self._models.due(now_s):
             self._ask_store()
         if (idle and self._collect.due(now_s)) or now_s - self._collect.last_s > 10 * COLLECT_S:
@@ -515,8 +464,9 @@ class Daemon:
         self.retrainer.follow(config, self.streams)
         if self.publisher is not None:
             self.publisher.follow(config.streams)
+        self.ownership.pipeline = self.pipeline
         for topic_partition in owned:
-            self._take_over(topic_partition)
+            self.ownership.take_over(topic_partition)
         LOG.info("reloaded")
         self.notifier.ready("running")
 
