@@ -13,7 +13,7 @@ import pytest
 
 import netpredict
 from netpredict.errors import StoreError, StoreUnavailable
-from netpredict.store import compare, migrate
+from netpredict.store import compare, load, migrate
 from netpredict.store.commit import Commit, GapRow, JournalRow, RetrainRow
 from netpredict.store.database import Connection
 from netpredict.store.history import History
@@ -316,7 +316,11 @@ def test_a_recreated_topic_leaves_a_gap_and_begins_anew(store: SqlStore) -> None
     assert (10, 0, RECREATED) in query(store, "SELECT from_offset, to_offset, reason FROM gap")
 
 
-def test_pending_forecasts_are_those_whose_truth_is_to_come(store: SqlStore) -> None:
+@pytest.mark.parametrize("in_step", [1, 2, 256])
+def test_pending_forecasts_are_those_whose_truth_is_to_come(
+    store: SqlStore, in_step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "IN_STEP", in_step)
     lane, model_id = run(store, slots=6)
     behind = forecasts(lane, model_id, 7, [0])
     store.commit(Commit([lane_commit(lane, 60, 70, forecasts=[behind], series_states=[states(lane, 7, [0])])]))
