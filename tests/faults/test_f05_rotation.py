@@ -16,6 +16,7 @@ from tests.faults.test_f03_zombie import on_postgresql
 from tests.faults.world import World
 
 SEATS = 3
+Seats = list[FaultyDaemon | None]
 
 
 @on_postgresql
@@ -28,7 +29,7 @@ def test_f05_three_daemons_join_leave_and_are_killed_in_rotation(
     seed = 501 if assignment == "eager" else 502
     rng, world = random.Random(seed), make_world(seed, partitions=3)
     record.about("F5", seed)
-    seats: list[FaultyDaemon | None] = [None] * SEATS
+    seats: Seats = [None] * SEATS
     done = {"join": 0, "leave": 0, "kill": 0}
     with Load(world):
         for event in range(events):
@@ -50,7 +51,7 @@ def test_f05_three_daemons_join_leave_and_are_killed_in_rotation(
 def turn(
     world: World,
     daemons: Supervisor,
-    seats: list[FaultyDaemon | None],
+    seats: Seats,
     number: int,
     assignment: str,
     rng: random.Random,

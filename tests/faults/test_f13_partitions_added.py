@@ -23,7 +23,7 @@ def test_f13_added_partitions_are_read_from_the_beginning_and_moved_cells_are_to
     world = make_world(1301)
     record.about("F13", 1301)
     world.feed(12)
-    config = world.config()
+    config = world.config(rebuild_after_s=5.0 if faults else 60.0)
     daemon = daemons.start(config, *faults)
     daemon.drain(world)
     world.add_partitions("traffic", 3)
