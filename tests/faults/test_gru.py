@@ -37,11 +37,12 @@ def recurrent(settings: dict[str, Any]) -> None:
     """Traffic is forecast by a small GRU."""
     settings["predictors"]["gru"] = {"plugin": "gru", "options": {"units": 8, "train_epochs": 1, "bptt_steps": 16}}
     settings["_routes"][0] = ("traffic", "gru")
+    settings["learn"] = {"history_steps": 120}
 
 
 def trained(world: World, daemons: Supervisor) -> None:
     """A store with some history, and a version that was trained on it and is to serve next."""
-    world.feed(160)
+    world.feed(130)
     daemon = daemons.start(world.config())
     daemon.drain(world)
     assert daemon.terminate() == 0, daemon.tail()
