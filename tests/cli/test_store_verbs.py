@@ -224,7 +224,7 @@ def test_an_action_is_shown_with_its_why(cli, config: Path) -> None:
     shown = document(cli("actions", "show", firing_id[:20], "--config", config, "--json"))
     assert shown == rows[0]
     printed = cli("actions", "show", firing_id, "--config", config).stdout
-    assert "forecast_cqi" in printed
+    assert "worth_bps_hz" in printed
     assert "shadow" in printed
     assert cli("actions", "show", "zz", "--config", config).exit_code == 1
 
