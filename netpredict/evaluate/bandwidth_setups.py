@@ -57,7 +57,7 @@ SETUPS = {
         ),
         usual=("same hour yesterday", "same hour last week", "last value", "maximum of 3", "maximum of 6"),
         predictor="gru",
-        options={"adapt": "rls"},
+        options={"units": 64, "dropout": 0.2, "adapt": "rls"},
         bucket_steps=168,  # days of a week differ in what they hold: a single day would throw the next one off
         percent=1.0,  # a count stands for a percent: it has no unit of its own, and 84 is the largest
         shown_steps=72,
@@ -73,7 +73,7 @@ SETUPS = {
         ),
         usual=tuple(f"{what} of {steps}" for steps in (5, 7, 10, 15) for what in ("median", "0.9 quantile", "maximum")),
         predictor="gru",
-        options={"scaler_steps": 200, "minibatch_size": 8, "train_epochs": 12, "adapt": "rls"},
+        options={"units": 64, "scaler_steps": 200, "minibatch_size": 8, "train_epochs": 12, "adapt": "rls"},
         bucket_steps=60,
         percent=2.0,
         shown_steps=180,
