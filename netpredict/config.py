@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import urlencode
@@ -23,7 +24,7 @@ from msgspec import Meta, Struct
 from netpredict.calendar import check_holidays, check_time_zone
 from netpredict.clock import parse_day_windows
 from netpredict.errors import ConfigError
-from netpredict.types import Mode, place_columns
+from netpredict.types import Mode, Quality, place_columns
 
 T = TypeVar("T")
 Positive = Annotated[float, Meta(gt=0)]
@@ -305,12 +306,38 @@ class PredictorConfig(Section, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
 
 
+class GroupConfig(Section, frozen=True, kw_only=True):
+    """A group of radio cells in which a hook has another mode (first match wins)."""
+
+    name: Annotated[Name, Meta(description="Names the group in records.")]
+    match: Annotated[str, Meta(min_length=1, description="Shell pattern on the radio cell.")]
+    mode: Annotated[Mode, Meta(description="Mode of the hook there.")]
+
+
+class DeviationConfig(Section, frozen=True, kw_only=True):
+    """How far a member of an action's value may go from its baseline."""
+
+    member: Annotated[str, Meta(min_length=1, description="Member of the value, e.g. rRMPolicyMinRatio.")]
+    most: Annotated[float, Meta(ge=0, description="Farthest from the baseline, in the unit of the member.")]
+    baseline: Annotated[float | None, Meta(description="The baseline; not set: only what baseline_why says.")] = None
+    baseline_why: Annotated[
+        str, Meta(description="Member of the action's why that is the baseline where it is a number.")
+    ] = ""
+
+
 class HookConfig(Section, frozen=True, kw_only=True):
     """An adaptation hook on one stream."""
 
     plugin: Annotated[Name, Meta(description="Hook plugin.")]
     stream: Annotated[str, Meta(description="Stream whose forecasts it sees.")]
-    mode: Annotated[Mode, Meta(description="shadow records what it would do, auto also does it.")] = Mode.SHADOW
+    mode: Annotated[
+        Mode,
+        Meta(description="shadow records what it would do, assist does it once a person approves it, auto does it."),
+    ] = Mode.SHADOW
+    groups: Annotated[
+        list[GroupConfig],
+        Meta(description='Radio cells with another mode: [{ name = "lab", match = "cell-1*", mode = "auto" }].'),
+    ] = []
     actuators: Annotated[list[str], Meta(description="Actuators that each action goes to.")] = msgspec.field(
         default_factory=lambda: ["log"]
     )
@@ -320,7 +347,28 @@ class HookConfig(Section, frozen=True, kw_only=True):
     rate_per_min: Annotated[float, Meta(gt=0, description="Most applied actions of the hook per minute.")] = 600.0
     blackout_utc: Annotated[list[str], Meta(description='Hours without actions, e.g. "22:00-05:30".')] = []
     effect_s: Annotated[float, Meta(gt=0, description="How long an action is meant to hold, s.")] = 900.0
+    priority: Annotated[
+        int, Meta(ge=0, le=1000, description="A hook of a higher priority takes an attribute from another one.")
+    ] = 0
+    blast_ratio: Annotated[
+        float, Meta(gt=0, le=1, description="Most radio cells of the stream changed within an hour, as a share.")
+    ] = 1.0
+    sources: Annotated[
+        list[Literal["model", "seasonal", "naive"]],
+        Meta(min_length=1, description="Rungs of the ladder whose forecasts may act."),
+    ] = msgspec.field(default_factory=lambda: ["model", "seasonal", "naive"])
+    refuse_quality: Annotated[list[str], Meta(description="Quality flags with which a forecast may not act.")] = (
+        msgspec.field(default_factory=lambda: ["not_finite", "failed", "suspect", "approximate"])
+    )
+    deviations: Annotated[
+        list[DeviationConfig],
+        Meta(description='Bounds: [{ member = "rRMPolicyMinRatio", most = 30.0, baseline = 50.0 }].'),
+    ] = []
     options: dict[str, Any] = {}
+
+    def group_of(self, radio_cell_id: str) -> GroupConfig | None:
+        """The first group that a radio cell is in."""
+        return next((group for group in self.groups if fnmatchcase(radio_cell_id, group.match)), None)
 
 
 class ActuatorConfig(Section, frozen=True, kw_only=True):
@@ -570,6 +618,20 @@ def _check(config: Config) -> None:
         for actuator in hook.actuators:
             if actuator not in config.actuators:
                 raise ConfigError(f"hooks.{name}.actuators: no actuator named {actuator!r}")
+        _check_hook(f"hooks.{name}", hook)
+
+
+def _check_hook(where: str, hook: HookConfig) -> None:
+    parse_day_windows(hook.blackout_utc, f"{where}.blackout_utc")
+    names = [group.name for group in hook.groups]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{where}.groups: a name stands twice")
+    known = [flag.name.lower() for flag in Quality if flag.name]
+    if unknown := [name for name in hook.refuse_quality if name not in known]:
+        raise ConfigError(f"{where}.refuse_quality: no flag {', '.join(unknown)}; there are {', '.join(known)}")
+    for bound in hook.deviations:
+        if bound.baseline is None and not bound.baseline_why:
+            raise ConfigError(f"{where}.deviations: {bound.member} needs a baseline or a baseline_why")
 
 
 def _check_learn(learn: LearnConfig) -> None:

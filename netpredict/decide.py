@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,7 @@ from netpredict.config import HookConfig
 from netpredict.errors import PluginError
 from netpredict.forecast.series import SeriesTable
 from netpredict.lane import firing_id
-from netpredict.types import AnyArray, DueAction, Firing, HookBatch, StateArray
+from netpredict.types import AnyArray, DueAction, Firing, HookBatch, Source, StateArray
 
 LOG = structlog.get_logger(__name__)
 _ENCODER = msgspec.json.Encoder()
@@ -82,6 +83,8 @@ class BoundHook:
             raise PluginError(f"row {action.row} of a batch of {len(batch)}")
         _ENCODER.encode((action.value, action.why))  # else the commit would find out
         time_us = int(batch.slot_time_us[action.row])
+        key = batch.key_of(action.row)
+        group = self.config.group_of(key.fields[-1])
         return Firing(
             firing_id(self.name, action.object_id, action.attribute, time_us),
             self.name,
@@ -89,12 +92,41 @@ class BoundHook:
             action.object_id,
             action.attribute,
             action.value,
-            action.why,
-            self.config.mode,
+            {**action.why, "basis": self._basis(batch, action.row)},
+            self.config.mode if group is None else group.mode,
             time_us,
             time_us + round(action.valid_for_s * 1_000_000),
             time_us + round(self.config.effect_s * 1_000_000),
+            series=str(key),
+            group="" if group is None else group.name,
         )
+
+    def _basis(self, batch: HookBatch, row: int) -> dict[str, Any]:
+        """What the hook could see: version, source and flags of the forecast, what it came from, and its interval.
+
+        ``observed`` by column and ``forecast`` by KPI (middle and outer levels at each lead that the hook reads), in
+        natural units, None = missing.
+        """
+        levels, kpis, steps = batch.levels, self.hook.kpis_needed(), self.hook.steps_needed()
+        middle = min(range(len(levels)), key=lambda place: abs(levels[place] - 0.5))
+        outer = sorted({0, middle, len(levels) - 1})
+        seen = {*kpis, *self.hook.columns_needed()}
+        observed = zip(batch.columns, batch.observed[row], strict=True)
+        return {
+            "model": batch.model_of(row),
+            "source": Source(int(batch.source[row])).name.lower(),
+            "quality": int(batch.flags[row]),
+            "observed": {column: _plain(value) for column, value in observed if column in seen},
+            "levels": [levels[place] for place in outer],
+            "forecast": {
+                kpi: [[_plain(value) for value in lead[outer]] for lead in batch.forecasts[kpi][row, :steps]]
+                for kpi in kpis
+            },
+        }
+
+
+def _plain(value: float) -> float | None:
+    return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
 def _checked(after: State, before: State) -> dict[str, AnyArray]:
@@ -125,6 +157,7 @@ def _part(batch: HookBatch, state: State, start: int, end: int) -> tuple[HookBat
         source=batch.source[rows],
         flags=batch.flags[rows],
         key_of=lambda row: batch.key_of(row + start),
+        model_of=lambda row: batch.model_of(row + start),
     )
     return part, {name: array[rows] for name, array in state.items()}
 

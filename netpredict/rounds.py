@@ -72,11 +72,15 @@ class Baselines(NamedTuple):
 
 
 class Served(NamedTuple):
-    """What the active predictors of a round said: ticks (n, kpis, horizon, levels), sources (n, kpis), quality (n,)."""
+    """What the active predictors of a round said: ticks (n, kpis, horizon, levels), sources (n, kpis), quality (n,).
+
+    ``model`` (n,) are the labels of the versions, predictor@version, None where only the ladder serves.
+    """
 
     ticks: Int32Array
     sources: AnyArray
     quality: AnyArray
+    model: AnyArray
 
 
 class Rounds:
@@ -226,6 +230,7 @@ class Rounds:
             np.full(shape[:2], Source.NONE, np.uint8),
             batch.flags.astype(np.uint16)
             | np.where(self._lacks(truth, answers), Quality.INPUT_MISSING, 0).astype(np.uint16),
+            np.full(len(batch), None, object),
         )
         baselines = Baselines(truth, self._seasonal(answers))
         routes = stream.table.route[batch.series]
@@ -326,6 +331,7 @@ class Rounds:
             values = self._calibrated(version, values, sources, batch.lane[rows])
         ticks = self.stream.rounding.forecast(values)
         served.ticks[rows], served.sources[rows], served.quality[rows] = ticks, sources, quality
+        served.model[rows] = version.label if version else None
         self._store(version, batch, rows, ticks, sources, quality, baselines, placeholder)
 
     def _record_beside(
@@ -423,6 +429,7 @@ class Rounds:
             source,
             served.quality,
             key_of,
+            lambda row: served.model[row] or "",
         )
 
 

@@ -193,9 +193,10 @@ class Quality(enum.IntFlag):
 
 
 class Mode(enum.StrEnum):
-    """Mode of a hook: shadow records firings, auto also applies them."""
+    """Mode of a hook: shadow records firings, auto also applies them, assist those that a person approves in time."""
 
     SHADOW = "shadow"
+    ASSIST = "assist"
     AUTO = "auto"
 
 
@@ -249,7 +250,8 @@ class HookBatch:
 
     ``forecasts[kpi]`` float32 (n, horizon_steps, m), NaN where the source is NONE; ``levels`` the m probabilities;
     ``observed`` float32 (n, k) by the columns ``columns``; rows of one report share ``record`` and stand together.
-    ``key_of(i)`` names the series of row i; ``flags`` are ``Quality`` bits; ``source`` is a ``Source``.
+    ``key_of(i)`` names the series of row i, ``model_of(i)`` the version that served it, predictor@version; ``flags``
+    are ``Quality`` bits; ``source`` is a ``Source``.
     """
 
     stream: str
@@ -264,6 +266,7 @@ class HookBatch:
     source: npt.NDArray[np.uint8]
     flags: npt.NDArray[np.uint16]
     key_of: Callable[[int], SeriesKey]
+    model_of: Callable[[int], str] = lambda row: ""
 
     def __len__(self) -> int:
         return len(self.slot)
@@ -292,6 +295,8 @@ class Firing:
     """One due action, stored in the same transaction as the forecast behind it.
 
     ``firing_id`` is a pure function of (hook, object, attribute, slot time): an idempotent receiver applies it once.
+    ``series`` is the key of the series that it was decided for, ``group`` the name of its group of radio cells, "" when
+    it is in none.
     """
 
     firing_id: str
@@ -305,6 +310,13 @@ class Firing:
     slot_time_us: int
     expires_at_us: int
     effect_until_us: int
+    series: str = ""
+    group: str = ""
+
+    @property
+    def radio_cell_id(self) -> str:
+        """The radio cell: the last field of the key of its series."""
+        return self.series.rpartition("|")[2]
 
 
 class OutcomeKind(enum.StrEnum):
@@ -339,6 +351,61 @@ class LastApplied(NamedTuple):
     firing_id: str
     slot_time_us: int
     at_us: int
+
+
+class Lease(NamedTuple):
+    """Who may set one attribute of one object until when; a hook of a higher ``priority`` takes it."""
+
+    hook: str
+    firing_id: str
+    priority: int
+    until_us: int
+
+
+Attribute: TypeAlias = tuple[str, str]
+"""(object_id, attribute)."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """What the guards must know of the past to judge a page of firings, read at one moment.
+
+    ``last`` and ``leases`` by attribute of an object; ``applied_last_minute`` counts distinct firings by hook;
+    ``changed`` are the radio cells of a stream that were changed within the hour, ``radio_cells`` how many live.
+    """
+
+    last: dict[Attribute, LastApplied] = field(default_factory=dict)
+    leases: dict[Attribute, Lease] = field(default_factory=dict)
+    applied_last_minute: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, set[str]] = field(default_factory=dict)
+    radio_cells: dict[str, int] = field(default_factory=dict)
+
+
+class Since(NamedTuple):
+    """The moment of a ``Standing``, and since when it counts what was applied and what was changed."""
+
+    now_us: int
+    rate_us: int
+    blast_us: int
+
+
+class Settled(NamedTuple):
+    """An outcome to be stored: ``checks`` are what the guards said, ``reply`` what the actuator answered at first."""
+
+    firing: Firing
+    actuator_name: str
+    outcome: Outcome
+    at_us: int
+    checks: Mapping[str, Any] = {}
+    reply: str = ""
+
+
+class Taken(enum.StrEnum):
+    """Whether a runner may apply a firing now."""
+
+    YES = "yes"
+    BUSY = "busy"  # another instance does, or has changed what it was judged by: look again
+    LEASED = "leased"  # another hook holds the attribute
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from netpredict.config import HookConfig
+from netpredict.config import GroupConfig, HookConfig
 from netpredict.decide import BoundHook, Fired
+from netpredict.forecast.series import SeriesTable
+from netpredict.types import DueAction, Firing, HookBatch, Mode, SeriesKey
 
 
 def test_firings_reach_their_lane_in_the_order_of_the_log_and_not_of_the_rounds():
@@ -19,3 +21,75 @@ def test_firings_reach_their_lane_in_the_order_of_the_log_and_not_of_the_rounds(
     assert lanes[2].firings == [("elsewhere", ("log",))]
     fired.hand_over(lanes)
     assert len(lanes[0].firings) == 2
+
+
+class SetAlways:
+    """A hook that sets something for every row."""
+
+    api_version = 1
+
+    def kpis_needed(self):
+        return ("prb",)
+
+    def columns_needed(self):
+        return ("users",)
+
+    def steps_needed(self):
+        return 2
+
+    def state_spec(self):
+        return {}
+
+    def decide(self, batch, state):
+        return [DueAction(row, f"cell-{row}", "quota", {"quota": 1}, {"rule": "test"}, 60.0) for row in range(3)], {}
+
+
+def seen() -> HookBatch:
+    return HookBatch(
+        "traffic",
+        60_000_000,
+        np.array([7, 7, 7]),
+        np.array([7, 7, 7]) * 60_000_000,
+        np.array([0, 1, 2], np.int32),
+        ("prb", "users", "other"),
+        np.array([[1.5, np.nan, 9.0]] * 3, np.float32),
+        (0.1, 0.5, 0.8, 0.9),
+        {"prb": np.arange(36, dtype=np.float32).reshape(3, 3, 4)},
+        np.array([0, 2, 0], np.uint8),
+        np.array([0, 1, 0], np.uint16),
+        lambda row: SeriesKey(("ue-1", f"lab-{row}" if row else "site")),
+        lambda row: "gru@v3",
+    )
+
+
+def fired_firings() -> list[Firing]:
+    groups = [
+        GroupConfig(name="one", match="lab-1", mode=Mode.AUTO),
+        GroupConfig(name="lab", match="lab-*", mode=Mode.ASSIST),
+    ]
+    config = HookConfig(plugin="p", stream="traffic", groups=groups)
+    bound = BoundHook("h", config, SetAlways(), ())
+    return [firing for _, firing in bound.decide(SeriesTable(4), seen(), np.array([0, 1, 2]))]
+
+
+def test_the_first_group_that_matches_the_radio_cell_gives_the_mode():
+    fired = fired_firings()
+    assert [firing.mode for firing in fired] == [Mode.SHADOW, Mode.AUTO, Mode.ASSIST]
+    assert [firing.group for firing in fired] == ["", "one", "lab"]
+    assert [(firing.series, firing.radio_cell_id) for firing in fired][:2] == [
+        ("ue-1|site", "site"),
+        ("ue-1|lab-1", "lab-1"),
+    ]
+
+
+def test_a_firing_says_what_its_hook_could_see():
+    why = fired_firings()[1].why
+    assert why["rule"] == "test"
+    assert why["basis"] == {
+        "model": "gru@v3",
+        "source": "naive",
+        "quality": 1,
+        "observed": {"prb": 1.5, "users": None},
+        "levels": [0.1, 0.5, 0.9],
+        "forecast": {"prb": [[12.0, 13.0, 15.0], [16.0, 17.0, 19.0]]},
+    }

@@ -17,11 +17,30 @@ from typing import Protocol
 import structlog
 
 from netpredict import crash
-from netpredict.act.guards import RATE_WINDOW_US, GuardSettings, Reason, why_not
+from netpredict.act.guards import (
+    BLAST_WINDOW_US,
+    RATE_WINDOW_US,
+    GuardSettings,
+    Reason,
+    Verdict,
+    facts_of,
+    judged,
+)
 from netpredict.act.hook import Actuator
 from netpredict.clock import Clock
 from netpredict.errors import ActuatorError, ConfigError, NetpredictError
-from netpredict.types import Firing, LastApplied, Outcome, OutcomeKind, PendingFiring
+from netpredict.types import (
+    Firing,
+    LastApplied,
+    Lease,
+    Outcome,
+    OutcomeKind,
+    PendingFiring,
+    Settled,
+    Since,
+    Standing,
+    Taken,
+)
 
 _DETAIL_CHARS = 500
 _GUARDED = frozenset[str](Reason)
@@ -30,27 +49,30 @@ _GUARDED = frozenset[str](Reason)
 class Outbox(Protocol):
     """The stored firings as the runner sees them. Every method may raise StoreUnavailable (retriable)."""
 
+    def expire(self, now_us: int, rows: int) -> int:
+        """Settle at most ``rows`` of those that have expired, waiting for a person or not; gives how many."""
+        ...
+
     def pending(self, limit: int) -> Sequence[PendingFiring]:
-        """Firings in auto mode without an outcome of one of their actuators, oldest first, ``limit`` per actuator.
+        """Firings that may be applied and lack the outcome of an actuator, oldest first, ``limit`` per actuator.
 
         The limit holds for each actuator, so that one that is down does not hide the firings of the others.
         """
         ...
 
-    def claim(self, firing: Firing, actuator_name: str, now_us: int) -> bool:
-        """Whether this runner may apply the firing now: no other one does, on any instance."""
+    def standing(self, items: Sequence[PendingFiring], since: Since, blasting: Sequence[str]) -> Standing:
+        """What the guards must know of the past to judge these; radio cells that the hooks ``blasting`` changed."""
         ...
 
-    def record(self, firing: Firing, actuator_name: str, outcome: Outcome, at_us: int) -> None:
-        """Store what came of the firing at this actuator, durable on return. The same again changes nothing."""
+    def take(self, item: PendingFiring, lease: Lease, last: LastApplied | None, now_us: int) -> Taken:
+        """Claim a firing, and the lease on its attribute, for this runner among those of all instances; durable.
+
+        ``last`` is what was applied to the attribute when the firing was judged.
+        """
         ...
 
-    def last_applied(self, object_id: str, attribute: str) -> LastApplied | None:
-        """The youngest firing with an APPLIED outcome on this attribute of this object, by any actuator."""
-        ...
-
-    def applied_since(self, hook: str, since_us: int) -> int:
-        """Number of distinct firings of a hook with an APPLIED outcome at or after ``since_us``."""
+    def record(self, done: Sequence[Settled]) -> None:
+        """Store what came of firings, all or none, durable on return. The same again changes nothing."""
         ...
 
 
@@ -77,7 +99,8 @@ class RunnerSettings:
     backoff_max_s: float = 30.0
     retry_after_max_s: float = 300.0
     idle_s: float = 1.0
-    page: int = 100
+    page: int = 500
+    expire_rows: int = 2000
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
@@ -94,19 +117,16 @@ class _Attempts:
     resume_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Unrecorded:
-    firing: Firing
-    actuator_name: str
-    outcome: Outcome
-    at_us: int
-
-
 @dataclass
 class _Pass:
-    """One walk over the pending firings; an actuator that fails once waits for the next walk, so others get theirs."""
+    """One walk over the pending firings; an actuator that fails once waits for the next walk, so others get theirs.
 
+    ``refused`` is stored at the end of the walk in one transaction: a crash before only has them judged again.
+    """
+
+    standing: Standing
     failing: set[str] = field(default_factory=set)
+    refused: list[Settled] = field(default_factory=list)
     postponed: bool = False
     settled: int = 0
 
@@ -136,17 +156,22 @@ class ActionRunner:
         self._outbox = outbox
         self._actuators = dict(actuators)
         self._clock = clock
-        self._guards = dict(guards)
+        self.follow(guards)
         self._settings = settings or RunnerSettings()
         self._rng = rng or random.Random()
         self._attempts: dict[tuple[str, str], _Attempts] = {}
         self._resting_until_s: dict[str, float] = {}
-        self._unrecorded: _Unrecorded | None = None
+        self._unrecorded: Settled | None = None
         self._store_failures = 0
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="action-runner", daemon=True)
         self._log = structlog.get_logger("netpredict.act")
+
+    def follow(self, guards: Mapping[str, GuardSettings]) -> None:
+        """Judge by these guards from the next pass on."""
+        self._guards = dict(guards)
+        self._blasting = sorted(guards) if any(g.blast_ratio < 1 for g in guards.values()) else []
 
     def start(self) -> None:
         """Begin; once in the life of a runner."""
@@ -195,52 +220,102 @@ class ActionRunner:
         self.beat = self._clock.monotonic_s()
         try:
             self._settle()
+            expired = self._expire()
             pending = self._outbox.pending(self._settings.page)
             self._forget_all_but(pending)
-            walk = _Pass()
+            walk = _Pass(self._standing(pending))
             for item in pending:
                 if self._stopping:
                     break
                 self._carry_out(item, walk)
                 self.beat = self._clock.monotonic_s()
+            self._settle_refused(walk)
         except NetpredictError as error:
             if not error.retriable:
                 raise
             return self._store_is_away(error)
         self._store_failures = 0
-        more = walk.settled > 0 and len(pending) >= self._settings.page
+        more = expired >= self._settings.expire_rows or (walk.settled > 0 and len(pending) >= self._settings.page)
         return 0.0 if walk.postponed or more else self._idle_s()
 
+    def _expire(self) -> int:
+        """Settle what has expired in bulk: it costs no look at the guards, and a backlog never keeps others waiting."""
+        expired = self._outbox.expire(self._clock.now_us(), self._settings.expire_rows)
+        self.stats[OutcomeKind.SKIPPED] += expired
+        self.stats[f"skipped_{Reason.EXPIRED}"] += expired
+        return expired
+
+    def _standing(self, pending: Sequence[PendingFiring]) -> Standing:
+        if not pending:
+            return Standing()
+        now_us = self._clock.now_us()
+        since = Since(now_us, now_us - RATE_WINDOW_US, now_us - BLAST_WINDOW_US)
+        return self._outbox.standing(pending, since, self._blasting)
+
     def _carry_out(self, item: PendingFiring, walk: _Pass) -> None:
-        firing, name = item
-        expired = self._clock.now_us() >= firing.expires_at_us
-        if not expired and not self._is_due(item):
+        if not self._is_due(item):
             return
-        if not expired and name in walk.failing:
+        if item.actuator_name in walk.failing:
             walk.postponed = True
             return
-        if not self._outbox.claim(firing, name, self._clock.now_us()):
+        verdict = self._judged(item.firing, walk)
+        if verdict.reason is None and item.actuator_name in self._actuators:
+            taken = self._take(item, walk)
+            if taken is Taken.BUSY:
+                return
+            verdict = self._judged(item.firing, walk)  # what the outbox had to say may have taken a while
+            if taken is Taken.LEASED:
+                verdict = Verdict(Reason.LEASE, "another hook has just taken it", verdict.passed)
+        if verdict.reason is not None:
+            skipped = Outcome(OutcomeKind.SKIPPED, verdict.reason)
+            walk.refused.append(Settled(*item, skipped, self._clock.now_us(), verdict.record()))
             return
-        outcome = self._refused(firing) or self._attempt(item, walk)
+        outcome, reply = self._attempt(item, walk)
         if outcome is not None:
-            self._unrecorded = _Unrecorded(firing, name, outcome, self._clock.now_us())
+            self._unrecorded = Settled(*item, outcome, self._clock.now_us(), verdict.record(), reply)
+            self._remember(self._unrecorded, walk.standing)
             self._settle()
             walk.settled += 1
 
-    def _refused(self, firing: Firing) -> Outcome | None:
-        """The guards' word, with the time read last: what the outbox had to say may have taken a while."""
-        last = self._outbox.last_applied(firing.object_id, firing.attribute)
-        applied = self._outbox.applied_since(firing.hook, self._clock.now_us() - RATE_WINDOW_US)
-        settings = self._guards.get(firing.hook, GuardSettings())
-        reason = why_not(firing, last, self._clock.now_us(), settings, applied_last_minute=applied)
-        return Outcome(OutcomeKind.SKIPPED, reason) if reason else None
+    def _settings_of(self, firing: Firing) -> GuardSettings:
+        return self._guards.get(firing.hook, GuardSettings())
 
-    def _attempt(self, item: PendingFiring, walk: _Pass) -> Outcome | None:
-        """One attempt: its outcome, or None when there is to be another."""
+    def _judged(self, firing: Firing, walk: _Pass) -> Verdict:
+        return judged(firing, facts_of(firing, walk.standing), self._clock.now_us(), self._settings_of(firing))
+
+    def _take(self, item: PendingFiring, walk: _Pass) -> Taken:
+        firing, priority = item.firing, self._settings_of(item.firing).priority
+        lease = Lease(firing.hook, firing.firing_id, priority, firing.effect_until_us)
+        last = walk.standing.last.get((firing.object_id, firing.attribute))
+        taken = self._outbox.take(item, lease, last, self._clock.now_us())
+        if taken is Taken.YES:
+            walk.standing.leases[firing.object_id, firing.attribute] = lease
+        return taken
+
+    def _remember(self, done: Settled, standing: Standing) -> None:
+        """Let the rest of the page be judged by what was just applied."""
+        if done.outcome.kind is not OutcomeKind.APPLIED:
+            return
+        firing, attribute = done.firing, (done.firing.object_id, done.firing.attribute)
+        before = standing.last.get(attribute)
+        if before is None or before.firing_id != firing.firing_id:
+            standing.applied_last_minute[firing.hook] = standing.applied_last_minute.get(firing.hook, 0) + 1
+        standing.last[attribute] = LastApplied(firing.firing_id, firing.slot_time_us, done.at_us)
+        standing.changed.setdefault(firing.stream, set()).add(firing.radio_cell_id)
+
+    def _settle_refused(self, walk: _Pass) -> None:
+        if walk.refused:
+            self._outbox.record(walk.refused)
+            for settled in walk.refused:
+                self._count(settled)
+            walk.settled += len(walk.refused)
+
+    def _attempt(self, item: PendingFiring, walk: _Pass) -> tuple[Outcome | None, str]:
+        """One attempt: its outcome, or None when there is to be another; and what the actuator replied."""
         firing, name = item
         actuator = self._actuators.get(name)
         if actuator is None:
-            return Outcome(OutcomeKind.FAILED, GaveUp.NO_ACTUATOR, f"no actuator {name!r} is configured")
+            return Outcome(OutcomeKind.FAILED, GaveUp.NO_ACTUATOR, f"no actuator {name!r} is configured"), ""
         attempts = self._attempts.setdefault((firing.firing_id, name), _Attempts())
         attempts.made += 1
         self.stats["attempts"] += 1
@@ -250,14 +325,15 @@ class ActionRunner:
             crash.reached("after_apply")
         except ActuatorError as error:
             if not error.retriable:
-                return Outcome(OutcomeKind.FAILED, GaveUp.REFUSED, _said(error), attempts.made)
+                return Outcome(OutcomeKind.FAILED, GaveUp.REFUSED, _said(error), attempts.made), ""
             walk.failing.add(name)
-            return self._try_again_or_give_up(item, attempts, error)
+            return self._try_again_or_give_up(item, attempts, error), ""
         except Exception as error:
-            return Outcome(OutcomeKind.FAILED, GaveUp.CRASHED, _said(error), attempts.made)
+            return Outcome(OutcomeKind.FAILED, GaveUp.CRASHED, _said(error), attempts.made), ""
+        reply = ": ".join(filter(None, (outcome.reason, outcome.detail)))
         if outcome.kind is OutcomeKind.APPLIED:
             outcome = _verified(actuator, firing)
-        return dataclasses.replace(outcome, attempts=attempts.made)
+        return dataclasses.replace(outcome, attempts=attempts.made), reply
 
     def _try_again_or_give_up(self, item: PendingFiring, attempts: _Attempts, error: ActuatorError) -> Outcome | None:
         settings = self._settings
@@ -301,12 +377,12 @@ class ActionRunner:
         if self._unrecorded is None:
             return
         done = self._unrecorded
-        self._outbox.record(done.firing, done.actuator_name, done.outcome, done.at_us)
+        self._outbox.record([done])
         self._unrecorded = None
         self._attempts.pop((done.firing.firing_id, done.actuator_name), None)
         self._count(done)
 
-    def _count(self, done: _Unrecorded) -> None:
+    def _count(self, done: Settled) -> None:
         outcome = done.outcome
         self.stats[outcome.kind] += 1
         if outcome.kind is OutcomeKind.SKIPPED and outcome.reason in _GUARDED:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import typer
 
-from netpredict.cli.options import AsJson, ConfigPath, Limit, StoreUrl, history
+from netpredict.cli.options import AsJson, ConfigPath, Limit, StoreUrl, history, store_url, who
 from netpredict.cli.terminal import print_fields, print_json, print_table, utc
+from netpredict.cli.writing import opened_store
 from netpredict.errors import DataError
 
-SEARCHED = 1_000_000
+FiringId: TypeAlias = Annotated[str, typer.Argument(help="Id of a firing, or the beginning of one.")]
 
 app = typer.Typer(help="Firings of the hooks and what came of them.", no_args_is_help=True)
 
@@ -37,20 +39,50 @@ def list_actions(
 
 @app.command()
 def show(
-    firing_id: Annotated[str, typer.Argument(help="Id of a firing, or the beginning of one.")],
+    firing_id: FiringId,
     config: ConfigPath = None,
     url: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one firing: what it set, why, and what came of it at each actuator."""
-    rows = history(config, url).firings(limit=SEARCHED)
-    found = [row for row in rows if row["firing_id"].startswith(firing_id)]
-    if len(found) != 1:
-        raise DataError(f"{len(found) or 'no'} firings have an id that begins with {firing_id}")
+    row = the_action(config, url, firing_id)
     if as_json:
-        print_json(found[0])
+        print_json(row)
     else:
-        _show(found[0])
+        _show(row)
+
+
+def the_action(config: Path | None, url: str | None, firing_id: str) -> dict[str, Any]:
+    """The one firing whose id is or begins so."""
+    found = history(config, url).firings(firing_id=firing_id, limit=2)
+    exact = [row for row in found if row["firing_id"] == firing_id]
+    if len(exact or found) != 1:
+        raise DataError(f"{'several' if found else 'no'} firings have an id that begins with {firing_id}")
+    return (exact or found)[0]
+
+
+@app.command()
+def approve(firing_id: FiringId, config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = False) -> None:
+    """Let a firing in mode assist go to its actuators.
+
+    The guards still judge it. It expires like any other.
+    """
+    _decide(firing_id, "approve", config, url, as_json)
+
+
+@app.command()
+def reject(firing_id: FiringId, config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = False) -> None:
+    """Let a firing in mode assist never be applied."""
+    _decide(firing_id, "reject", config, url, as_json)
+
+
+def _decide(firing_id: str, verdict: str, config: Path | None, url: str | None, as_json: bool) -> None:
+    with opened_store(store_url(config, url)) as store:
+        whole = store.decide_action(firing_id, verdict, who())
+    if as_json:
+        print_json({"firing_id": whole, "verdict": verdict})
+    else:
+        print(f"{whole}: {verdict}")
 
 
 def _line(row: dict[str, Any]) -> list[object]:

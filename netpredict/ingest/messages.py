@@ -134,7 +134,8 @@ class Forecast(Struct, gc=False):
 class Action(Struct, gc=False):
     """What a hook decided at ``issued_at_us``: set ``attribute`` of ``object_id`` to ``value``, because of ``why``.
 
-    In mode shadow nobody applies it; in mode auto netpredict's own actuators do, unless a guard says no.
+    In mode shadow nobody applies it; in mode auto netpredict's own actuators do, in mode assist once a person approves
+    it, unless a guard says no.
     Past ``expires_at_us`` it must not be applied any more; it is meant to hold until ``effect_until_us``.
     """
 
@@ -146,7 +147,7 @@ class Action(Struct, gc=False):
     attribute: str
     value: dict[str, Any]
     why: dict[str, Any]
-    mode: Literal["shadow", "auto"]
+    mode: Literal["shadow", "assist", "auto"]
     issued_at_us: int
     expires_at_us: int
     effect_until_us: int

@@ -18,11 +18,11 @@ import structlog
 
 import netpredict
 from netpredict import crash
-from netpredict.act.guards import GuardSettings
+from netpredict.act.guards import GuardSettings, guards_of
 from netpredict.act.hook import Actuator
 from netpredict.act.runner import ActionRunner
 from netpredict.build import build_streams
-from netpredict.clock import Clock, SystemClock, parse_day_windows
+from netpredict.clock import Clock, SystemClock
 from netpredict.config import Config, load_config
 from netpredict.errors import NetpredictError, SourceUnavailable, StoreUnavailable
 from netpredict.ingest.source import Source
@@ -227,13 +227,10 @@ class Daemon:
         for name, bound in self.config.actuators.items():
             plugin = load("actuators", bound.plugin)
             actuators[name] = plugin.build(options_of(plugin, bound.options, f"actuators.{name}.options"))
-        guards = {
-            name: GuardSettings(
-                hook.cooldown_s, hook.rate_per_min, parse_day_windows(hook.blackout_utc, f"hooks.{name}.blackout_utc")
-            )
-            for name, hook in self.config.hooks.items()
-        }
-        return ActionRunner(SqlOutbox(self.store, self.owner), actuators, self.clock, guards=guards)
+        return ActionRunner(SqlOutbox(self.store, self.owner), actuators, self.clock, guards=self._guards())
+
+    def _guards(self) -> dict[str, GuardSettings]:
+        return {name: guards_of(hook) for name, hook in self.config.hooks.items()}
 
     def _start_publisher(self, running: ExitStack) -> None:
         config = self.config
@@ -462,6 +459,7 @@ class Daemon:
             self.notifier.ready("running; the last reload found no store")
             return
         self.retrainer.follow(config, self.streams)
+        self.runner.follow(self._guards())
         if self.publisher is not None:
             self.publisher.follow(config.streams)
         self.ownership.pipeline = self.pipeline
@@ -487,7 +485,8 @@ class Daemon:
     @property
     def acts(self) -> bool:
         """Whether any hook may act outside."""
-        return any(hook.mode == Mode.AUTO for hook in self.config.hooks.values())
+        hooks = self.config.hooks.values()
+        return any(Mode.AUTO in (hook.mode, *(group.mode for group in hook.groups)) for hook in hooks)
 
 
 def kafka_source(config: Config, on_revoke: Callable[[tuple[TopicPartition, ...]], None]) -> Source:

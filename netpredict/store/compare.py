@@ -38,7 +38,7 @@ _QUERIES = {
     "control_journal": f"SELECT {_LANE}, x.effective_offset, x.number, x.kind, x.payload"
     f" FROM control_journal AS x{_OF_LANE}",
     "firing": f"SELECT {_LANE}, x.firing_id, x.hook, x.object_id, x.attribute, x.value, x.why, x.mode, x.slot_time_us,"
-    f" x.expires_at_us, x.effect_until_us FROM firing AS x{_OF_LANE}",
+    f" x.expires_at_us, x.effect_until_us, x.series, x.group_name FROM firing AS x{_OF_LANE}",
     "outbox": "SELECT firing_id, actuator FROM outbox",
     "dead_letter": 'SELECT topic, partition, "offset", reason, detail, ingest_time_us, "key", value, value_bytes'
     " FROM dead_letter",

@@ -209,11 +209,17 @@ class History:
         object_id: str | None = None,
         pending: bool = False,
         limit: int = 100,
+        firing_id: str | None = None,
     ) -> list[Row]:
-        """Newest firings first, each with its ``outcomes``: one per actuator, kind None while it is pending."""
+        """Newest firings first, each with its ``outcomes``: one per actuator, kind None while it is pending.
+
+        ``checks`` of an outcome is what the guards said, None where they were not asked; ``approval`` is what a person
+        said to it, None when nobody did. ``firing_id`` may be the beginning of one.
+        """
         rows = self._rows(
-            "SELECT firing_id, hook, stream, object_id, attribute, value, why, mode, slot_time_us, expires_at_us,"
-            " effect_until_us FROM firing AS f WHERE (:hook IS NULL OR hook = :hook)"
+            "SELECT firing_id, hook, stream, series, group_name, object_id, attribute, value, why, mode, slot_time_us,"
+            " expires_at_us, effect_until_us FROM firing AS f WHERE (:hook IS NULL OR hook = :hook)"
+            " AND (:firing_id IS NULL OR (firing_id >= :firing_id AND firing_id < :id_end))"
             " AND (:object_id IS NULL OR object_id = :object_id) AND (NOT :pending OR EXISTS ("
             "   SELECT 1 FROM outbox AS o WHERE o.firing_id = f.firing_id AND o.kind IS NULL))"
             " ORDER BY slot_time_us DESC, firing_id LIMIT :limit",
@@ -221,18 +227,29 @@ class History:
             object_id=object_id,
             pending=pending,
             limit=limit,
+            firing_id=firing_id,
+            id_end=f"{firing_id}~",  # ids are hexadecimal
         )
+        ids = [row["firing_id"] for row in rows]
         outcomes = self._rows(
-            "SELECT o.firing_id, o.actuator, o.kind, o.reason, o.detail, o.attempts, o.at_us"
+            "SELECT o.firing_id, o.actuator, o.kind, o.reason, o.detail, o.attempts, o.at_us, o.checks, o.reply"
             " FROM each_text(:ids) AS i JOIN outbox AS o ON o.firing_id = i.value ORDER BY o.number",
-            ids=[row["firing_id"] for row in rows],
+            ids=ids,
         )
+        approvals = self._rows(
+            "SELECT a.firing_id, a.verdict, a.who, a.at_us FROM each_text(:ids) AS i"
+            " JOIN approval AS a ON a.firing_id = i.value",
+            ids=ids,
+        )
+        approved = {row.pop("firing_id"): row for row in approvals}
         by_firing: dict[str, list[Row]] = {}
         for outcome in outcomes:
+            outcome["checks"] = msgspec.json.decode(outcome["checks"]) if outcome["checks"] else None
             by_firing.setdefault(outcome.pop("firing_id"), []).append(outcome)
         for row in rows:
             row["value"], row["why"] = msgspec.json.decode(row["value"]), msgspec.json.decode(row["why"])
             row["outcomes"] = by_firing.get(row["firing_id"], [])
+            row["approval"] = approved.get(row["firing_id"])
         return rows
 
     def dead_letters(

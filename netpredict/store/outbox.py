@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import msgspec
 
-from netpredict.store.database import Row
+from netpredict.store.database import Connection, Row
+from netpredict.store.encode import text
 from netpredict.store.sql import SqlStore
-from netpredict.types import Firing, LastApplied, Mode, Outcome, OutcomeKind, PendingFiring
+from netpredict.types import (
+    Firing,
+    LastApplied,
+    Lease,
+    Mode,
+    OutcomeKind,
+    PendingFiring,
+    Settled,
+    Since,
+    Standing,
+    Taken,
+)
 
 FIRING_COLUMNS = (
     "f.firing_id, f.hook, f.stream, f.object_id, f.attribute, f.value, f.why, f.mode, f.slot_time_us,"
-    " f.expires_at_us, f.effect_until_us"
+    " f.expires_at_us, f.effect_until_us, f.series, f.group_name"
 )
-
 
 CLAIM_US = 120_000_000
 """A claim ends by itself after this time, when its owner died: longer than an attempt and its verification take."""
+
+RADIO_CELLS_US = 300_000_000
+"""The radio cells of a stream are counted anew at most this often."""
 
 
 class SqlOutbox:
@@ -29,23 +46,18 @@ class SqlOutbox:
     def __init__(self, store: SqlStore, owner: str = "") -> None:
         self._store = store
         self._owner = owner if store.database.shared and owner else None
+        self._radio_cells: dict[str, tuple[int, int]] = {}  # by stream: when they were counted, how many
 
-    def claim(self, firing: Firing, actuator_name: str, now_us: int) -> bool:
-        """Whether this instance may apply the firing now; nobody else may until the claim ends."""
-        if self._owner is None:
-            return True
+    def expire(self, now_us: int, rows: int) -> int:
+        """Settle at most ``rows`` of what has expired, in one statement; gives how many. What is claimed is left."""
+        with self._store.database.reader() as connection:
+            (first,) = connection.execute(_FIRST_EXPIRY).fetchone()
+        if first is None or first > now_us:
+            return 0  # most of the time: without waiting for a commit
         with self._store.database.transaction() as connection:
-            done = connection.execute(
-                _CLAIM,
-                {
-                    "firing_id": firing.firing_id,
-                    "actuator": actuator_name,
-                    "owner": self._owner,
-                    "now_us": now_us,
-                    "until_us": now_us + CLAIM_US,
-                },
-            )
-        return done.rowcount > 0
+            if not connection.try_lock("expire"):  # another instance is at it
+                return 0
+            return connection.execute(_EXPIRE, {"now_us": now_us, "rows": rows}).rowcount
 
     def pending(self, limit: int) -> list[PendingFiring]:
         """Firings without an outcome of one of their actuators, in the order of commit, ``limit`` per actuator."""
@@ -58,63 +70,158 @@ class SqlOutbox:
                     _PENDING, {"actuator": actuator, "owner": self._owner, "most": limit}
                 ).fetchall()
             ]
-        return [PendingFiring(firing_of(row[2:]), row[1]) for row in sorted(rows)]
+        return [PendingFiring(firing_of(row[2:]), row[1]) for row in sorted(rows, key=lambda row: row[:2])]
 
-    def record(self, firing: Firing, actuator_name: str, outcome: Outcome, at_us: int) -> None:
-        """Store what came of the firing at this actuator, durable on return. The first outcome stands."""
+    def standing(self, items: Sequence[PendingFiring], since: Since, blasting: Sequence[str]) -> Standing:
+        """What the guards must know of the past to judge these firings; see ``Standing``.
+
+        Radio cells are counted only where a hook is named in ``blasting``, those that any of these hooks has changed.
+        """
+        attributes = {(item.firing.object_id, item.firing.attribute): item.firing.firing_id for item in items}
+        streams = {item.firing.stream for item in items} if blasting else set()
+        found = Standing()
+        with self._store.database.reader() as connection:
+            ids = {"ids": sorted(set(attributes.values()))}
+            for object_id, attribute, *last in connection.execute(_LAST, ids).fetchall():
+                found.last[object_id, attribute] = LastApplied(*last)
+            for object_id, attribute, *lease in connection.execute(_LEASES, ids).fetchall():
+                found.leases[object_id, attribute] = Lease(*lease)
+            for hook in {item.firing.hook for item in items}:
+                found.applied_last_minute[hook] = _applied_since(connection, hook, since.rate_us)
+            for stream in sorted(streams):
+                known = {"stream": stream, "from_us": since.blast_us, "hooks": sorted(blasting)}
+                found.changed[stream] = {cell for (cell,) in connection.execute(_CHANGED, known).fetchall()}
+                found.radio_cells[stream] = self._count_radio_cells(connection, stream, since.now_us)
+        return found
+
+    def _count_radio_cells(self, connection: Connection, stream: str, now_us: int) -> int:
+        at_us, count = self._radio_cells.get(stream, (None, 0))
+        if at_us is None or not 0 <= now_us - at_us < RADIO_CELLS_US:
+            keys = connection.stream(_LIVE_KEYS, {"stream": stream})
+            count = len({key.rpartition("|")[2] for (key,) in keys})
+            self._radio_cells[stream] = (now_us, count)
+        return count
+
+    def take(self, item: PendingFiring, lease: Lease, last: LastApplied | None, now_us: int) -> Taken:
+        """Claim a firing and the lease on its attribute, durable on return, or neither.
+
+        BUSY: another instance applies it, or has applied something else to the attribute since ``last``; LEASED:
+        another hook holds the attribute.
+        """
+        firing, known = item.firing, {"object_id": item.firing.object_id, "attribute": item.firing.attribute}
         with self._store.database.transaction() as connection:
-            connection.execute(
-                "UPDATE outbox SET kind = :kind, reason = :reason, detail = :detail, attempts = :attempts,"
-                " at_us = :at_us WHERE firing_id = :firing_id AND actuator = :actuator AND kind IS NULL",
-                {
-                    "kind": str(outcome.kind),
-                    "reason": outcome.reason,
-                    "detail": outcome.detail,
-                    "attempts": outcome.attempts,
-                    "at_us": at_us,
-                    "firing_id": firing.firing_id,
-                    "actuator": actuator_name,
-                },
-            )
+            if self._owner is not None:
+                row = connection.execute(_LAST_OF, known).fetchone()
+                if (None if row is None else LastApplied(*row)) != last:
+                    return Taken.BUSY
+                if not self._claim(connection, firing.firing_id, item.actuator_name, now_us):
+                    return Taken.BUSY
+            got = connection.execute(_TAKE_LEASE, {**known, **lease._asdict(), "now_us": now_us})
+        return Taken.YES if got.rowcount else Taken.LEASED
+
+    def _claim(self, connection: Connection, firing_id: str, actuator_name: str, now_us: int) -> bool:
+        known = {"firing_id": firing_id, "actuator": actuator_name, "owner": self._owner}
+        return connection.execute(_CLAIM, known | {"now_us": now_us, "until_us": now_us + CLAIM_US}).rowcount > 0
+
+    def record(self, done: Sequence[Settled]) -> None:
+        """Store what came of firings, all or none, durable on return. The first outcome of an actuator stands."""
+        with self._store.database.transaction() as connection:
+            connection.execute_many(_RECORD, [self._outcome_row(settled) for settled in done])
+            failed = [{"firing_id": s.firing.firing_id} for s in done if s.outcome.kind is OutcomeKind.FAILED]
+            if failed:
+                connection.execute_many(_LET_GO, failed)
+
+    def _outcome_row(self, settled: Settled) -> dict[str, Any]:
+        outcome = settled.outcome
+        return {
+            "kind": str(outcome.kind),
+            "reason": outcome.reason,
+            "detail": outcome.detail,
+            "attempts": outcome.attempts,
+            "at_us": settled.at_us,
+            "checks": text(settled.checks),
+            "reply": settled.reply,
+            "firing_id": settled.firing.firing_id,
+            "actuator": settled.actuator_name,
+            # what another instance is applying is its to record, whatever the guards say here by now
+            "owner": (self._owner or "") if outcome.kind is OutcomeKind.SKIPPED else None,
+        }
 
     def last_applied(self, object_id: str, attribute: str) -> LastApplied | None:
         """The firing applied last to this attribute of this object, by any actuator."""
         with self._store.database.reader() as connection:
-            row = connection.execute(
-                "SELECT o.firing_id, f.slot_time_us, o.at_us FROM outbox AS o JOIN firing AS f USING (firing_id)"
-                f" WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = :object_id"
-                " AND o.attribute = :attribute ORDER BY o.at_us DESC LIMIT 1",
-                {"object_id": object_id, "attribute": attribute},
-            ).fetchone()
+            row = connection.execute(_LAST_OF, {"object_id": object_id, "attribute": attribute}).fetchone()
         return None if row is None else LastApplied(*row)
 
     def applied_since(self, hook: str, since_us: int) -> int:
         """Number of distinct firings of a hook with an APPLIED outcome at or after ``since_us``."""
         with self._store.database.reader() as connection:
-            (count,) = connection.execute(
-                f"SELECT count(DISTINCT firing_id) FROM outbox WHERE kind = '{OutcomeKind.APPLIED}'"
-                " AND hook = :hook AND at_us >= :since_us",
-                {"hook": hook, "since_us": since_us},
-            ).fetchone()
-        return int(count)
+            return _applied_since(connection, hook, since_us)
 
+
+def _applied_since(connection: Connection, hook: str, since_us: int) -> int:
+    (count,) = connection.execute(
+        f"SELECT count(DISTINCT firing_id) FROM outbox WHERE kind = '{OutcomeKind.APPLIED}'"
+        " AND hook = :hook AND at_us >= :since_us",
+        {"hook": hook, "since_us": since_us},
+    ).fetchone()
+    return int(count)
+
+
+_FIRST_EXPIRY = "SELECT min(expires_at_us) FROM outbox WHERE kind IS NULL"
+_EXPIRE = f"""
+UPDATE outbox SET kind = '{OutcomeKind.SKIPPED}', reason = 'expired', detail = '', attempts = 0, at_us = :now_us
+WHERE kind IS NULL AND number IN (
+  SELECT number FROM outbox WHERE kind IS NULL AND expires_at_us <= :now_us
+    AND (claimed_until_us IS NULL OR claimed_until_us <= :now_us)
+  ORDER BY expires_at_us LIMIT :rows)
+"""
 
 # Actuators are found by hopping through the partial index, so that a long queue of one costs the others nothing.
 _WAITING = """
 WITH RECURSIVE waiting(actuator) AS (
-  SELECT min(actuator) FROM outbox WHERE kind IS NULL
+  SELECT min(actuator) FROM outbox WHERE kind IS NULL AND held = 0
   UNION ALL
-  SELECT (SELECT min(o.actuator) FROM outbox AS o WHERE o.kind IS NULL AND o.actuator > waiting.actuator)
+  SELECT (SELECT min(o.actuator) FROM outbox AS o
+          WHERE o.kind IS NULL AND o.held = 0 AND o.actuator > waiting.actuator)
   FROM waiting WHERE waiting.actuator IS NOT NULL
 )
 SELECT actuator FROM waiting WHERE actuator IS NOT NULL
 """
 _PENDING = f"""
 SELECT o.number, o.actuator, {FIRING_COLUMNS} FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
-WHERE o.kind IS NULL AND o.actuator = :actuator AND (:owner IS NULL OR EXISTS (
+WHERE o.kind IS NULL AND o.held = 0 AND o.actuator = :actuator AND (:owner IS NULL OR EXISTS (
   SELECT 1 FROM topic_progress AS p WHERE p.lane_id = f.lane_id AND p.owner = :owner))
 ORDER BY o.number LIMIT :most
 """
+
+_LAST_OF = f"""
+SELECT o.firing_id, f.slot_time_us, o.at_us FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
+WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = :object_id AND o.attribute = :attribute
+ORDER BY o.at_us DESC LIMIT 1
+"""
+_LAST = f"""
+SELECT f.object_id, f.attribute, o.firing_id, g.slot_time_us, o.at_us
+FROM each_text(:ids) AS i CROSS JOIN firing AS f CROSS JOIN outbox AS o CROSS JOIN firing AS g
+WHERE f.firing_id = i.value AND o.number = (
+  SELECT a.number FROM outbox AS a WHERE a.kind = '{OutcomeKind.APPLIED}' AND a.object_id = f.object_id
+    AND a.attribute = f.attribute ORDER BY a.at_us DESC LIMIT 1)
+  AND g.firing_id = o.firing_id
+"""
+_LEASES = """
+SELECT e.object_id, e.attribute, e.hook, e.firing_id, e.priority, e.until_us
+FROM each_text(:ids) AS i CROSS JOIN firing AS f CROSS JOIN lease AS e
+WHERE f.firing_id = i.value AND e.object_id = f.object_id AND e.attribute = f.attribute
+"""
+_CHANGED = f"""
+SELECT DISTINCT o.radio_cell_id FROM each_text(:hooks) AS h CROSS JOIN outbox AS o CROSS JOIN firing AS f
+WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.hook = h.value AND o.at_us >= :from_us
+  AND f.firing_id = o.firing_id AND f.stream = :stream
+"""
+_LIVE_KEYS = (
+    "SELECT s.key FROM topic_progress AS p CROSS JOIN series AS s"
+    " WHERE p.stream = :stream AND s.lane_id = p.lane_id AND s.retired_us IS NULL"
+)
 
 # The later of two that claim the same row waits for the earlier, then looks at the row again.
 _CLAIM = """
@@ -122,21 +229,27 @@ UPDATE outbox SET claimed_by = :owner, claimed_until_us = :until_us
 WHERE firing_id = :firing_id AND actuator = :actuator AND kind IS NULL
   AND (claimed_by IS NULL OR claimed_by = :owner OR claimed_until_us <= :now_us)
 """
+_TAKE_LEASE = """
+INSERT INTO lease(object_id, attribute, hook, firing_id, priority, until_us)
+VALUES (:object_id, :attribute, :hook, :firing_id, :priority, :until_us)
+ON CONFLICT (object_id, attribute) DO UPDATE SET hook = excluded.hook, firing_id = excluded.firing_id,
+  priority = excluded.priority, until_us = excluded.until_us
+WHERE lease.hook = excluded.hook OR lease.until_us <= :now_us OR lease.priority < excluded.priority
+"""
+_RECORD = """
+UPDATE outbox SET kind = :kind, reason = :reason, detail = :detail, attempts = :attempts, at_us = :at_us,
+  checks = :checks, reply = :reply
+WHERE firing_id = :firing_id AND actuator = :actuator AND kind IS NULL
+  AND (:owner IS NULL OR claimed_by IS NULL OR claimed_by = :owner OR claimed_until_us <= :at_us)
+"""
+_LET_GO = f"""
+DELETE FROM lease WHERE firing_id = :firing_id AND NOT EXISTS (
+  SELECT 1 FROM outbox AS o WHERE o.firing_id = :firing_id AND (o.kind IS NULL OR o.kind = '{OutcomeKind.APPLIED}'))
+"""
 
 
 def firing_of(row: Row) -> Firing:
     """The firing of a row of ``FIRING_COLUMNS``."""
-    firing_id, hook, stream, object_id, attribute, value, why, mode, slot_time_us, expires_at_us, effect_until_us = row
-    return Firing(
-        firing_id=firing_id,
-        hook=hook,
-        stream=stream,
-        object_id=object_id,
-        attribute=attribute,
-        value=msgspec.json.decode(value),
-        why=msgspec.json.decode(why),
-        mode=Mode(mode),
-        slot_time_us=slot_time_us,
-        expires_at_us=expires_at_us,
-        effect_until_us=effect_until_us,
-    )
+    firing_id, hook, stream, object_id, attribute, value, why, mode, slot_us, expires_us, effect_us, *place = row
+    what = (msgspec.json.decode(value), msgspec.json.decode(why), Mode(mode))
+    return Firing(firing_id, hook, stream, object_id, attribute, *what, slot_us, expires_us, effect_us, *place)

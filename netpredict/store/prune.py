@@ -48,7 +48,8 @@ def prune_firings(connection: Connection, before_us: int, rows: int) -> int:
     ).fetchall()
     if found:
         ids = {"ids": [firing_id for (firing_id,) in found]}
-        connection.execute("DELETE FROM outbox WHERE firing_id IN (SELECT value FROM each_text(:ids) AS i)", ids)
+        for table in ("outbox", "approval"):
+            connection.execute(f"DELETE FROM {table} WHERE firing_id IN (SELECT value FROM each_text(:ids) AS i)", ids)
         connection.execute("DELETE FROM firing WHERE firing_id IN (SELECT value FROM each_text(:ids) AS i)", ids)
     return len(found)
 

@@ -243,6 +243,8 @@ firing = sa.Table(
     _whole("slot_time_us"),
     _whole("expires_at_us"),
     _whole("effect_until_us"),
+    sa.Column("series", sa.Text, nullable=False, server_default=""),  # its key; the last field is the radio cell
+    sa.Column("group_name", sa.Text, nullable=False, server_default=""),  # of radio cells
     sa.ForeignKeyConstraint(["lane_id"], ["topic_progress.lane_id"]),
     sa.Index("ix_firing_slot_time_us", "slot_time_us"),
 )
@@ -263,12 +265,23 @@ outbox = sa.Table(
     sa.Column("at_us", Big),
     sa.Column("claimed_by", sa.Text),  # the instance that applies it, until then
     sa.Column("claimed_until_us", Big),
+    _whole("expires_at_us", default="0"),
+    _whole("held", default="0"),  # 1: waits until a person approves it
+    sa.Column("radio_cell_id", sa.Text, nullable=False, server_default=""),
+    sa.Column("checks", sa.Text),  # JSON: what the guards said
+    sa.Column("reply", sa.Text),  # what the actuator answered, before it was verified
     sa.UniqueConstraint("firing_id", "actuator"),
     sa.ForeignKeyConstraint(["firing_id"], ["firing.firing_id"]),
     sa.Index(
         "ix_outbox_pending",
         "actuator",
         "number",
+        sqlite_where=sa.text("kind IS NULL AND held = 0"),
+        postgresql_where=sa.text("kind IS NULL AND held = 0"),
+    ),
+    sa.Index(
+        "ix_outbox_expiry",
+        "expires_at_us",
         sqlite_where=sa.text("kind IS NULL"),
         postgresql_where=sa.text("kind IS NULL"),
     ),
@@ -288,6 +301,29 @@ outbox = sa.Table(
         postgresql_where=sa.text("kind = 'applied'"),
     ),
 )
+
+lease = sa.Table(
+    "lease",
+    metadata,
+    sa.Column("object_id", sa.Text, primary_key=True),
+    sa.Column("attribute", sa.Text, primary_key=True),
+    _text("hook"),
+    _text("firing_id"),
+    _whole("priority"),
+    _whole("until_us"),
+)
+"""Which firing of which hook holds an attribute of an object, until its effect ends or a higher priority takes it."""
+
+approval = sa.Table(
+    "approval",
+    metadata,
+    sa.Column("firing_id", sa.Text, primary_key=True),
+    _text("verdict"),
+    _text("who"),
+    _whole("at_us"),
+    sa.ForeignKeyConstraint(["firing_id"], ["firing.firing_id"]),
+)
+"""What a person said to a firing in mode assist."""
 
 dead_letter = sa.Table(
     "dead_letter",

@@ -16,7 +16,7 @@ import structlog
 from netpredict import crash
 from netpredict.clock import Clock, SystemClock
 from netpredict.errors import StoreError
-from netpredict.store import letters, load, migrate, prune
+from netpredict.store import approval, letters, load, migrate, prune
 from netpredict.store.commit import (
     COUNTS,
     ColumnLayout,
@@ -290,23 +290,26 @@ class SqlStore:
                         firing.slot_time_us,
                         firing.expires_at_us,
                         firing.effect_until_us,
+                        firing.series,
+                        firing.group,
                     )
                 )
-                if firing.mode is Mode.AUTO:
+                if firing.mode is not Mode.SHADOW:
+                    known = (firing.hook, firing.object_id, firing.attribute, firing.radio_cell_id)
+                    held = int(firing.mode is Mode.ASSIST)
                     outbox += [
-                        (firing.firing_id, actuator, firing.hook, firing.object_id, firing.attribute)
-                        for actuator in actuators
+                        (firing.firing_id, actuator, *known, firing.expires_at_us, held) for actuator in actuators
                     ]
         # An object may be seen on two topic partitions: its firing has one id, and the first one counts.
         if firings:
             into = (
                 "firing(firing_id, lane_id, hook, stream, object_id, attribute, value, why, mode,"
-                " slot_time_us, expires_at_us, effect_until_us)"
+                " slot_time_us, expires_at_us, effect_until_us, series, group_name)"
             )
             firings.sort(key=itemgetter(0))  # stable: of equal ids the first counts
             connection.insert_rows(into, columns_of(firings), "ON CONFLICT (firing_id) DO NOTHING")
         if outbox:
-            into = "outbox(firing_id, actuator, hook, object_id, attribute)"
+            into = "outbox(firing_id, actuator, hook, object_id, attribute, radio_cell_id, expires_at_us, held)"
             connection.insert_rows(into, columns_of(outbox), "ON CONFLICT (firing_id, actuator) DO NOTHING")
 
     def _insert_dead_letters(self, connection: Connection, lanes: list[LaneCommit]) -> None:
@@ -503,6 +506,14 @@ class SqlStore:
             dropped += some
             if some < letters.DROPPED_AT_ONCE:
                 return {"letters": dropped, "ranges": ranges}
+
+    def decide_action(self, firing_id: str, verdict: str, who: str) -> str:
+        """Approve or reject a firing that waits for a person, and note who did; gives its whole id.
+
+        DataError when there is none of this id, or beginning with it, or it does not wait any more.
+        """
+        with self.database.transaction() as connection:
+            return approval.decide(connection, firing_id, verdict, who, self._clock.now_us())
 
     # -- registry and housekeeping ------------------------------------------------------------------------------------
 

@@ -74,6 +74,10 @@ class StoreVerbs(Protocol):
         """Delete dead letters and ranges of them, and note who did; see ``SqlStore``."""
         ...
 
+    def decide_action(self, firing_id: str, verdict: str, who: str) -> str:
+        """Approve or reject a firing in mode assist, once; see ``SqlStore``."""
+        ...
+
     def record_audit(self, who: str, what: str, detail: Mapping[str, Any]) -> None:
         """Note that a person changed something."""
         ...

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from netpredict.errors import StoreUnavailable
-from netpredict.types import Firing, LastApplied, Mode, Outcome, OutcomeKind, PendingFiring
+from netpredict.types import (
+    Firing,
+    LastApplied,
+    Lease,
+    Mode,
+    Outcome,
+    OutcomeKind,
+    PendingFiring,
+    Settled,
+    Since,
+    Standing,
+    Taken,
+)
 
 NOW_US = 1_772_452_800_000_000  # 2026-03-02 12:00:00 UTC
 
@@ -55,6 +67,9 @@ class MemoryOutbox:
     items: list[PendingFiring] = field(default_factory=list)
     outcomes: dict[tuple[str, str], tuple[Outcome, int]] = field(default_factory=dict)
     claimed_elsewhere: set[tuple[str, str]] = field(default_factory=set)
+    leases: dict[tuple[str, str], Lease] = field(default_factory=dict)
+    settled: list[Settled] = field(default_factory=list)
+    radio_cells: int = 0
     down: bool = False
     down_for_record: bool = False
 
@@ -72,26 +87,40 @@ class MemoryOutbox:
                 page.append(item)
         return page
 
-    def claim(self, firing: Firing, actuator_name: str, now_us: int) -> bool:
+    def expire(self, now_us: int, rows: int) -> int:
         self._check(self.down)
-        return (firing.firing_id, actuator_name) not in self.claimed_elsewhere
+        late = [(i.firing.firing_id, i.actuator_name) for i in self.items if i.firing.expires_at_us <= now_us]
+        late = [key for key in late if key not in self.outcomes][:rows]
+        self._check(self.down_for_record and bool(late))
+        self.outcomes |= {key: (Outcome(OutcomeKind.SKIPPED, "expired"), now_us) for key in late}
+        return len(late)
 
-    def record(self, firing: Firing, actuator_name: str, outcome: Outcome, at_us: int) -> None:
+    def standing(self, items: Sequence[PendingFiring], since: Since, blasting: Sequence[str]) -> Standing:
+        self._check(self.down)
+        found = Standing(leases=dict(self.leases))
+        for firing, at_us in sorted(self._applied(), key=lambda done: (done[0].slot_time_us, done[1])):
+            last = LastApplied(firing.firing_id, firing.slot_time_us, at_us)
+            found.last[firing.object_id, firing.attribute] = last
+            if at_us >= since.blast_us and firing.hook in blasting:
+                found.changed.setdefault(firing.stream, set()).add(firing.radio_cell_id)
+        for hook in {item.firing.hook for item in items}:
+            of_hook = {f.firing_id for f, at_us in self._applied() if f.hook == hook and at_us >= since.rate_us}
+            found.applied_last_minute[hook] = len(of_hook)
+        found.radio_cells = dict.fromkeys((item.firing.stream for item in items), self.radio_cells)
+        return found
+
+    def take(self, item: PendingFiring, lease: Lease, last: LastApplied | None, now_us: int) -> Taken:
+        self._check(self.down)
+        if (item.firing.firing_id, item.actuator_name) in self.claimed_elsewhere:
+            return Taken.BUSY
+        self.leases[item.firing.object_id, item.firing.attribute] = lease
+        return Taken.YES
+
+    def record(self, done: Sequence[Settled]) -> None:
         self._check(self.down or self.down_for_record)
-        self.outcomes.setdefault((firing.firing_id, actuator_name), (outcome, at_us))
-
-    def last_applied(self, object_id: str, attribute: str) -> LastApplied | None:
-        self._check(self.down)
-        applied = [
-            LastApplied(firing.firing_id, firing.slot_time_us, at_us)
-            for firing, at_us in self._applied()
-            if (firing.object_id, firing.attribute) == (object_id, attribute)
-        ]
-        return max(applied, key=lambda last: (last.slot_time_us, last.at_us), default=None)
-
-    def applied_since(self, hook: str, since_us: int) -> int:
-        self._check(self.down)
-        return len({f.firing_id for f, at_us in self._applied() if f.hook == hook and at_us >= since_us})
+        self.settled += done
+        for firing, name, outcome, at_us, *_ in done:
+            self.outcomes.setdefault((firing.firing_id, name), (outcome, at_us))
 
     def outcome(self, firing_id: str, actuator_name: str = "log") -> Outcome | None:
         found = self.outcomes.get((firing_id, actuator_name))

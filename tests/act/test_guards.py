@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from netpredict.act.guards import GuardSettings, Reason, why_not
+from netpredict.act.guards import Deviation, Facts, GuardSettings, Reason, judged
 from netpredict.clock import DayWindow, in_day_windows, parse_day_windows
 from netpredict.errors import ConfigError
-from netpredict.types import Firing, LastApplied, Mode
+from netpredict.types import Firing, LastApplied, Lease, Mode, Quality
 from tests.act.memory_outbox import NOW_US, firing
 
 OPEN = GuardSettings(cooldown_s=60.0, rate_per_min=3)
@@ -19,8 +21,10 @@ def reason(
     now_us: int = NOW_US,
     settings: GuardSettings = OPEN,
     applied_last_minute: int = 0,
+    **facts: Any,
 ) -> Reason | None:
-    return why_not(f, last, now_us, settings, applied_last_minute=applied_last_minute)
+    known = Facts(last, applied_last_minute=applied_last_minute, **facts)
+    return judged(f, known, now_us, settings).reason
 
 
 def applied_before(f: Firing, ago_us: int) -> LastApplied:
@@ -111,3 +115,74 @@ def test_a_blackout_of_another_form_is_refused(text: str) -> None:
 def test_guard_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         GuardSettings(**wrong)  # type: ignore[arg-type]
+
+
+# -- quality, deviation, lease, blast radius ---------------------------------------------------------------------------
+
+
+def test_a_source_that_is_not_trusted_to_act_is_refused() -> None:
+    careful = GuardSettings(sources=frozenset({"model"}))
+    assert reason(firing("f1", why={"basis": {"source": "model"}}), settings=careful) is None
+    assert reason(firing("f1", why={"basis": {"source": "naive"}}), settings=careful) is Reason.QUALITY
+
+
+def test_a_flag_that_is_not_trusted_to_act_is_refused_and_named() -> None:
+    careful = GuardSettings(refused_quality=Quality.SUSPECT | Quality.FAILED)
+    doubted = firing("f1", why={"basis": {"quality": int(Quality.SUSPECT | Quality.WARMING)}})
+    verdict = judged(doubted, Facts(), NOW_US, careful)
+    assert (verdict.reason, verdict.said) == (Reason.QUALITY, "the forecast is flagged suspect")
+    assert reason(firing("f1", why={"basis": {"quality": int(Quality.WARMING)}}), settings=careful) is None
+
+
+@pytest.mark.parametrize(
+    ("why", "value", "refused"),
+    [
+        ({"before": 30}, 50, None),
+        ({"before": 30}, 51, Reason.DEVIATION),
+        ({"before": 70}, 49, Reason.DEVIATION),
+        ({"before": None}, 60, None),  # the configured one
+        ({}, 61, Reason.DEVIATION),
+        ({}, "much", Reason.DEVIATION),
+        ({}, float("nan"), Reason.DEVIATION),
+    ],
+)
+def test_a_value_stays_near_its_baseline(why: dict[str, Any], value: Any, refused: Reason | None) -> None:
+    bounded = GuardSettings(deviations=(Deviation("quota", 20, baseline=40, baseline_why="before"),))
+    assert reason(firing("f1", why=why, value={"quota": value}), settings=bounded) is refused
+
+
+def test_without_a_baseline_nothing_is_near_it() -> None:
+    bounded = GuardSettings(deviations=(Deviation("quota", 20, baseline_why="before"),))
+    assert reason(firing("f1", value={"quota": 1}), settings=bounded) is Reason.DEVIATION
+    assert reason(firing("f1", value={"other": 1}), settings=bounded) is None
+
+
+@pytest.mark.parametrize(
+    ("holder", "until", "priority", "refused"),
+    [
+        ("handover", 1, 0, Reason.LEASE),
+        ("handover", 1, 1, None),  # a higher priority takes it
+        ("handover", 0, 0, None),  # it has ended
+        ("bandwidth", 1, 0, None),  # its own
+    ],
+)
+def test_a_hook_waits_for_the_lease_of_another(holder: str, until: int, priority: int, refused: Reason | None) -> None:
+    lease = Lease(holder, "f0", 0, NOW_US + until)
+    assert reason(firing("f1"), settings=GuardSettings(priority=priority), lease=lease) is refused
+
+
+@pytest.mark.parametrize(
+    ("changed", "cells", "refused"),
+    [({"a"}, 20, None), ({"a", "b"}, 20, Reason.BLAST_RADIUS), ({"a", "me"}, 20, None), (set(), 3, None)],
+)
+def test_a_share_of_the_radio_cells_may_be_changed(changed: set[str], cells: int, refused: Reason | None) -> None:
+    small = GuardSettings(blast_ratio=0.1)
+    assert reason(firing("f1", series="ue|me"), settings=small, changed=changed, radio_cells=cells) is refused
+
+
+def test_a_verdict_records_what_passed_and_what_refused() -> None:
+    verdict = judged(firing("f1"), Facts(applied_last_minute=3), NOW_US, OPEN)
+    record = verdict.record()
+    assert record["refused"] == "rate"
+    assert record["said"] == "3 were applied within a minute"
+    assert record["passed"][-1] == "cooldown"

@@ -11,7 +11,7 @@ from netpredict.act.guards import GuardSettings, Reason
 from netpredict.act.hook import Actuator
 from netpredict.act.runner import UNVERIFIED, ActionRunner, GaveUp, Outbox, RunnerSettings
 from netpredict.errors import ActuatorError, ConfigError, StoreError, StoreUnavailable
-from netpredict.types import Firing, Mode, Outcome, OutcomeKind
+from netpredict.types import Firing, Mode, Outcome, OutcomeKind, Settled, Since, Taken
 from tests.act.memory_outbox import NOW_US, FakeActuator, FakeClock, MemoryOutbox, firing
 
 NO_GUARDS = {"bandwidth": GuardSettings(cooldown_s=0.0)}
@@ -135,9 +135,9 @@ def test_expiry_is_judged_when_the_turn_comes_and_not_when_the_page_was_read(rig
 
 def test_a_slow_outbox_cannot_carry_a_firing_over_its_expiry(rig: Rig) -> None:
     class SlowOutbox(MemoryOutbox):
-        def applied_since(self, hook: str, since_us: int) -> int:
+        def take(self, *asked: object) -> Taken:
             rig.clock.sleep(120.0)
-            return super().applied_since(hook, since_us)
+            return super().take(*asked)  # type: ignore[arg-type]
 
     rig.outbox = SlowOutbox()
     rig.runner = rig.new_runner()
@@ -277,7 +277,8 @@ def test_a_read_back_that_fails_leaves_the_firing_applied_for_the_guards(rig: Ri
     outcome = rig.outbox.outcome("f1")
     assert outcome is not None
     assert (outcome.kind, outcome.reason) == (OutcomeKind.APPLIED, UNVERIFIED)
-    assert rig.outbox.last_applied("NRCellDU=f1", "rRMPolicyRatio") is not None
+    item = rig.outbox.items[0]
+    assert ("NRCellDU=f1", "rRMPolicyRatio") in rig.outbox.standing([item], Since(NOW_US, 0, 0), []).last
 
 
 def test_an_actuator_that_is_not_configured_any_more_costs_a_named_outcome(rig: Rig) -> None:
@@ -508,7 +509,7 @@ def test_stop_gives_up_on_an_outcome_the_store_does_not_take(outbox: MemoryOutbo
     assert threaded.runner.stop(5.0)
     assert threaded.runner.failure is None
     with pytest.raises(StoreUnavailable):
-        outbox.record(far("f1"), "log", Outcome(OutcomeKind.APPLIED, "verified"), NOW_US)
+        outbox.record([Settled(far("f1"), "log", Outcome(OutcomeKind.APPLIED, "verified"), NOW_US)])
 
 
 def test_a_runner_that_was_never_started_can_be_stopped(outbox: MemoryOutbox) -> None:

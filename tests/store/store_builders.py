@@ -24,8 +24,19 @@ from netpredict.store.commit import (
     ScoreRow,
     StateRows,
 )
+from netpredict.store.outbox import SqlOutbox
 from netpredict.store.sql import SqlStore
-from netpredict.types import DeadLetter, Firing, Mode, TopicPartition
+from netpredict.types import (
+    DeadLetter,
+    Firing,
+    Lease,
+    Mode,
+    Outcome,
+    PendingFiring,
+    Settled,
+    Taken,
+    TopicPartition,
+)
 
 PERIOD_US = 10_000_000
 PHASE_US = 3_000_000
@@ -170,3 +181,14 @@ def run(store: SqlStore, slots: int = 2) -> tuple[LaneSnapshot, int]:
     for slot in range(1, slots + 1):
         assert store.commit(Commit([full_commit(lane, model_id, slot)])) == set()
     return lane, model_id
+
+
+def record(outbox: SqlOutbox, firing: Firing, actuator: str, outcome: Outcome, at_us: int) -> None:
+    """Store what came of one firing."""
+    outbox.record([Settled(firing, actuator, outcome, at_us)])
+
+
+def take(outbox: SqlOutbox, entry: PendingFiring, now_us: int) -> bool:
+    """Claim a firing and its attribute, of which nobody has applied anything."""
+    lease = Lease(entry.firing.hook, entry.firing.firing_id, 0, now_us + 1)
+    return outbox.take(entry, lease, None, now_us) is Taken.YES

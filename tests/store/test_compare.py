@@ -6,7 +6,16 @@ from netpredict.store.outbox import SqlOutbox
 from netpredict.store.sql import SqlStore
 from netpredict.types import Outcome, OutcomeKind, TopicPartition
 from tests.store.conftest import NewUrl
-from tests.store.store_builders import TOPIC_PARTITION, assign, full_commit, lane_commit, observations, register, run
+from tests.store.store_builders import (
+    TOPIC_PARTITION,
+    assign,
+    full_commit,
+    lane_commit,
+    observations,
+    record,
+    register,
+    run,
+)
 
 
 def test_stores_with_other_ids_epochs_owners_and_outcomes_are_equal(store: SqlStore, new_url: NewUrl) -> None:
@@ -22,7 +31,7 @@ def test_stores_with_other_ids_epochs_owners_and_outcomes_are_equal(store: SqlSt
         for slot in (2, 3):
             other.commit(Commit([full_commit(lane, model_id, slot)]))
         outbox = SqlOutbox(other)
-        outbox.record(outbox.pending(1)[0].firing, "log", Outcome(OutcomeKind.APPLIED, "first"), 5)
+        record(outbox, outbox.pending(1)[0].firing, "log", Outcome(OutcomeKind.APPLIED, "first"), 5)
         other.record_audit("root", "test", {})
         a, b = compare.dump(store.url), compare.dump(other.url)
     b["topic_progress"] = [row for row in b["topic_progress"] if row[1] != "elsewhere"]

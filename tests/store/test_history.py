@@ -22,6 +22,7 @@ from tests.store.store_builders import (
     lane_commit,
     letter,
     observations,
+    record,
     register,
     run,
     score,
@@ -101,7 +102,7 @@ def test_firings_bear_their_outcomes(store: SqlStore, history: History) -> None:
     run(store, slots=2)
     outbox = SqlOutbox(store)
     for entry in outbox.pending(1):
-        outbox.record(entry.firing, entry.actuator_name, Outcome(OutcomeKind.FAILED, "refused", "403", 3), 9)
+        record(outbox, entry.firing, entry.actuator_name, Outcome(OutcomeKind.FAILED, "refused", "403", 3), 9)
     newest, oldest = history.firings()
     assert [outcome["kind"] for outcome in newest["outcomes"]] == [None, None]
     assert [outcome["reason"] for outcome in oldest["outcomes"]] == ["refused", "refused"]

@@ -20,6 +20,7 @@ from tests.store.store_builders import (
     full_commit,
     lane_commit,
     letter,
+    record,
     register,
     run,
     score,
@@ -135,7 +136,7 @@ def test_firings_go_with_their_outcomes_but_none_that_waits(store: SqlStore) -> 
     store.commit(Commit([lane_commit(lane, 0, 5, firings=fired)]))
     outbox = SqlOutbox(store)
     for number, actuator in ((1, "log"), (1, "webhook"), (2, "log"), (3, "log"), (3, "webhook")):
-        outbox.record(firing(number), actuator, Outcome(OutcomeKind.APPLIED, "first"), 5)
+        record(outbox, firing(number), actuator, Outcome(OutcomeKind.APPLIED, "first"), 5)
     assert store.prune_notes(slot_time(3), 0, {}, 100) == 1
     assert query(store, "SELECT firing_id FROM firing ORDER BY firing_id") == [("firing-2",), ("firing-3",)]
     assert query(store, "SELECT count(*) FROM outbox") == [(4,)]
@@ -146,8 +147,8 @@ def test_firings_that_were_not_published_stay(url: str) -> None:
         lane, model_id = assign(store), register(store)
         for slot in (1, 2):
             store.commit(Commit([full_commit(lane, model_id, slot)]))
-            SqlOutbox(store).record(firing(slot), "log", Outcome(OutcomeKind.APPLIED, "first"), 5)
-            SqlOutbox(store).record(firing(slot), "webhook", Outcome(OutcomeKind.APPLIED, "first"), 5)
+            record(SqlOutbox(store), firing(slot), "log", Outcome(OutcomeKind.APPLIED, "first"), 5)
+            record(SqlOutbox(store), firing(slot), "webhook", Outcome(OutcomeKind.APPLIED, "first"), 5)
         assert store.prune_notes(NEVER, 0, {}, 100) == 0
     with SqlStore(url) as store:
         assert store.prune_notes(NEVER, 0, {}, 100) == 2

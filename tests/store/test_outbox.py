@@ -2,11 +2,26 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
+from netpredict.errors import DataError
 from netpredict.store.commit import Commit
+from netpredict.store.history import History
 from netpredict.store.outbox import SqlOutbox
 from netpredict.store.sql import SqlStore
-from netpredict.types import Firing, LastApplied, Outcome, OutcomeKind
-from tests.store.store_builders import assign, firing, full_commit, lane_commit, register
+from netpredict.types import (
+    Firing,
+    LastApplied,
+    Lease,
+    Mode,
+    Outcome,
+    OutcomeKind,
+    PendingFiring,
+    Settled,
+    Since,
+    Taken,
+)
+from tests.store.store_builders import assign, firing, full_commit, lane_commit, record, register
 
 APPLIED = Outcome(OutcomeKind.APPLIED, "first", "200 OK", 1)
 SKIPPED = Outcome(OutcomeKind.SKIPPED, "cooldown")
@@ -39,8 +54,8 @@ def test_the_limit_holds_for_each_actuator(store: SqlStore) -> None:
 def test_an_outcome_ends_the_wait_and_the_first_one_stands(store: SqlStore) -> None:
     outbox = SqlOutbox(store)
     fire(store, (firing(1), ("log", "webhook")))
-    outbox.record(firing(1), "log", APPLIED, 100)
-    outbox.record(firing(1), "log", SKIPPED, 200)
+    record(outbox, firing(1), "log", APPLIED, 100)
+    record(outbox, firing(1), "log", SKIPPED, 200)
     assert waiting(outbox) == [("firing-1", "webhook")]
     assert outbox.last_applied("cell-1", "prb_quota") == LastApplied("firing-1", firing(1).slot_time_us, 100)
 
@@ -49,8 +64,8 @@ def test_only_what_was_applied_counts(store: SqlStore) -> None:
     outbox = SqlOutbox(store)
     fire(store, *((firing(number), ("log", "webhook")) for number in range(4)))
     for number, outcome in enumerate((APPLIED, APPLIED, SKIPPED)):
-        outbox.record(firing(number), "log", outcome, 100 + number)
-        outbox.record(firing(number), "webhook", outcome, 100 + number)
+        record(outbox, firing(number), "log", outcome, 100 + number)
+        record(outbox, firing(number), "webhook", outcome, 100 + number)
     assert outbox.applied_since("bandwidth", 100) == 2
     assert outbox.applied_since("bandwidth", 101) == 1
     assert outbox.applied_since("handover", 0) == 0
@@ -63,7 +78,7 @@ def test_only_what_was_applied_counts(store: SqlStore) -> None:
 def test_the_same_firing_from_two_commits_is_applied_once(store: SqlStore) -> None:
     outbox = SqlOutbox(store)
     fire(store, (firing(1), ("log",)))
-    outbox.record(firing(1), "log", APPLIED, 100)
+    record(outbox, firing(1), "log", APPLIED, 100)
     fire(store, (firing(1), ("log",)))
     assert waiting(outbox) == []
 
@@ -82,9 +97,112 @@ def test_outcomes_are_recorded_between_commits_of_another_thread(store: SqlStore
     recorded = 0
     while recorded < 2 * len(slots):
         for entry in outbox.pending(10):
-            outbox.record(entry.firing, entry.actuator_name, APPLIED, recorded)
+            record(outbox, entry.firing, entry.actuator_name, APPLIED, recorded)
             recorded += 1
     thread.join()
     assert outbox.pending(10) == []
     assert outbox.applied_since("bandwidth", 0) == len(slots)
     assert assign(store).next_offset == 300
+
+
+# -- what expires, who holds what, what guards are told ----------------------------------------------------------------
+
+
+def test_what_has_expired_is_settled_in_bulk_and_nothing_else(store: SqlStore) -> None:
+    outbox = SqlOutbox(store)
+    fire(store, *((firing(number), ("log", "webhook")) for number in range(5)))
+    now_us = firing(3).expires_at_us
+    assert outbox.expire(now_us - 1, rows=100) == 6
+    assert outbox.expire(now_us, rows=1) == 1
+    assert outbox.expire(now_us, rows=100) == 1
+    assert outbox.expire(now_us, rows=100) == 0
+    assert waiting(outbox) == [("firing-4", "log"), ("firing-4", "webhook")]
+
+
+def test_the_outcomes_of_a_page_are_stored_together(store: SqlStore) -> None:
+    outbox = SqlOutbox(store)
+    fire(store, *((firing(number), ("log",)) for number in range(3)))
+    page = outbox.pending(10)
+    outbox.record([Settled(*item, SKIPPED, 100, {"refused": "cooldown"}) for item in page[:2]])
+    assert waiting(outbox) == [("firing-2", "log")]
+
+
+def test_guards_are_told_of_every_attribute_of_a_page_at_once(store: SqlStore) -> None:
+    outbox = SqlOutbox(store)
+    cells = [firing(number, object_id=f"cell-{number % 2}", series=f"ue|c{number % 2}") for number in range(4)]
+    fire(store, *((cell, ("log",)) for cell in cells))
+    record(outbox, cells[0], "log", APPLIED, 100)
+    record(outbox, cells[2], "log", APPLIED, 300)
+    lease = Lease("bandwidth", "firing-3", 4, 10**18)
+    assert outbox.take(PendingFiring(cells[3], "log"), lease, None, 300) is Taken.YES
+    found = outbox.standing(outbox.pending(10), Since(400, 200, 50), ["bandwidth"])
+    assert found.last == {("cell-0", "prb_quota"): LastApplied("firing-2", cells[2].slot_time_us, 300)} or (
+        ("cell-1", "prb_quota") not in found.last
+    )
+    assert found.leases == {("cell-1", "prb_quota"): lease}
+    assert found.applied_last_minute == {"bandwidth": 1}
+    assert found.changed == {"traffic": {"c0"}}
+    assert outbox.standing(outbox.pending(10), Since(400, 200, 50), []).changed == {}
+
+
+def test_a_lease_has_one_holder_and_a_higher_priority_takes_it(store: SqlStore) -> None:
+    outbox = SqlOutbox(store)
+    fire(store, *((firing(number, hook=f"hook-{number}"), ("log",)) for number in range(4)))
+    first, second, third, last = outbox.pending(10)
+
+    def take(item: PendingFiring, priority: int, now_us: int) -> Taken:
+        return outbox.take(item, Lease(item.firing.hook, item.firing.firing_id, priority, 1000), None, now_us)
+
+    assert take(first, 1, 10) is Taken.YES
+    assert take(second, 1, 10) is Taken.LEASED
+    assert take(first, 1, 20) is Taken.YES
+    assert take(third, 2, 20) is Taken.YES
+    assert take(first, 1, 30) is Taken.LEASED
+    assert take(last, 0, 1000) is Taken.YES
+    (held,) = outbox.standing([last], Since(0, 0, 0), []).leases.values()
+    assert held.hook == "hook-3"
+
+
+def test_what_failed_everywhere_lets_its_lease_go(store: SqlStore) -> None:
+    outbox = SqlOutbox(store)
+    fire(store, (firing(1), ("log", "webhook")))
+    first, second = outbox.pending(10)
+    failed = Outcome(OutcomeKind.FAILED, "refused")
+    for item, held in ((first, 1), (second, 0)):
+        assert outbox.take(item, Lease("bandwidth", "firing-1", 0, 10**18), None, 1) is Taken.YES
+        outbox.record([Settled(*item, failed, 2)])
+        assert len(outbox.standing([first], Since(0, 0, 0), []).leases) == held
+
+
+def test_a_firing_in_assist_waits_for_a_person_and_one_in_shadow_never_waits(store: SqlStore) -> None:
+    outbox = SqlOutbox(store)
+    fire(store, (firing(1, Mode.ASSIST), ("log",)), (firing(2, Mode.SHADOW), ("log",)))
+    assert waiting(outbox) == []
+    assert outbox.expire(10**18, rows=10) == 1
+
+
+@pytest.mark.parametrize(("verdict", "goes"), [("approve", [("firing-1", "log")]), ("reject", [])])
+def test_a_person_decides_once_about_a_firing_in_assist(store: SqlStore, verdict: str, goes: list[object]) -> None:
+    outbox = SqlOutbox(store)
+    late = 2**60
+    fire(store, (firing(1, Mode.ASSIST, expires_at_us=late), ("log",)), (firing(2, expires_at_us=late), ("web",)))
+    assert store.decide_action("firing-1", verdict, "ann") == "firing-1"
+    assert waiting(outbox) == [*goes, ("firing-2", "web")]
+    (row,) = [row for row in History(store.url).firings() if row["firing_id"] == "firing-1"]
+    assert (row["approval"]["verdict"], row["approval"]["who"]) == (verdict, "ann")
+    assert row["outcomes"][0]["reason"] == (None if goes else "rejected")
+    assert History(store.url).audit()[0]["what"] == f"action_{verdict}"
+    for name, why in (
+        ("firing-1", "decided before"),
+        ("firing-2", "mode auto"),
+        ("nobody", "no actions"),
+        ("f", "several"),
+    ):
+        with pytest.raises(DataError, match=why):
+            store.decide_action(name, verdict, "ann")
+
+
+def test_nobody_approves_what_has_expired(store: SqlStore) -> None:
+    fire(store, (firing(1, Mode.ASSIST), ("log",)))
+    with pytest.raises(DataError, match="expired"):
+        store.decide_action("firing-1", "approve", "ann")

@@ -32,8 +32,10 @@ from tests.store.store_builders import (
     forecasts,
     full_commit,
     lane_commit,
+    record,
     register,
     run,
+    take,
 )
 
 PATIENCE_S = 1.0
@@ -300,15 +302,15 @@ def test_a_firing_is_shown_to_the_owner_of_its_lane_and_claimed_by_one(store: Sq
     ours, theirs = SqlOutbox(store, "tester"), SqlOutbox(other, "other")
     (entry, _) = ours.pending(9)
     assert theirs.pending(9) == []
-    assert ours.claim(entry.firing, entry.actuator_name, 1000)
+    assert take(ours, entry, 1000)
     other.assign("group", TOPIC_PARTITION, STREAM, "id-1", "other")
     assert ours.pending(9) == []
     assert len(theirs.pending(9)) == 2
-    assert not theirs.claim(entry.firing, entry.actuator_name, 2000)  # the old owner may be applying it
-    assert ours.claim(entry.firing, entry.actuator_name, 3000)
-    assert theirs.claim(entry.firing, entry.actuator_name, 3000 + CLAIM_US)  # it died
-    theirs.record(entry.firing, entry.actuator_name, Outcome(OutcomeKind.APPLIED, "first"), 4000)
-    assert not ours.claim(entry.firing, entry.actuator_name, 9 * CLAIM_US)
+    assert not take(theirs, entry, 2000)  # the old owner may be applying it
+    assert take(ours, entry, 3000)
+    assert take(theirs, entry, 3000 + CLAIM_US)  # it died
+    record(theirs, entry.firing, entry.actuator_name, Outcome(OutcomeKind.APPLIED, "first"), 4000)
+    assert not take(ours, entry, 9 * CLAIM_US)
 
 
 def test_of_many_runners_one_gets_each_claim(url: str) -> None:
@@ -320,7 +322,7 @@ def test_of_many_runners_one_gets_each_claim(url: str) -> None:
     def claim(owner: str) -> None:
         with SqlStore(url) as store:
             outbox = SqlOutbox(store, owner)
-            mine = [entry for entry in entries if outbox.claim(entry.firing, entry.actuator_name, 1000)]
+            mine = [entry for entry in entries if take(outbox, entry, 1000)]
             won.extend((entry.firing.firing_id, entry.actuator_name) for entry in mine)
 
     in_threads(*[lambda name=name: claim(name) for name in ("a", "b", "c")])  # type: ignore[misc]
