@@ -325,6 +325,25 @@ class DeviationConfig(Section, frozen=True, kw_only=True):
     ] = ""
 
 
+class BreakerConfig(Section, frozen=True, kw_only=True):
+    """When a hook disarms in a group of radio cells: its forecasts are no better than the plain ones any more."""
+
+    buckets: Annotated[
+        int, Meta(ge=0, le=10_000, description="Newest score buckets that are judged; 0 = never disarm.")
+    ] = 8
+    rows_min: Annotated[int, Meta(ge=1, description="Least scored forecasts of a KPI in them.")] = 500
+    skill_min: Annotated[
+        float,
+        Meta(lt=1, description="Disarms when skill against the better of naive and seasonal naive is this or less ..."),
+    ] = 0.0
+    skill_rearm: Annotated[float, Meta(lt=1, description="... and arms again only above this.")] = 0.02
+    coverage_off: Annotated[
+        float,
+        Meta(gt=0, lt=1, description="Disarms when the share of truths inside the outer levels is so far off."),
+    ] = 0.15
+    coverage_rearm: Annotated[float, Meta(gt=0, lt=1, description="Arms again only when it is off by no more.")] = 0.1
+
+
 class HookConfig(Section, frozen=True, kw_only=True):
     """An adaptation hook on one stream."""
 
@@ -364,6 +383,10 @@ class HookConfig(Section, frozen=True, kw_only=True):
         list[DeviationConfig],
         Meta(description='Bounds: [{ member = "rRMPolicyMinRatio", most = 30.0, baseline = 50.0 }].'),
     ] = []
+    holdout_ratio: Annotated[
+        float, Meta(ge=0, lt=1, description="Share of the radio cells, chosen by hash, that never get an action.")
+    ] = 0.0
+    breaker: BreakerConfig = BreakerConfig()
     options: dict[str, Any] = {}
 
     def group_of(self, radio_cell_id: str) -> GroupConfig | None:
@@ -629,6 +652,9 @@ def _check_hook(where: str, hook: HookConfig) -> None:
     known = [flag.name.lower() for flag in Quality if flag.name]
     if unknown := [name for name in hook.refuse_quality if name not in known]:
         raise ConfigError(f"{where}.refuse_quality: no flag {', '.join(unknown)}; there are {', '.join(known)}")
+    breaker = hook.breaker
+    if breaker.skill_rearm < breaker.skill_min or breaker.coverage_rearm > breaker.coverage_off:
+        raise ConfigError(f"{where}.breaker: it must not arm again where it disarms: see skill_rearm, coverage_rearm")
     for bound in hook.deviations:
         if bound.baseline is None and not bound.baseline_why:
             raise ConfigError(f"{where}.deviations: {bound.member} needs a baseline or a baseline_why")

@@ -372,6 +372,7 @@ class Standing:
 
     ``last`` and ``leases`` by attribute of an object; ``applied_last_minute`` counts distinct firings by hook;
     ``changed`` are the radio cells of a stream that were changed within the hour, ``radio_cells`` how many live.
+    ``disarmed`` says why, by hook and group of radio cells.
     """
 
     last: dict[Attribute, LastApplied] = field(default_factory=dict)
@@ -379,6 +380,7 @@ class Standing:
     applied_last_minute: dict[str, int] = field(default_factory=dict)
     changed: dict[str, set[str]] = field(default_factory=dict)
     radio_cells: dict[str, int] = field(default_factory=dict)
+    disarmed: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 class Since(NamedTuple):
@@ -406,6 +408,40 @@ class Taken(enum.StrEnum):
     YES = "yes"
     BUSY = "busy"  # another instance does, or has changed what it was judged by: look again
     LEASED = "leased"  # another hook holds the attribute
+    DISARMED = "disarmed"  # its hook is, in its group of radio cells
+
+
+class ArmState(enum.StrEnum):
+    """Whether the forecasts behind a hook meet what acting on them asks for, after TS 23.288."""
+
+    MEET = "meet"
+    NOT_MEET = "not_meet"
+
+
+class Evidence(NamedTuple):
+    """Sums of scores of one KPI: errors in ticks, and how many of ``spread`` truths lay inside the outer levels."""
+
+    kpi: str
+    n: int
+    abs_ticks: int
+    naive_abs_ticks: int
+    seasonal_abs_ticks: int
+    spread: int
+    covered: int
+
+
+class Breaker(NamedTuple):
+    """The circuit breaker of a hook in a group of radio cells, and what it was judged by last."""
+
+    hook: str
+    group: str
+    state: ArmState
+    said: str
+    n: int
+    skill: float | None
+    coverage: float | None
+    since_us: int
+    at_us: int
 
 
 @dataclass(frozen=True, slots=True)

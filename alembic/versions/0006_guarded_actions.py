@@ -44,6 +44,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("object_id", "attribute", name=op.f("pk_lease")),
     )
     op.create_table(
+        "breaker",
+        sa.Column("hook", sa.Text(), nullable=False),
+        sa.Column("group_name", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("said", sa.Text(), nullable=False),
+        sa.Column("n", Big, nullable=False),
+        sa.Column("skill", sa.Double(), nullable=True),
+        sa.Column("coverage", sa.Double(), nullable=True),
+        sa.Column("since_us", Big, nullable=False),
+        sa.Column("at_us", Big, nullable=False),
+        sa.PrimaryKeyConstraint("hook", "group_name", name=op.f("pk_breaker")),
+    )
+    op.create_table(
         "approval",
         sa.Column("firing_id", sa.Text(), nullable=False),
         sa.Column("verdict", sa.Text(), nullable=False),
@@ -56,6 +69,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("approval")
+    op.drop_table("breaker")
     op.drop_table("lease")
     for name in ("ix_outbox_expiry", "ix_outbox_pending"):
         op.drop_index(op.f(name), "outbox")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import operator
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ class Reason(enum.StrEnum):
     SHADOW = "shadow"  # its hook only records
     EXPIRED = "expired"  # the forecast behind it speaks of the past
     SUPERSEDED = "superseded"  # a younger firing has set the attribute already
+    DISARMED = "disarmed"  # the forecasts of its hook are no better than the plain ones, or their intervals are wrong
+    HOLDOUT = "holdout"  # its radio cell is one of those that show what happens without actions
     BLACKOUT = "blackout"  # a time of day at which the operator wants no action
     QUALITY = "quality"  # the forecast behind it has a source or a flag that is not trusted to act
     DEVIATION = "deviation"  # it goes farther from the baseline than the operator allows
@@ -62,6 +65,7 @@ class GuardSettings:
     sources: frozenset[str] = frozenset({"model", "seasonal", "naive"})
     refused_quality: Quality = Quality.GOOD
     deviations: tuple[Deviation, ...] = ()
+    holdout_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.cooldown_s < float("inf"):
@@ -84,6 +88,7 @@ def guards_of(hook: HookConfig) -> GuardSettings:
         frozenset(hook.sources),
         functools.reduce(operator.or_, refused, Quality.GOOD),
         tuple(Deviation(d.member, d.most, d.baseline, d.baseline_why) for d in hook.deviations),
+        hook.holdout_ratio,
     )
 
 
@@ -95,6 +100,7 @@ class Facts(NamedTuple):
     applied_last_minute: int = 0
     changed: frozenset[str] | set[str] = frozenset()
     radio_cells: int = 0
+    disarmed: str = ""
 
 
 def facts_of(firing: Firing, standing: Standing) -> Facts:
@@ -106,6 +112,7 @@ def facts_of(firing: Firing, standing: Standing) -> Facts:
         standing.applied_last_minute.get(firing.hook, 0),
         standing.changed.get(firing.stream, frozenset()),
         standing.radio_cells.get(firing.stream, 0),
+        standing.disarmed.get((firing.hook, firing.group), ""),
     )
 
 
@@ -167,6 +174,20 @@ def _superseded(case: _Case) -> str:
     last = case.facts.last
     younger = last is not None and last.slot_time_us > case.firing.slot_time_us
     return f"{last.firing_id} is of a later slot" if last and younger else ""
+
+
+def _disarmed(case: _Case) -> str:
+    return case.facts.disarmed
+
+
+def held_out(radio_cell_id: str, ratio: float) -> bool:
+    """Whether a radio cell is in the share that never gets an action: by a hash of its name, the same everywhere."""
+    return zlib.crc32(radio_cell_id.encode()) < ratio * 2**32
+
+
+def _holdout(case: _Case) -> str:
+    held = held_out(case.firing.radio_cell_id, case.settings.holdout_ratio)
+    return f"{case.firing.radio_cell_id} never gets an action" if held else ""
 
 
 def _blackout(case: _Case) -> str:
@@ -235,6 +256,8 @@ def _blast_radius(case: _Case) -> str:
 _ALWAYS: tuple[tuple[Reason, _Guard], ...] = (
     (Reason.SHADOW, _shadow),
     (Reason.EXPIRED, _expired),
+    (Reason.DISARMED, _disarmed),
+    (Reason.HOLDOUT, _holdout),
     (Reason.SUPERSEDED, _superseded),
     (Reason.BLACKOUT, _blackout),
     (Reason.QUALITY, _quality),

@@ -136,6 +136,7 @@ class ActionRunner:
 
     ``beat`` is the monotonic time of its last move: the loop or an attempt, so it stands still for as long as an
     actuator blocks, at most. ``failure`` is the error that ended the thread, if any. ``stats`` are running totals.
+    ``chores`` are done before each pass on its thread: nothing is applied until they are.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class ActionRunner:
         guards: Mapping[str, GuardSettings],
         settings: RunnerSettings | None = None,
         rng: random.Random | None = None,
+        chores: Sequence[Callable[[], None]] = (),
     ) -> None:
         self.beat = clock.monotonic_s()
         self.failure: BaseException | None = None
@@ -159,6 +161,7 @@ class ActionRunner:
         self.follow(guards)
         self._settings = settings or RunnerSettings()
         self._rng = rng or random.Random()
+        self._chores = list(chores)
         self._attempts: dict[tuple[str, str], _Attempts] = {}
         self._resting_until_s: dict[str, float] = {}
         self._unrecorded: Settled | None = None
@@ -220,6 +223,8 @@ class ActionRunner:
         self.beat = self._clock.monotonic_s()
         try:
             self._settle()
+            for chore in self._chores:
+                chore()
             expired = self._expire()
             pending = self._outbox.pending(self._settings.page)
             self._forget_all_but(pending)
@@ -266,6 +271,8 @@ class ActionRunner:
             verdict = self._judged(item.firing, walk)  # what the outbox had to say may have taken a while
             if taken is Taken.LEASED:
                 verdict = Verdict(Reason.LEASE, "another hook has just taken it", verdict.passed)
+            elif taken is Taken.DISARMED:
+                verdict = Verdict(Reason.DISARMED, "its hook has just been disarmed", verdict.passed)
         if verdict.reason is not None:
             skipped = Outcome(OutcomeKind.SKIPPED, verdict.reason)
             walk.refused.append(Settled(*item, skipped, self._clock.now_us(), verdict.record()))

@@ -18,6 +18,7 @@ import msgspec
 
 from netpredict.config import (
     ActuatorConfig,
+    BreakerConfig,
     ChecksConfig,
     DaemonConfig,
     HookConfig,
@@ -131,6 +132,11 @@ def _plugin(
     yield f"[{kind}.{name}]"
     yield from _settings(section, {"plugin": name, **given}, explained=explained)
     yield ""
+    if section is HookConfig and explained:
+        yield from _prose(_first_paragraph(BreakerConfig))
+        yield f"[{kind}.{name}.breaker]"
+        yield from _settings(BreakerConfig, {})
+        yield ""
     yield f"[{kind}.{name}.options]"
     yield from options
 
@@ -161,7 +167,7 @@ def _normal(line: str) -> str:
 def _settings(section: type[msgspec.Struct], given: Mapping[str, Any], *, explained: bool = True) -> Iterator[str]:
     for field in msgspec.structs.fields(section):
         name = field.encode_name
-        if name in ("options", "routes", "checks"):
+        if name in ("options", "routes", "checks", "breaker"):
             continue
         default = _default(field)
         if explained:

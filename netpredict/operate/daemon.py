@@ -18,6 +18,7 @@ import structlog
 
 import netpredict
 from netpredict import crash
+from netpredict.act.breaker import CircuitBreakers, Watched, watched_of
 from netpredict.act.guards import GuardSettings, guards_of
 from netpredict.act.hook import Actuator
 from netpredict.act.runner import ActionRunner
@@ -43,13 +44,14 @@ from netpredict.operate.writer import CommitWriter
 from netpredict.pipeline import Pipeline
 from netpredict.plugins import load, options_of
 from netpredict.store import migrate
+from netpredict.store.breakers import SqlBreakers
 from netpredict.store.commit import GapRow
 from netpredict.store.history import History
 from netpredict.store.outbox import SqlOutbox
 from netpredict.store.publication import SqlPublications
 from netpredict.store.sql import SqlStore
 from netpredict.stream import Stream
-from netpredict.types import Mode, TopicPartition
+from netpredict.types import ArmState, Mode, TopicPartition
 
 LOG = structlog.get_logger(__name__)
 CHORES_S = 1.0
@@ -227,10 +229,27 @@ class Daemon:
         for name, bound in self.config.actuators.items():
             plugin = load("actuators", bound.plugin)
             actuators[name] = plugin.build(options_of(plugin, bound.options, f"actuators.{name}.options"))
-        return ActionRunner(SqlOutbox(self.store, self.owner), actuators, self.clock, guards=self._guards())
+        self.breakers = CircuitBreakers(SqlBreakers(self.store), self._watched(), self.clock)
+        outbox, chores = SqlOutbox(self.store, self.owner), [self.breakers.turn]
+        return ActionRunner(outbox, actuators, self.clock, guards=self._guards(), chores=chores)
 
     def _guards(self) -> dict[str, GuardSettings]:
         return {name: guards_of(hook) for name, hook in self.config.hooks.items()}
+
+    def _watched(self) -> list[Watched]:
+        return [
+            watched
+            for stream in self.streams.values()
+            for bound in stream.hooks
+            for watched in watched_of(
+                bound.name,
+                bound.config,
+                stream.config,
+                bound.hook.kpis_needed(),
+                bound.hook.steps_needed(),
+                stream.levels,
+            )
+        ]
 
     def _start_publisher(self, running: ExitStack) -> None:
         config = self.config
@@ -391,6 +410,8 @@ class Daemon:
         self.tally.update(self.pipeline, self.streams, self._lag, self.runner.stats)
         self.tally.behind(self.pipeline, self._lag, self.clock.now_us())
         self.tally.clients(self.source.stats, self.writer.retries, len(self.store.damaged))
+        for (hook, group), state in self.breakers.states.items():
+            self.metrics.hook_disarmed.labels(hook, group).set(state is ArmState.NOT_MEET)
         self.tally.learned(self.retrainer.results, self.retrainer.trials)
         if self.publisher is not None:
             topics = self.config.publish
@@ -459,6 +480,7 @@ class Daemon:
             self.notifier.ready("running; the last reload found no store")
             return
         self.retrainer.follow(config, self.streams)
+        self.breakers.follow(self._watched())
         self.runner.follow(self._guards())
         if self.publisher is not None:
             self.publisher.follow(config.streams)

@@ -1,7 +1,8 @@
 """All Prometheus series of the daemon, in one place and in a registry of their own.
 
 No label takes a radio cell or a UE: those are unbounded. ``stream``, ``topic``, ``partition``, ``predictor``, ``kpi``,
-``hook`` and ``job`` are bounded by the config; ``reason``, ``outcome``, ``source``, ``kind``, ``phase`` are closed.
+``hook``, ``group`` and ``job`` are bounded by the config; ``reason``, ``outcome``, ``source``, ``kind`` and ``phase``
+are closed.
 """
 
 from __future__ import annotations
@@ -90,6 +91,9 @@ class Metrics:
         self.firings = counter("firings_total", "Actions that hooks decided.", "hook", "mode")
         self.outcomes = counter("outcomes_total", "What came of firings.", "hook", "kind", "reason")
         self.outbox_depth = gauge("outbox_depth", "Firings not finished yet.", "hook")
+        self.hook_disarmed = gauge(
+            "hook_disarmed", "1 where a hook may not act, by group of radio cells.", "hook", "group"
+        )
         # publish
         self.published = counter("published_total", "Messages sent to Kafka.", "topic")
         self.publish_failures = counter("publish_failures_total", "Failed turns of the publisher, to be repeated.")

@@ -11,6 +11,7 @@ from netpredict.store.database import Connection, Row
 from netpredict.store.encode import text
 from netpredict.store.sql import SqlStore
 from netpredict.types import (
+    ArmState,
     Firing,
     LastApplied,
     Lease,
@@ -86,6 +87,8 @@ class SqlOutbox:
                 found.last[object_id, attribute] = LastApplied(*last)
             for object_id, attribute, *lease in connection.execute(_LEASES, ids).fetchall():
                 found.leases[object_id, attribute] = Lease(*lease)
+            for hook, group, said in connection.execute(_DISARMED).fetchall():
+                found.disarmed[hook, group] = said
             for hook in {item.firing.hook for item in items}:
                 found.applied_last_minute[hook] = _applied_since(connection, hook, since.rate_us)
             for stream in sorted(streams):
@@ -106,10 +109,12 @@ class SqlOutbox:
         """Claim a firing and the lease on its attribute, durable on return, or neither.
 
         BUSY: another instance applies it, or has applied something else to the attribute since ``last``; LEASED:
-        another hook holds the attribute.
+        another hook holds the attribute; DISARMED: its hook was disarmed meanwhile.
         """
         firing, known = item.firing, {"object_id": item.firing.object_id, "attribute": item.firing.attribute}
         with self._store.database.transaction() as connection:
+            if (firing.hook, firing.group) in {row[:2] for row in connection.execute(_DISARMED).fetchall()}:
+                return Taken.DISARMED
             if self._owner is not None:
                 row = connection.execute(_LAST_OF, known).fetchone()
                 if (None if row is None else LastApplied(*row)) != last:
@@ -195,6 +200,7 @@ WHERE o.kind IS NULL AND o.held = 0 AND o.actuator = :actuator AND (:owner IS NU
 ORDER BY o.number LIMIT :most
 """
 
+_DISARMED = f"SELECT hook, group_name, said FROM breaker WHERE state = '{ArmState.NOT_MEET}'"
 _LAST_OF = f"""
 SELECT o.firing_id, f.slot_time_us, o.at_us FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
 WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = :object_id AND o.attribute = :attribute

@@ -314,6 +314,21 @@ lease = sa.Table(
 )
 """Which firing of which hook holds an attribute of an object, until its effect ends or a higher priority takes it."""
 
+breaker = sa.Table(
+    "breaker",
+    metadata,
+    sa.Column("hook", sa.Text, primary_key=True),
+    sa.Column("group_name", sa.Text, primary_key=True),
+    _text("state"),
+    _text("said"),
+    _whole("n"),
+    sa.Column("skill", sa.Double),
+    sa.Column("coverage", sa.Double),
+    _whole("since_us"),  # of the state
+    _whole("at_us"),
+)
+"""Whether a hook is armed in a group of radio cells; without a row it is."""
+
 approval = sa.Table(
     "approval",
     metadata,

@@ -21,6 +21,7 @@ LABELS = {
     "source",
     "phase",
     "hook",
+    "group",
     "mode",
     "kind",
     "job",

@@ -1,0 +1,184 @@
+"""Circuit breakers: a hook disarms itself where its forecasts are no better than the plain ones, and arms again.
+
+After NOT_MEET / MEET of TS 23.288, with a least number of scored forecasts and with hysteresis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from netpredict.clock import Clock
+from netpredict.config import BreakerConfig, HookConfig, RouteConfig, StreamConfig
+from netpredict.types import ArmState, Breaker, Evidence
+
+LOG = structlog.get_logger(__name__)
+
+TURN_S = 10.0
+"""Breakers are judged anew at most this often."""
+
+
+class Breakers(Protocol):
+    """Scores and states as the store has them. Every method may raise StoreUnavailable (retriable)."""
+
+    def evidence(
+        self, stream: str, predictors: Sequence[str], kpis: Sequence[str], lead_steps: int, buckets: int
+    ) -> list[Evidence]:
+        """By KPI, what these predictors served in the newest score buckets, at leads up to ``lead_steps``."""
+        ...
+
+    def states(self) -> list[Breaker]:
+        """All that were ever judged."""
+        ...
+
+    def put(self, breaker: Breaker) -> None:
+        """Store how a breaker stands now, durable on return."""
+        ...
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What one hook is judged by in one group: predictors of the group's routes, KPIs and leads that the hook reads.
+
+    ``nominal`` is the share of truths that the outer levels promise to hold.
+    """
+
+    hook: str
+    group: str
+    stream: str
+    predictors: tuple[str, ...]
+    kpis: tuple[str, ...]
+    lead_steps: int
+    nominal: float
+    config: BreakerConfig
+
+
+class Measured(NamedTuple):
+    """The worst KPI: least skill against the better of naive and seasonal naive, coverage farthest from nominal."""
+
+    n: int
+    skill: float | None
+    coverage: float | None
+
+
+def measured(evidence: Sequence[Evidence], nominal: float, rows_min: int) -> Measured:
+    """What KPIs with at least ``rows_min`` scored forecasts say; None where none of them can say anything."""
+    enough = [sums for sums in evidence if sums.n >= rows_min]
+    best = [(sums.abs_ticks, min(sums.naive_abs_ticks, sums.seasonal_abs_ticks)) for sums in enough]
+    skills = [1 - error / plain for error, plain in best if plain]
+    shares = [sums.covered / sums.spread for sums in enough if sums.spread]
+    coverage = max(shares, key=lambda share: abs(share - nominal), default=None)
+    return Measured(sum(sums.n for sums in evidence), min(skills, default=None), coverage)
+
+
+def turned(before: ArmState, found: Measured, watched: Watched) -> tuple[ArmState, str]:
+    """The state after a look, and why. Where nothing can be said the state stays."""
+    config = watched.config
+    if found.skill is None:
+        return before, "too few scored forecasts"
+    off = 0.0 if found.coverage is None else abs(found.coverage - watched.nominal)
+    if found.skill <= config.skill_min:
+        return ArmState.NOT_MEET, f"skill {found.skill:.3f} against the better of naive and seasonal naive"
+    if off > config.coverage_off:
+        return ArmState.NOT_MEET, f"coverage {found.coverage:.3f} where {watched.nominal:.3f} is promised"
+    if before is ArmState.NOT_MEET and (found.skill <= config.skill_rearm or off > config.coverage_rearm):
+        return before, f"skill {found.skill:.3f} and coverage {found.coverage or 0:.3f} do not arm it again yet"
+    return ArmState.MEET, f"skill {found.skill:.3f}"
+
+
+class CircuitBreakers:
+    """Judges every hook in every group; the states are the store's. ``states`` are those of the last look."""
+
+    def __init__(self, store: Breakers, watched: Sequence[Watched], clock: Clock) -> None:
+        self.states: Mapping[tuple[str, str], ArmState] = {}
+        self._store = store
+        self._watched = list(watched)
+        self._clock = clock
+        self._due_s = float("-inf")
+
+    def follow(self, watched: Sequence[Watched]) -> None:
+        """Judge these from the next look on."""
+        self._watched, self._due_s = list(watched), float("-inf")
+
+    def turn(self) -> None:
+        """Look when it is time. Raises what the store raises: then nothing may be applied."""
+        now_s = self._clock.monotonic_s()
+        if now_s < self._due_s:
+            return
+        before = {(breaker.hook, breaker.group): breaker for breaker in self._store.states()}
+        after = {(watched.hook, watched.group): self._judge(watched, before) for watched in self._watched}
+        self.states, self._due_s = after, now_s + TURN_S
+
+    def _judge(self, watched: Watched, known: Mapping[tuple[str, str], Breaker]) -> ArmState:
+        config, now_us = watched.config, self._clock.now_us()
+        before = known.get((watched.hook, watched.group))
+        state = before.state if before else ArmState.MEET
+        if config.buckets:
+            sums = self._store.evidence(
+                watched.stream, watched.predictors, watched.kpis, watched.lead_steps, config.buckets
+            )
+            found = measured(sums, watched.nominal, config.rows_min)
+            after, said = turned(state, found, watched)
+        else:
+            found, after, said = Measured(0, None, None), ArmState.MEET, "it never disarms"
+        if after is not state:
+            event = "hook_disarmed" if after is ArmState.NOT_MEET else "hook_armed"
+            LOG.warning(event, hook=watched.hook, group=watched.group, why=said)
+        if before is None or after is not state or found != (before.n, before.skill, before.coverage):
+            since_us = before.since_us if before and after is state else now_us
+            self._store.put(Breaker(watched.hook, watched.group, after, said, *found, since_us, now_us))
+        return after
+
+
+def watched_of(
+    name: str, hook: HookConfig, stream: StreamConfig, kpis: Sequence[str], lead_steps: int, levels: Sequence[float]
+) -> list[Watched]:
+    """Everything of a hook that has a verdict of its own: each group of radio cells, and the rest.
+
+    Scores are kept by predictor: groups whose routes share one share its scores.
+    """
+    prefix = "*|" if len(stream.series_by) > 1 else ""
+    matches = {"": "*", **{group.name: prefix + group.match for group in hook.groups}}
+    nominal = levels[-1] - levels[0]
+    return [
+        Watched(
+            name,
+            group,
+            hook.stream,
+            tuple(sorted(predictors_of(stream.routes, match))),
+            tuple(kpis),
+            lead_steps,
+            nominal,
+            hook.breaker,
+        )
+        for group, match in matches.items()
+    ]
+
+
+def predictors_of(routes: Sequence[RouteConfig], match: str) -> set[str]:
+    """Active predictors of the routes that keys of this pattern may take; one that takes them all is the last."""
+    found: set[str] = set()
+    for route in routes:
+        if overlap(route.match, match):
+            found.add(route.active)
+        plain = not {"[", "?"} & {*route.match} and "[" not in match
+        if route.match in ("*", match) or (plain and fnmatchcase(match, route.match)):
+            break
+    return found
+
+
+def overlap(one: str, two: str) -> bool:
+    """Whether some text may match both shell patterns; one with a set of characters overlaps with everything."""
+    if "[" in one + two:
+        return True
+    if not one or not two:
+        return not one.strip("*") and not two.strip("*")
+    if one[0] == "*":
+        return overlap(one[1:], two) or overlap(one, two[1:])
+    if two[0] == "*":
+        return overlap(one, two[1:]) or overlap(one[1:], two)
+    return (one[0] == two[0] or "?" in (one[0], two[0])) and overlap(one[1:], two[1:])

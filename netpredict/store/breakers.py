@@ -1,0 +1,69 @@
+"""What the circuit breakers are judged by, summed over all topic partitions, and how they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from netpredict.store.sql import SqlStore
+from netpredict.types import ArmState, Breaker, Evidence
+
+
+class SqlBreakers:
+    """Scores and states of circuit breakers; its writes go through the store's one connection."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+
+    def evidence(
+        self, stream: str, predictors: Sequence[str], kpis: Sequence[str], lead_steps: int, buckets: int
+    ) -> list[Evidence]:
+        """By KPI, what these predictors served in the newest score buckets, at leads up to ``lead_steps``.
+
+        Of all rungs of the ladder, over topic partitions. What own actions changed has never entered the scores.
+        """
+        sums: dict[str, list[int]] = {}
+        with self._store.database.reader() as connection:
+            (newest,) = connection.execute(_NEWEST, {"stream": stream}).fetchone()
+            known = {
+                "stream": stream,
+                "from_bucket": 0 if newest is None else newest - buckets + 1,
+                "predictors": list(predictors),
+                "kpis": list(kpis),
+                "lead_steps": lead_steps,
+            }
+            for kpi, n, flat, *errors, below in connection.execute(_SCORES, known).fetchall():
+                under = msgspec.json.decode(below)
+                part = [n, *errors, n - flat, under[-1] - under[0]]
+                sums[kpi] = [a + b for a, b in zip(sums.get(kpi, [0] * len(part)), part, strict=True)]
+        return [Evidence(kpi, *sums[kpi]) for kpi in sorted(sums)]
+
+    def states(self) -> list[Breaker]:
+        """All that were ever judged."""
+        with self._store.database.reader() as connection:
+            rows = connection.execute(f"SELECT {_COLUMNS} FROM breaker ORDER BY hook, group_name").fetchall()
+        return [Breaker(hook, group, ArmState(state), *rest) for hook, group, state, *rest in rows]
+
+    def put(self, breaker: Breaker) -> None:
+        """Store how a breaker stands now, durable on return."""
+        with self._store.database.transaction() as connection:
+            connection.execute(_PUT, {**breaker._asdict(), "state": str(breaker.state)})
+
+
+_COLUMNS = "hook, group_name, state, said, n, skill, coverage, since_us, at_us"
+_NEWEST = """
+SELECT max(c.bucket) FROM score AS c JOIN topic_progress AS p ON p.lane_id = c.lane_id WHERE p.stream = :stream
+"""
+_SCORES = """
+SELECT c.kpi, c.n, c.flat, c.abs_ticks, c.naive_abs_ticks, c.seasonal_abs_ticks, c.below
+FROM score AS c JOIN topic_progress AS p ON p.lane_id = c.lane_id JOIN model_version AS m ON m.model_id = c.model_id
+WHERE p.stream = :stream AND c.bucket >= :from_bucket AND c.lead_steps <= :lead_steps
+  AND m.predictor IN (SELECT value FROM each_text(:predictors) AS i)
+  AND c.kpi IN (SELECT value FROM each_text(:kpis) AS k) AND m.stage NOT IN ('challenger', 'refused')
+"""
+_PUT = f"""
+INSERT INTO breaker({_COLUMNS}) VALUES (:hook, :group, :state, :said, :n, :skill, :coverage, :since_us, :at_us)
+ON CONFLICT (hook, group_name) DO UPDATE SET state = excluded.state, said = excluded.said, n = excluded.n,
+  skill = excluded.skill, coverage = excluded.coverage, since_us = excluded.since_us, at_us = excluded.at_us
+"""
