@@ -211,7 +211,6 @@ def test_a_challenger_runs_live_and_its_promotion_takes_effect(
     append(log, range(20, 60))
     running.until(lambda: running.drained(log))
     running.until(lambda: running.daemon.metrics.render().count(b"netpredict_challenger_info{") == 1)
-    text = running.daemon.metrics.render().decode()
     rows = history.bucket_sums([old, new])
     assert {row["model_id"] for row in rows} == {old, new}
     store.move_model(new, "active", "me", "model_promoted", {})
