@@ -93,7 +93,7 @@ def test_the_config_of_the_folder_is_the_default(cli, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     write(tmp_path)
     assert document(cli("check-config", "--json"))["path"] == "netpredict.toml"
-    assert cli("db", "check").exit_code == 1
+    assert cli("db", "check").exit_code == 78
     assert cli("db", "upgrade").exit_code == 0
     assert (tmp_path / "netpredict.db").exists()
 

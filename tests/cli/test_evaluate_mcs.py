@@ -28,7 +28,7 @@ def test_a_quick_look_prints_rows_and_writes_a_report(cli, data_folder: Path, tm
 
     assert (told["dataset"], told["result"]["folds"], told["options"]["train_epochs"]) == ("ucc5g", 1, 1)
     assert len(told["result"]["rows"]) == 16
-    assert "UCC 5G" in report.read_text()
+    assert "netpredict evaluate mcs" in report.read_text()
 
 
 def test_another_data_set_and_a_missing_folder_are_refused(cli, tmp_path: Path):
