@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netpredict.act.hook import AdaptationHook
+from netpredict.act.hook import Actuator, AdaptationHook
 from netpredict.config import Config, StreamConfig
 from netpredict.decide import BoundHook
 from netpredict.errors import ConfigError
@@ -56,6 +56,15 @@ def bind_hook(name: str, config: Config, stream_name: str) -> BoundHook:
             f" {stream.horizon_steps}"
         )
     return BoundHook(name, bound, hook, tuple(hook.state_spec()))
+
+
+def build_actuators(config: Config) -> dict[str, Actuator]:
+    """All configured actuators by name; nothing is connected yet."""
+    actuators: dict[str, Actuator] = {}
+    for name, bound in config.actuators.items():
+        plugin = load("actuators", bound.plugin)
+        actuators[name] = plugin.build(options_of(plugin, bound.options, f"actuators.{name}.options"))
+    return actuators
 
 
 def build_predictor(name: str, config: Config, features: FeatureSpec, output: OutputSpec) -> Predictor:

@@ -344,6 +344,17 @@ class BreakerConfig(Section, frozen=True, kw_only=True):
     coverage_rearm: Annotated[float, Meta(gt=0, lt=1, description="Arms again only when it is off by no more.")] = 0.1
 
 
+class RevertConfig(Section, frozen=True, kw_only=True):
+    """When an action is taken back by itself: a KPI of its series became worse behind it."""
+
+    kpi: Annotated[str, Meta(description="Observed column that is compared; empty = none.")] = ""
+    worse: Annotated[Literal["higher", "lower"], Meta(description="Which way it is worse.")] = "lower"
+    change: Annotated[
+        float, Meta(ge=0, description="Reverted when its mean is worse by more than this, in its own unit ...")
+    ] = 0.0
+    window_s: Annotated[float, Meta(gt=0, description="... in so long behind the action against before it, s.")] = 900.0
+
+
 class HookConfig(Section, frozen=True, kw_only=True):
     """An adaptation hook on one stream."""
 
@@ -387,6 +398,7 @@ class HookConfig(Section, frozen=True, kw_only=True):
         float, Meta(ge=0, lt=1, description="Share of the radio cells, chosen by hash, that never get an action.")
     ] = 0.0
     breaker: BreakerConfig = BreakerConfig()
+    revert: RevertConfig = RevertConfig()
     options: dict[str, Any] = {}
 
     def group_of(self, radio_cell_id: str) -> GroupConfig | None:
@@ -642,6 +654,9 @@ def _check(config: Config) -> None:
             if actuator not in config.actuators:
                 raise ConfigError(f"hooks.{name}.actuators: no actuator named {actuator!r}")
         _check_hook(f"hooks.{name}", hook)
+        columns = config.streams[hook.stream].observed_columns()
+        if hook.revert.kpi and hook.revert.kpi not in columns:
+            raise ConfigError(f"hooks.{name}.revert.kpi: streams.{hook.stream} has no column {hook.revert.kpi!r}")
 
 
 def _check_hook(where: str, hook: HookConfig) -> None:

@@ -57,6 +57,31 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hook", "group_name", name=op.f("pk_breaker")),
     )
     op.create_table(
+        "effect",
+        sa.Column("firing_id", sa.Text(), nullable=False),
+        sa.Column("kpi", sa.Text(), nullable=False),
+        sa.Column("before_mean", sa.Double(), nullable=True),
+        sa.Column("after_mean", sa.Double(), nullable=True),
+        sa.Column("verdict", sa.Text(), nullable=False),
+        sa.Column("at_us", Big, nullable=False),
+        sa.ForeignKeyConstraint(["firing_id"], ["firing.firing_id"], name=op.f("fk_effect_firing_id")),
+        sa.PrimaryKeyConstraint("firing_id", name=op.f("pk_effect")),
+    )
+    op.create_table(
+        "reversal",
+        sa.Column("firing_id", sa.Text(), nullable=False),
+        sa.Column("actuator", sa.Text(), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("who", sa.Text(), nullable=False),
+        sa.Column("begun_us", Big, nullable=False),
+        sa.Column("kind", sa.Text(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("at_us", Big, nullable=True),
+        sa.ForeignKeyConstraint(["firing_id"], ["firing.firing_id"], name=op.f("fk_reversal_firing_id")),
+        sa.PrimaryKeyConstraint("firing_id", "actuator", name=op.f("pk_reversal")),
+    )
+    op.create_table(
         "approval",
         sa.Column("firing_id", sa.Text(), nullable=False),
         sa.Column("verdict", sa.Text(), nullable=False),
@@ -69,6 +94,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("approval")
+    op.drop_table("reversal")
+    op.drop_table("effect")
     op.drop_table("breaker")
     op.drop_table("lease")
     for name in ("ix_outbox_expiry", "ix_outbox_pending"):

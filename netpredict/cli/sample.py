@@ -27,6 +27,7 @@ from netpredict.config import (
     LearnConfig,
     PredictorConfig,
     PublishConfig,
+    RevertConfig,
     RouteConfig,
     StoreConfig,
     StreamConfig,
@@ -133,10 +134,11 @@ def _plugin(
     yield from _settings(section, {"plugin": name, **given}, explained=explained)
     yield ""
     if section is HookConfig and explained:
-        yield from _prose(_first_paragraph(BreakerConfig))
-        yield f"[{kind}.{name}.breaker]"
-        yield from _settings(BreakerConfig, {})
-        yield ""
+        for table, part in (("breaker", BreakerConfig), ("revert", RevertConfig)):
+            yield from _prose(_first_paragraph(part))
+            yield f"[{kind}.{name}.{table}]"
+            yield from _settings(part, {})
+            yield ""
     yield f"[{kind}.{name}.options]"
     yield from options
 
@@ -167,7 +169,7 @@ def _normal(line: str) -> str:
 def _settings(section: type[msgspec.Struct], given: Mapping[str, Any], *, explained: bool = True) -> Iterator[str]:
     for field in msgspec.structs.fields(section):
         name = field.encode_name
-        if name in ("options", "routes", "checks", "breaker"):
+        if name in ("options", "routes", "checks", "breaker", "revert"):
             continue
         default = _default(field)
         if explained:

@@ -20,11 +20,11 @@ import netpredict
 from netpredict import crash
 from netpredict.act.breaker import CircuitBreakers, Watched, watched_of
 from netpredict.act.guards import GuardSettings, guards_of
-from netpredict.act.hook import Actuator
+from netpredict.act.revert import EffectWatch
 from netpredict.act.runner import ActionRunner
-from netpredict.build import build_streams
+from netpredict.build import build_actuators, build_streams
 from netpredict.clock import Clock, SystemClock
-from netpredict.config import Config, load_config
+from netpredict.config import Config, RevertConfig, load_config
 from netpredict.errors import NetpredictError, SourceUnavailable, StoreUnavailable
 from netpredict.ingest.source import Source
 from netpredict.learn.retrainer import Retrainer
@@ -42,13 +42,13 @@ from netpredict.operate.standing import Standing
 from netpredict.operate.tally import Tally
 from netpredict.operate.writer import CommitWriter
 from netpredict.pipeline import Pipeline
-from netpredict.plugins import load, options_of
 from netpredict.store import migrate
 from netpredict.store.breakers import SqlBreakers
 from netpredict.store.commit import GapRow
 from netpredict.store.history import History
 from netpredict.store.outbox import SqlOutbox
 from netpredict.store.publication import SqlPublications
+from netpredict.store.reversal import SqlFollowUps
 from netpredict.store.sql import SqlStore
 from netpredict.stream import Stream
 from netpredict.types import ArmState, Mode, TopicPartition
@@ -225,16 +225,18 @@ class Daemon:
         self.config = config
 
     def _action_runner(self) -> ActionRunner:
-        actuators: dict[str, Actuator] = {}
-        for name, bound in self.config.actuators.items():
-            plugin = load("actuators", bound.plugin)
-            actuators[name] = plugin.build(options_of(plugin, bound.options, f"actuators.{name}.options"))
+        actuators = build_actuators(self.config)
         self.breakers = CircuitBreakers(SqlBreakers(self.store), self._watched(), self.clock)
-        outbox, chores = SqlOutbox(self.store, self.owner), [self.breakers.turn]
+        follow_ups, history = SqlFollowUps(self.store, self.owner), History(self.config.store_url)
+        self.effects = EffectWatch(follow_ups, actuators, history.mean, self._reverts(), self.clock)
+        outbox, chores = SqlOutbox(self.store, self.owner), [self.breakers.turn, self.effects.turn]
         return ActionRunner(outbox, actuators, self.clock, guards=self._guards(), chores=chores)
 
     def _guards(self) -> dict[str, GuardSettings]:
         return {name: guards_of(hook) for name, hook in self.config.hooks.items()}
+
+    def _reverts(self) -> dict[str, RevertConfig]:
+        return {name: hook.revert for name, hook in self.config.hooks.items()}
 
     def _watched(self) -> list[Watched]:
         return [
@@ -481,6 +483,7 @@ class Daemon:
             return
         self.retrainer.follow(config, self.streams)
         self.breakers.follow(self._watched())
+        self.effects.follow(self._reverts())
         self.runner.follow(self._guards())
         if self.publisher is not None:
             self.publisher.follow(config.streams)

@@ -14,7 +14,7 @@ def decide(connection: Connection, firing_id: str, verdict: str, who: str, now_u
     """Store a verdict with its audit, and let the firing go to its actuators or end; see ``SqlStore``."""
     if verdict not in (APPROVE, REJECT):
         raise DataError(f"verdict {verdict!r}: say {APPROVE} or {REJECT}")
-    whole = _the_id(connection, firing_id)
+    whole = the_id(connection, firing_id)
     mode, expires_at_us = connection.execute(
         "SELECT mode, expires_at_us FROM firing WHERE firing_id = :firing_id", {"firing_id": whole}
     ).fetchone()
@@ -43,8 +43,8 @@ def decide(connection: Connection, firing_id: str, verdict: str, who: str, now_u
     return whole
 
 
-def _the_id(connection: Connection, firing_id: str) -> str:
-    """The one id that begins so; the range is one of the primary key, as ids are hexadecimal."""
+def the_id(connection: Connection, firing_id: str) -> str:
+    """The one id that is or begins so, DataError when there is none; ids are hexadecimal, so this is a range."""
     found = connection.execute(
         "SELECT firing_id FROM firing WHERE firing_id >= :begin AND firing_id < :end ORDER BY firing_id LIMIT 2",
         {"begin": firing_id, "end": firing_id + "~"},

@@ -53,12 +53,14 @@ class SqlBreakers:
 
 _COLUMNS = "hook, group_name, state, said, n, skill, coverage, since_us, at_us"
 _NEWEST = """
-SELECT max(c.bucket) FROM score AS c JOIN topic_progress AS p ON p.lane_id = c.lane_id WHERE p.stream = :stream
+SELECT max((SELECT max(c.bucket) FROM score AS c WHERE c.lane_id = p.lane_id)) FROM topic_progress AS p
+WHERE p.stream = :stream
 """
 _SCORES = """
 SELECT c.kpi, c.n, c.flat, c.abs_ticks, c.naive_abs_ticks, c.seasonal_abs_ticks, c.below
-FROM score AS c JOIN topic_progress AS p ON p.lane_id = c.lane_id JOIN model_version AS m ON m.model_id = c.model_id
-WHERE p.stream = :stream AND c.bucket >= :from_bucket AND c.lead_steps <= :lead_steps
+FROM topic_progress AS p CROSS JOIN score AS c CROSS JOIN model_version AS m
+WHERE p.stream = :stream AND c.lane_id = p.lane_id AND m.model_id = c.model_id
+  AND c.bucket >= :from_bucket AND c.lead_steps <= :lead_steps
   AND m.predictor IN (SELECT value FROM each_text(:predictors) AS i)
   AND c.kpi IN (SELECT value FROM each_text(:kpis) AS k) AND m.stage NOT IN ('challenger', 'refused')
 """

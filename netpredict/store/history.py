@@ -168,6 +168,21 @@ class History:
         )
         return [_observation(row) for row in rows]
 
+    def mean(self, stream: str, series: str, column: str, from_us: int, to_us: int) -> float | None:
+        """Mean of an observed column of a series over slot times, both included; None when there is no value."""
+        rows = self.recent_observations(stream, series, from_us, to_us, limit=10_000)
+        known = [row["values"][column] for row in rows if row["values"].get(column) is not None]
+        return sum(known) / len(known) if known else None
+
+    def expired_actions(self, now_us: int) -> list[str]:
+        """Applied firings that hold an attribute beyond their time, longest first."""
+        rows = self._rows(
+            "SELECT e.firing_id FROM lease AS e WHERE e.until_us <= :now_us AND EXISTS (SELECT 1 FROM outbox AS o"
+            " WHERE o.firing_id = e.firing_id AND o.kind = 'applied') ORDER BY e.until_us, e.firing_id",
+            now_us=now_us,
+        )
+        return [row["firing_id"] for row in rows]
+
     def scores(
         self, stream: str | None = None, predictor: str | None = None, kpi: str | None = None, limit: int = 1000
     ) -> list[Row]:
@@ -214,7 +229,8 @@ class History:
         """Newest firings first, each with its ``outcomes``: one per actuator, kind None while it is pending.
 
         ``checks`` of an outcome is what the guards said, None where they were not asked; ``approval`` is what a person
-        said to it, None when nobody did. ``firing_id`` may be the beginning of one.
+        said to it, None when nobody did; ``effect`` what a KPI did behind it, ``reversals`` where it was taken back.
+        ``firing_id`` may be the beginning of one.
         """
         rows = self._rows(
             "SELECT firing_id, hook, stream, series, group_name, object_id, attribute, value, why, mode, slot_time_us,"
@@ -241,6 +257,14 @@ class History:
             " JOIN approval AS a ON a.firing_id = i.value",
             ids=ids,
         )
+        effects = self._rows("SELECT e.* FROM each_text(:ids) AS i JOIN effect AS e ON e.firing_id = i.value", ids=ids)
+        by_effect = {row.pop("firing_id"): row for row in effects}
+        reversals: dict[str, list[Row]] = {}
+        for row in self._rows(
+            "SELECT r.* FROM each_text(:ids) AS i JOIN reversal AS r ON r.firing_id = i.value ORDER BY r.begun_us",
+            ids=ids,
+        ):
+            reversals.setdefault(row.pop("firing_id"), []).append(row)
         approved = {row.pop("firing_id"): row for row in approvals}
         by_firing: dict[str, list[Row]] = {}
         for outcome in outcomes:
@@ -250,6 +274,8 @@ class History:
             row["value"], row["why"] = msgspec.json.decode(row["value"]), msgspec.json.decode(row["why"])
             row["outcomes"] = by_firing.get(row["firing_id"], [])
             row["approval"] = approved.get(row["firing_id"])
+            row["effect"] = by_effect.get(row["firing_id"])
+            row["reversals"] = reversals.get(row["firing_id"], [])
         return rows
 
     def dead_letters(

@@ -48,7 +48,7 @@ def prune_firings(connection: Connection, before_us: int, rows: int) -> int:
     ).fetchall()
     if found:
         ids = {"ids": [firing_id for (firing_id,) in found]}
-        for table in ("outbox", "approval"):
+        for table in ("outbox", "approval", "effect", "reversal", "lease"):
             connection.execute(f"DELETE FROM {table} WHERE firing_id IN (SELECT value FROM each_text(:ids) AS i)", ids)
         connection.execute("DELETE FROM firing WHERE firing_id IN (SELECT value FROM each_text(:ids) AS i)", ids)
     return len(found)

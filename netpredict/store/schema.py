@@ -329,6 +329,35 @@ breaker = sa.Table(
 )
 """Whether a hook is armed in a group of radio cells; without a row it is."""
 
+effect = sa.Table(
+    "effect",
+    metadata,
+    sa.Column("firing_id", sa.Text, primary_key=True),
+    _text("kpi"),
+    sa.Column("before_mean", sa.Double),
+    sa.Column("after_mean", sa.Double),
+    _text("verdict"),
+    _whole("at_us"),
+    sa.ForeignKeyConstraint(["firing_id"], ["firing.firing_id"]),
+)
+"""What a KPI of its series did behind an applied firing."""
+
+reversal = sa.Table(
+    "reversal",
+    metadata,
+    sa.Column("firing_id", sa.Text, primary_key=True),
+    sa.Column("actuator", sa.Text, primary_key=True),
+    _text("cause"),
+    _text("who"),
+    _whole("begun_us"),
+    sa.Column("kind", sa.Text),  # NULL: under way, or cut off
+    sa.Column("reason", sa.Text),
+    sa.Column("detail", sa.Text),
+    sa.Column("at_us", Big),
+    sa.ForeignKeyConstraint(["firing_id"], ["firing.firing_id"]),
+)
+"""Applied firings that were taken back, and what came of it at each actuator."""
+
 approval = sa.Table(
     "approval",
     metadata,

@@ -44,7 +44,7 @@ from netpredict.store.encode import (
     ticks_texts,
     time_order,
 )
-from netpredict.types import Mode, TopicPartition
+from netpredict.types import Firing, Mode, Outcome, TopicPartition
 
 RECREATED = "topic_recreated"
 """Reason of the gap that ``assign`` writes when Kafka's topic id is not the stored one."""
@@ -514,6 +514,24 @@ class SqlStore:
         """
         with self.database.transaction() as connection:
             return approval.decide(connection, firing_id, verdict, who, self._clock.now_us())
+
+    def begin_reversal(self, firing_id: str, cause: str, who: str) -> tuple[Firing, list[str]]:
+        """Note that a firing is being taken back, and who did; gives it with the actuators that are to revert it.
+
+        DataError when it was not applied, does not hold any more, or was reverted or is being reverted already.
+        """
+        from netpredict.store import reversal  # it reads firings as the outbox does, which stands on this module
+
+        with self.database.transaction() as connection:
+            return reversal.begin(connection, firing_id, cause, who, self._clock.now_us())
+
+    def end_reversal(self, firing_id: str, actuator: str, outcome: Outcome) -> None:
+        """Store what came of taking a firing back at one actuator."""
+        from netpredict.store import reversal
+
+        said = {"kind": str(outcome.kind), "reason": outcome.reason, "detail": outcome.detail}
+        with self.database.transaction() as connection:
+            reversal.end(connection, firing_id, actuator, said, self._clock.now_us())
 
     # -- registry and housekeeping ------------------------------------------------------------------------------------
 

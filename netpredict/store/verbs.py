@@ -17,6 +17,7 @@ import structlog
 
 from netpredict import errors
 from netpredict.errors import NetpredictError, StoreError
+from netpredict.types import Firing, Outcome
 
 LOG = structlog.get_logger(__name__)
 
@@ -76,6 +77,14 @@ class StoreVerbs(Protocol):
 
     def decide_action(self, firing_id: str, verdict: str, who: str) -> str:
         """Approve or reject a firing in mode assist, once; see ``SqlStore``."""
+        ...
+
+    def begin_reversal(self, firing_id: str, cause: str, who: str) -> tuple[Firing, list[str]]:
+        """Note that a firing is being taken back; gives it with its actuators; see ``SqlStore``."""
+        ...
+
+    def end_reversal(self, firing_id: str, actuator: str, outcome: Outcome) -> None:
+        """Store what came of taking a firing back at one actuator."""
         ...
 
     def record_audit(self, who: str, what: str, detail: Mapping[str, Any]) -> None:

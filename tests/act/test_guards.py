@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from netpredict.act.guards import Deviation, Facts, GuardSettings, Reason, judged
+from netpredict.act.guards import Deviation, Facts, GuardSettings, Reason, held_out, judged
 from netpredict.clock import DayWindow, in_day_windows, parse_day_windows
 from netpredict.errors import ConfigError
 from netpredict.types import Firing, LastApplied, Lease, Mode, Quality
@@ -186,3 +186,15 @@ def test_a_verdict_records_what_passed_and_what_refused() -> None:
     assert record["refused"] == "rate"
     assert record["said"] == "3 were applied within a minute"
     assert record["passed"][-1] == "cooldown"
+
+
+def test_a_disarmed_hook_and_a_held_out_radio_cell_get_no_action() -> None:
+    assert reason(firing("f1"), disarmed="skill -0.2") is Reason.DISARMED
+    cells = [f"cell-{number}" for number in range(1000)]
+    share = sum(held_out(cell, 0.2) for cell in cells) / len(cells)
+    assert 0.15 < share < 0.25
+    kept = {cell for cell in cells if held_out(cell, 0.1)}
+    assert kept <= {cell for cell in cells if held_out(cell, 0.2)}
+    out = next(iter(sorted(kept)))
+    assert reason(firing("f1", series=out), settings=GuardSettings(holdout_ratio=0.1)) is Reason.HOLDOUT
+    assert reason(firing("f1", series=out), settings=GuardSettings()) is None

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+
+from netpredict.act.revert import EffectWatch, Means, revert, verdict_of
+from netpredict.config import RevertConfig
+from netpredict.errors import ActuatorError, DataError
+from netpredict.store.commit import Commit
+from netpredict.store.history import History
+from netpredict.store.outbox import SqlOutbox
+from netpredict.store.reversal import SqlFollowUps
+from netpredict.store.sql import SqlStore
+from netpredict.types import Firing, Lease, Outcome, OutcomeKind, Settled
+from tests.act.memory_outbox import NOW_US, FakeActuator, FakeClock
+from tests.store.store_builders import STREAM, assign, firing, lane_commit, run, slot_time
+
+APPLIED = Outcome(OutcomeKind.APPLIED, "first")
+WORSE = RevertConfig(kpi="dl", worse="higher", change=5.0, window_s=60.0)
+
+
+class Failing(FakeActuator):
+    def revert(self, firing: Firing) -> Outcome:
+        raise ActuatorError("not now")
+
+
+def apply(store: SqlStore, *numbers: int, at_us: int = 100) -> None:
+    """Fire and apply, at two actuators, on one attribute."""
+    lane, outbox = assign(store), SqlOutbox(store)
+    offset = lane.next_offset or 0
+    fired = [(firing(number, expires_at_us=2**60), ("log", "webhook")) for number in numbers]
+    store.commit(Commit([lane_commit(lane, offset, offset + 1, firings=fired)]))
+    for item in outbox.pending(10):
+        lease = Lease("bandwidth", item.firing.firing_id, 0, item.firing.effect_until_us)
+        outbox.take(item, lease, None, at_us)
+        outbox.record([Settled(*item, APPLIED, at_us)])
+
+
+def told(store: SqlStore, name: str = "firing-1") -> list[tuple[str, str, str]]:
+    (row,) = [row for row in History(store.url).firings() if row["firing_id"] == name]
+    return [(r["actuator"], r["cause"], r["kind"]) for r in row["reversals"]]
+
+
+def test_an_action_is_taken_back_at_every_actuator_once(store: SqlStore) -> None:
+    apply(store, 1)
+    actuators = {"log": FakeActuator(), "webhook": FakeActuator()}
+    done = revert(store, actuators, "firing-1", "asked", "ann")
+    assert [(name, outcome.reason) for name, outcome in done] == [("log", "reverted"), ("webhook", "reverted")]
+    assert told(store) == [("log", "asked", "applied"), ("webhook", "asked", "applied")]
+    assert History(store.url).expired_actions(2**61) == []
+    assert History(store.url).audit()[0]["detail"] == {"firing_id": "firing-1", "cause": "asked"}
+    with pytest.raises(DataError, match="reverted before"):
+        revert(store, actuators, "firing-1", "asked", "ann")
+
+
+def test_what_could_not_be_reverted_is_tried_again_and_holds_until_then(store: SqlStore) -> None:
+    apply(store, 1)
+    until_us = firing(1).effect_until_us
+    assert History(store.url).expired_actions(until_us - 1) == []
+    assert History(store.url).expired_actions(until_us) == ["firing-1"]
+    revert(store, {"log": FakeActuator(), "webhook": Failing()}, "firing-1", "expired", "timer")
+    assert History(store.url).expired_actions(until_us) == ["firing-1"]
+    done = revert(store, {"log": FakeActuator(), "webhook": FakeActuator()}, "firing-1", "expired", "timer")
+    assert [name for name, _ in done] == ["webhook"]
+    assert History(store.url).expired_actions(until_us) == []
+
+
+def test_what_a_younger_action_replaced_stays_and_what_was_not_applied_too(store: SqlStore) -> None:
+    apply(store, 1)
+    apply(store, 2, at_us=200)
+    assert History(store.url).expired_actions(2**61) == ["firing-2"]
+    with pytest.raises(DataError, match="firing-2 was applied behind it"):
+        revert(store, {}, "firing-1", "asked", "ann")
+    run(store, slots=0)
+    lane = assign(store)
+    store.commit(Commit([lane_commit(lane, lane.next_offset or 0, 9, firings=[(firing(5), ("log",))])]))
+    with pytest.raises(DataError, match="not applied"):
+        revert(store, {}, "firing-5", "asked", "ann")
+
+
+@pytest.mark.parametrize(
+    ("means", "verdict"),
+    [((10.0, 15.0), "kept"), ((10.0, 15.1), "worse"), ((10.0, 1.0), "kept"), ((None, 1.0), "unknown")],
+)
+def test_a_kpi_is_worse_in_its_own_direction(means: Means, verdict: str) -> None:
+    assert verdict_of(means, WORSE) == verdict
+    if verdict != "unknown":
+        assert verdict_of((-means[0], -means[1]), RevertConfig(kpi="dl", worse="lower", change=5.0)) == verdict  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("after", "verdict"), [(99.0, "worse"), (10.0, "kept")])
+def test_an_action_behind_which_a_kpi_became_worse_is_taken_back(store: SqlStore, after: float, verdict: str) -> None:
+    clock = FakeClock()
+    apply(store, 1, at_us=NOW_US)
+    log = {"log": FakeActuator(), "webhook": FakeActuator()}
+    mean = lambda stream, series, column, begin, end: after if end > NOW_US else 10.0  # noqa: E731
+
+    def look() -> None:
+        EffectWatch(SqlFollowUps(store), log, mean, {"bandwidth": WORSE}, clock).turn()
+
+    look()
+    assert told(store) == []
+    clock.sleep(60.0)
+    look()
+    look()
+    (row,) = History(store.url).firings()
+    assert (row["effect"]["before_mean"], row["effect"]["after_mean"], row["effect"]["verdict"]) == (
+        10.0,
+        after,
+        verdict,
+    )
+    kinds = [("log", "kpi dl", "applied"), ("webhook", "kpi dl", "applied")]
+    assert told(store) == (kinds if verdict == "worse" else [])
+
+
+def test_means_are_over_observations_of_the_series(store: SqlStore) -> None:
+    run(store, slots=3)  # cell-0: dl ticks 100, 200, 300 of one decimal
+    history = History(store.url)
+    assert history.mean(STREAM, "cell-0", "dl", slot_time(1), slot_time(2)) == 15.0
+    assert history.mean(STREAM, "cell-0", "dl", slot_time(8), slot_time(9)) is None
