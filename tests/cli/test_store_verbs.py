@@ -313,7 +313,7 @@ def test_the_schema_of_a_store_is_created_and_checked(cli, tmp_path: Path) -> No
     url = ("--url", f"sqlite:///{tmp_path}/new.db")
     assert document(cli("db", "current", *url, "--json"))["current"] is None
     result = cli("db", "check", *url, "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert msgspec.json.decode(result.stdout)["ok"] is False
     upgraded = document(cli("db", "upgrade", *url, "--json"))
     assert upgraded["before"] is None
