@@ -15,6 +15,7 @@ from netpredict import crash
 from netpredict.learn.registry import load_artefact
 from netpredict.store import compare
 from netpredict.store.history import History
+from netpredict.store.outbox import CLAIM_US
 from tests.faults.conftest import MakeWorld, Recorder, scales
 from tests.faults.oracle import assert_holds, published
 from tests.faults.supervisor import Supervisor
@@ -25,6 +26,8 @@ ONCE_A_LIFE = ("mid_assign", "mid_model_swap")
 """Passed while topic partitions are taken over."""
 LATEST_PASSING = {"mid_assign": 6, "mid_model_swap": 6, "before_publish": 3, "after_publish": 3}
 ELSEWHERE = ("mid_artefact",)
+CLAIMS_END_S = CLAIM_US / 1e6 + 60
+"""On a shared store what a dead instance had in hand is left to it until its claim ends."""
 """Not passed by a daemon that does not train; see test_a_kill_while_an_artefact_is_written."""
 
 
@@ -69,7 +72,7 @@ def run(world: World, daemons: Supervisor, record: Recorder, kills: int) -> None
                 daemons.until_struck(config, fault, feed=lambda: world.feed(4))
         last = daemons.start(config)
         ends = last.drain(world)
-        last.wait_until(lambda: not any(History(world.url).outbox_depth().values()), 60)
+        last.wait_until(lambda: not any(History(world.url).outbox_depth().values()), CLAIMS_END_S)
         last.wait_until(lambda: not world.unpublished(), 60)
         assert last.terminate() == 0, last.tail()
         assert_holds(world, ends)
