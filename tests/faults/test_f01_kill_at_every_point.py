@@ -26,9 +26,9 @@ ONCE_A_LIFE = ("mid_assign", "mid_model_swap")
 """Passed while topic partitions are taken over."""
 LATEST_PASSING = {"mid_assign": 6, "mid_model_swap": 6, "before_publish": 3, "after_publish": 3}
 ELSEWHERE = ("mid_artefact",)
+"""Not passed by a daemon that does not train; see test_a_kill_while_an_artefact_is_written."""
 CLAIMS_END_S = CLAIM_US / 1e6 + 60
 """On a shared store what a dead instance had in hand is left to it until its claim ends."""
-"""Not passed by a daemon that does not train; see test_a_kill_while_an_artefact_is_written."""
 
 
 def plan(kills: int, rng: random.Random) -> list[str]:
