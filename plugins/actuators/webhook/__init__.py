@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import socket
 import threading
 import time
@@ -32,6 +34,7 @@ class WebhookOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     revert_url: str = ""
     timeout_s: float = 5.0
     token_file: str = ""
+    hmac_file: str = ""
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
@@ -69,6 +72,7 @@ class WebhookActuator:
         headers = {"accept-encoding": "identity", "user-agent": "netpredict"}
         if options.token_file:
             headers["authorization"] = f"Bearer {_token(options.token_file)}"
+        self._hmac_key = _token(options.hmac_file, "hmac_file").encode() if options.hmac_file else b""
         self._client = httpx.Client(
             headers=headers,
             timeout=options.timeout_s,
@@ -107,8 +111,10 @@ class WebhookActuator:
         self._client.close()
 
     def _post(self, template: str, firing: Firing, key: str) -> None:
-        headers = {"content-type": "application/json", "idempotency-key": key}
-        self._send("POST", _filled(template, firing), headers=headers, content=msgspec.json.encode(firing))
+        headers, body = {"content-type": "application/json", "idempotency-key": key}, msgspec.json.encode(firing)
+        if self._hmac_key:
+            headers |= signed(self._hmac_key, key, body, int(time.time()))
+        self._send("POST", _filled(template, firing), headers=headers, content=body)
 
     def _send(self, method: str, url: str, **request: Any) -> _Reply:
         shown = f"{method} {url.partition('?')[0]}"  # a query may hold a key of the receiver
@@ -135,6 +141,12 @@ class WebhookActuator:
                 if len(body) > limit:
                     break
         return _Reply(response.status_code, response.headers, body[:limit], whole=len(body) <= limit)
+
+
+def signed(secret: bytes, key: str, body: bytes, unix_s: int) -> dict[str, str]:
+    """Headers that prove who sent a body, for which action and when: HMAC-SHA-256 (RFC 2104) of ``unix_s.key.body``."""
+    digest = hmac.new(secret, b".".join([str(unix_s).encode(), key.encode(), body]), hashlib.sha256).hexdigest()
+    return {"x-netpredict-timestamp": str(unix_s), "x-netpredict-signature": f"sha256={digest}"}
 
 
 class _Deadline:
@@ -247,10 +259,10 @@ def _check_url(key: str, template: str, *, secret: bool, in_clear: bool) -> None
         raise ConfigError(f"{key} = {template!r} would send {what} in clear: use https://, or http:// on loopback")
 
 
-def _token(name: str) -> str:
-    token = read_secret(name, "token_file").reveal().strip()
+def _token(name: str, option: str = "token_file") -> str:
+    token = read_secret(name, option).reveal().strip()
     if not token or not token.isascii():
-        raise ConfigError(f"token_file {name}: must hold one line of printable ASCII")
+        raise ConfigError(f"{option} {name}: must hold one line of printable ASCII")
     return token
 
 

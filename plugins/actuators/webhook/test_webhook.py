@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hmac
 import json
 import socket
 import threading
@@ -152,6 +153,21 @@ def test_the_token_comes_from_its_file(receiver: Receiver, tmp_path: Path) -> No
     (tmp_path / "token").chmod(0o600)
     webhook(receiver, token_file=str(tmp_path / "token")).apply(FIRING)
     assert receiver.asked[0][2]["authorization"] == "Bearer s3cret"
+
+
+def test_a_post_is_signed_with_its_time_and_key(receiver: Receiver, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s3cret\n")
+    (tmp_path / "secret").chmod(0o600)
+    actuator = webhook(receiver, hmac_file=str(tmp_path / "secret"), revert_url=f"{receiver.url}/revert")
+    actuator.apply(FIRING)
+    actuator.revert(FIRING)
+    for _, _, headers, body in receiver.asked:
+        stamp = headers["x-netpredict-timestamp"]
+        assert abs(int(stamp) - time.time()) < 60
+        text = f"{stamp}.{headers['idempotency-key']}.".encode() + body
+        assert headers["x-netpredict-signature"] == "sha256=" + hmac.new(b"s3cret", text, "sha256").hexdigest()
+    one, other = (headers["x-netpredict-signature"] for _, _, headers, _ in receiver.asked)
+    assert one != other
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
