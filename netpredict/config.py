@@ -397,6 +397,16 @@ class HookConfig(Section, frozen=True, kw_only=True):
     holdout_ratio: Annotated[
         float, Meta(ge=0, lt=1, description="Share of the radio cells, chosen by hash, that never get an action.")
     ] = 0.0
+    exclude: Annotated[
+        Literal["effect", "none"],
+        Meta(
+            description="effect: until an action ends its radio cell and its neighbours are left out of scores and"
+            " training; none: it changes nothing that is observed."
+        ),
+    ] = "effect"
+    neighbours: Annotated[
+        dict[str, list[str]], Meta(description="Radio cells that an action on a radio cell changes too.")
+    ] = {}
     breaker: BreakerConfig = BreakerConfig()
     revert: RevertConfig = RevertConfig()
     options: dict[str, Any] = {}

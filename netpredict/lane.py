@@ -78,6 +78,7 @@ class Lane:
     stored: bool = False
     refused: set[tuple[str, str]] = field(default_factory=set)
     rows: dict[str, int] = field(default_factory=dict)
+    excluded: dict[str, tuple[int, int]] = field(default_factory=dict)  # by radio cell: first and last slot
     scored: int = 0
     newest_ingest_us: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))

@@ -17,7 +17,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from netpredict import crash
+from netpredict import crash, exclusion
 from netpredict.gather import lane_commits
 from netpredict.ingest.align import align, slots_of
 from netpredict.ingest.decode import Decoded
@@ -26,6 +26,7 @@ from netpredict.ingest.source import MemoryRecord
 from netpredict.lane import Lane
 from netpredict.rounds import Rounds
 from netpredict.store.commit import (
+    EXCLUDE,
     REPLAY_REFUSED,
     REPLAYED,
     SERIES_PER_LANE,
@@ -340,6 +341,8 @@ class Pipeline:
             try:
                 if request.kind == REPLAYED:
                     self._enter_again(stream, lane, msgspec.convert(request.payload, Letter))
+                elif request.kind == EXCLUDE:
+                    exclusion.enter(stream, lane, request)
                 else:
                     enter(stream, lane, request)
             except msgspec.ValidationError as error:  # of another release: it would come back for ever

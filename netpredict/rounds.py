@@ -126,7 +126,10 @@ class Rounds:
         stream.table.last_slot[rows] = batch.slot  # 5
         stream.table.touched[rows] = True
         if stream.keep_observations:
-            self.observations.append(self._observation_chunk(batch, batch.flags, observed))
+            flags: AnyArray = batch.flags
+            if (excluded := self._excluded(batch)).any():
+                flags = flags | np.where(excluded, np.uint16(Quality.EXCLUDED), np.uint16(0))
+            self.observations.append(self._observation_chunk(batch, flags, observed))
 
     def join(self, late: ObservationBatch) -> None:
         """Let rows behind the newest slot of their series join the observations, flagged: nothing else moves."""
@@ -167,10 +170,16 @@ class Rounds:
 
     def _score(self, batch: ObservationBatch, truth: Int32Array) -> None:
         scored = self.stream.table.scored[batch.series]
-        rows = np.flatnonzero((scored >= 0) & (truth != MISSING_TICKS).any(axis=1))
+        rows = np.flatnonzero((scored >= 0) & (truth != MISSING_TICKS).any(axis=1) & ~self._excluded(batch))
         if len(rows):
             for version in self.stream.all_versions():
                 version.board.score(scored[rows], batch.lane[rows], batch.slot[rows], truth[rows])
+
+    def _excluded(self, batch: ObservationBatch) -> BoolArray:
+        """Rows (n,) whose truth an own action may have changed."""
+        table, rows = self.stream.table, batch.series
+        excluded: BoolArray = (batch.slot >= table.excluded_from[rows]) & (batch.slot <= table.excluded_until[rows])
+        return excluded
 
     # -- advance -----------------------------------------------------------------------------------------------
 

@@ -233,6 +233,7 @@ class Stream:
         """A row for a series of this lane, new or loaded."""
         row = self.table.allocate(lane.index, key, series_id)
         lane.rows[key] = row
+        self._mark_excluded(lane, key)
         self.table.last_slot[row] = last_slot
         self.table.route[row] = self.route_of(key)
         self.table.anchored[row] = self.config.anchor_series_max > 0 and lane.is_anchored(key)
@@ -240,6 +241,24 @@ class Stream:
             self.table.scored[row] = self._take_scored_row()
             lane.scored += 1
         return row
+
+    def exclude(self, lane: Lane, radio_cells: Sequence[str], first: int, last: int) -> None:
+        """Leave these slots of radio cells out of scores and training, on series that are there or come."""
+        for name in radio_cells:
+            before = lane.excluded.get(name, (first, last))
+            lane.excluded[name] = (min(before[0], first), max(before[1], last))
+        wanted = set(radio_cells)
+        if len(self.config.series_by) == 1:
+            keys = wanted & lane.rows.keys()
+        else:
+            keys = {key for key in lane.rows if key.rpartition("|")[2] in wanted}
+        for key in keys:
+            self._mark_excluded(lane, key)
+
+    def _mark_excluded(self, lane: Lane, key: str) -> None:
+        if (slots := lane.excluded.get(key.rpartition("|")[2])) is not None:
+            row = lane.rows[key]
+            self.table.excluded_from[row], self.table.excluded_until[row] = slots
 
     def route_of(self, key: str) -> int:
         """Index of the first route whose pattern matches, -1 for none."""

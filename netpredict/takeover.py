@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from netpredict import crash
+from netpredict import crash, exclusion
 from netpredict.errors import NetpredictError
 from netpredict.forecast.predictor import Predictor
 from netpredict.forecast.score import Sums
@@ -49,6 +49,7 @@ def restore(stream: Stream, lane: Lane, snapshot: LaneSnapshot, store: Store, sh
     """
     same_grid = _follow_config(stream, lane)  # 1
     load_versions(stream, lane, shelf)  # 2
+    exclusion.restore(stream, lane, snapshot.journal)
     if same_grid:
         _load_series(stream, lane, snapshot)  # 3
         _load_scores(stream, lane, snapshot, store)  # 4

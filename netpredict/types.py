@@ -190,6 +190,7 @@ class Quality(enum.IntFlag):
     CHALLENGER = 128  # of a version on trial: nobody is served with it
     MOVED = 256  # warming because its history is on another topic partition
     LATE = 512  # of an observation: a replayed letter that no forecast has seen
+    EXCLUDED = 1024  # of an observation: an own action may have changed it, so nothing is scored or trained by it
 
 
 class Mode(enum.StrEnum):

@@ -21,7 +21,7 @@ LAYERS = (
     ("lane",),
     ("decide",),
     ("stream",),
-    ("rounds", "transplant"),
+    ("rounds", "transplant", "exclusion"),
     ("takeover",),
     ("gather",),
     ("pipeline", "build"),

@@ -28,7 +28,8 @@ class SeriesTable:
 
     Fixed columns: ``lane`` int32, ``series_id``, ``last_slot`` int64, ``route`` int16, ``scored`` int32 (row in the
     pending rings, -1 = not scored), ``touched`` bool (its state is not packed yet), ``moved`` bool (its history is on
-    another lane), ``anchored`` bool (its state is kept daily). Named columns hold hidden states and hook states; a lane
+    another lane), ``anchored`` bool (its state is kept daily), ``excluded_from`` and ``excluded_until`` int64 (slots
+    that an own action may have changed, both included). Named columns hold hidden states and hook states; a lane
     packs those that run on it.
     """
 
@@ -44,6 +45,8 @@ class SeriesTable:
         self.touched = np.zeros(capacity, bool)
         self.moved = np.zeros(capacity, bool)
         self.anchored = np.zeros(capacity, bool)
+        self.excluded_from = np.full(capacity, NO_SLOT, np.int64)
+        self.excluded_until = np.full(capacity, NO_SLOT, np.int64)
         self._columns: dict[str, AnyArray] = {}
         self._specs: dict[str, StateArray] = {}
 
@@ -94,6 +97,8 @@ class SeriesTable:
         self.touched[rows] = False
         self.moved[rows] = False
         self.anchored[rows] = False
+        self.excluded_from[rows] = NO_SLOT
+        self.excluded_until[rows] = NO_SLOT
         for row in rows.tolist():
             self.keys[row] = ""
             self._free.append(row)
@@ -116,6 +121,8 @@ class SeriesTable:
             ("touched", False),
             ("moved", False),
             ("anchored", False),
+            ("excluded_from", NO_SLOT),
+            ("excluded_until", NO_SLOT),
         ):
             setattr(self, name, _doubled(getattr(self, name), fill))
         for name, column in self._columns.items():

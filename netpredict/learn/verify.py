@@ -29,6 +29,8 @@ from netpredict.stream import Stream
 from netpredict.takeover import ModelShelf, load_versions
 from netpredict.types import AnyArray, ObservationBatch, Quality
 
+SENT_FLAGS = 0xFF
+"""Of an observation: what its sender said or the watch found; what stands above was not seen by its forecast."""
 _NEVER = 2**62
 Stored = dict[ForecastKey, StoredForecast]
 
@@ -291,7 +293,7 @@ class _Replay:
             np.array([seen.event_time_us for seen in rows], np.int64),
             stream.column_rounding.natural(np.array([seen.ticks for seen in rows], np.int32)),
             np.arange(len(rows), dtype=np.int32),
-            np.array([seen.flags for seen in rows], np.uint8),
+            np.array([seen.flags & SENT_FLAGS for seen in rows], np.uint8),
         )
         self._rounds.run(batch, stream.table.last_slot[places])
         chunks: list[ForecastChunk] = self._rounds.forecasts

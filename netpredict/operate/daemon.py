@@ -229,11 +229,15 @@ class Daemon:
         self.breakers = CircuitBreakers(SqlBreakers(self.store), self._watched(), self.clock)
         follow_ups, history = SqlFollowUps(self.store, self.owner), History(self.config.store_url)
         self.effects = EffectWatch(follow_ups, actuators, history.mean, self._reverts(), self.clock)
-        outbox, chores = SqlOutbox(self.store, self.owner), [self.breakers.turn, self.effects.turn]
+        chores = [self.breakers.turn, self.effects.turn]
+        self.outbox = outbox = SqlOutbox(self.store, self.owner, self._exclusions())
         return ActionRunner(outbox, actuators, self.clock, guards=self._guards(), chores=chores)
 
     def _guards(self) -> dict[str, GuardSettings]:
         return {name: guards_of(hook) for name, hook in self.config.hooks.items()}
+
+    def _exclusions(self) -> dict[str, dict[str, list[str]]]:
+        return {name: hook.neighbours for name, hook in self.config.hooks.items() if hook.exclude == "effect"}
 
     def _reverts(self) -> dict[str, RevertConfig]:
         return {name: hook.revert for name, hook in self.config.hooks.items()}
@@ -484,6 +488,7 @@ class Daemon:
         self.retrainer.follow(config, self.streams)
         self.breakers.follow(self._watched())
         self.effects.follow(self._reverts())
+        self.outbox.exclusions = self._exclusions()
         self.runner.follow(self._guards())
         if self.publisher is not None:
             self.publisher.follow(config.streams)

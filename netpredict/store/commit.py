@@ -184,6 +184,10 @@ REPLAYED, REPLAY_REFUSED = "replayed", "replay_refused"
 """Kinds of journal rows: a dead letter entered again (its request has this kind too), or was refused once more."""
 
 
+EXCLUDE = "exclude"
+"""Kind of journal rows and requests: slots of radio cells that an own action may have changed."""
+
+
 class Letter(msgspec.Struct, frozen=True):
     """Payload of a replay: the record behind a dead letter, whole. The journal row has its ``outcome`` beside it."""
 

@@ -477,7 +477,7 @@ class History:
     ) -> ObservedSeries:
         """The newest ``steps`` slots of up to ``series_max`` live series (evenly chosen, or those named).
 
-        What was suspect is missing.
+        What was suspect, or an own action may have changed, is missing.
         """
         chosen = self._chosen(stream, series_max, keys)
         newest = self._newest_slot_time_us(stream) if chosen else None
@@ -499,7 +499,7 @@ class History:
                     {
                         "slots": [slot * period_us + phase_us for slot in slots],
                         "ids": ids,
-                        "suspect": int(Quality.SUSPECT),
+                        "suspect": int(Quality.SUSPECT | Quality.EXCLUDED),
                     },
                 ).fetchall()
             for layout_id, (sources, targets, scales, width) in layouts.items():

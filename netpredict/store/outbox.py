@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from netpredict.store.commit import EXCLUDE
 from netpredict.store.database import Connection, Row
 from netpredict.store.encode import text
 from netpredict.store.sql import SqlStore
@@ -41,10 +42,14 @@ class SqlOutbox:
 
     Where several instances share the store, ``owner`` sees the firings of the topic partitions that it owns, so that
     the firings of an object keep their order. A topic partition that moves while its old owner is still applying
-    something is covered by the claim on the row.
+    something is covered by the claim on the row. ``exclusions`` are the hooks whose actions change what is observed,
+    with the neighbours of each radio cell.
     """
 
-    def __init__(self, store: SqlStore, owner: str = "") -> None:
+    def __init__(
+        self, store: SqlStore, owner: str = "", exclusions: Mapping[str, Mapping[str, Sequence[str]]] | None = None
+    ) -> None:
+        self.exclusions = exclusions or {}
         self._store = store
         self._owner = owner if store.database.shared and owner else None
         self._radio_cells: dict[str, tuple[int, int]] = {}  # by stream: when they were counted, how many
@@ -131,10 +136,26 @@ class SqlOutbox:
     def record(self, done: Sequence[Settled]) -> None:
         """Store what came of firings, all or none, durable on return. The first outcome of an actuator stands."""
         with self._store.database.transaction() as connection:
+            for settled in done:
+                if settled.outcome.kind is OutcomeKind.APPLIED and settled.firing.hook in self.exclusions:
+                    self._exclude(connection, settled)
             connection.execute_many(_RECORD, [self._outcome_row(settled) for settled in done])
             failed = [{"firing_id": s.firing.firing_id} for s in done if s.outcome.kind is OutcomeKind.FAILED]
             if failed:
                 connection.execute_many(_LET_GO, failed)
+
+    def _exclude(self, connection: Connection, settled: Settled) -> None:
+        """Ask every lane of the stream to leave out what this changes; once for all actuators of a firing."""
+        firing = settled.firing
+        beside = self.exclusions[firing.hook].get(firing.radio_cell_id, ())
+        payload = {
+            "action": firing.firing_id,
+            "radio_cells": [firing.radio_cell_id, *beside],
+            "from_us": firing.slot_time_us,
+            "until_us": firing.effect_until_us,
+        }
+        known = {"firing_id": firing.firing_id, "kind": EXCLUDE, "payload": text(payload)}
+        connection.execute(_EXCLUDE, {**known, "actuator": settled.actuator_name})
 
     def _outcome_row(self, settled: Settled) -> dict[str, Any]:
         outcome = settled.outcome
@@ -247,6 +268,14 @@ UPDATE outbox SET kind = :kind, reason = :reason, detail = :detail, attempts = :
   checks = :checks, reply = :reply
 WHERE firing_id = :firing_id AND actuator = :actuator AND kind IS NULL
   AND (:owner IS NULL OR claimed_by IS NULL OR claimed_by = :owner OR claimed_until_us <= :at_us)
+"""
+_EXCLUDE = f"""
+INSERT INTO control_request(lane_id, kind, payload)
+SELECT p.lane_id, :kind, :payload FROM firing AS f CROSS JOIN topic_progress AS own CROSS JOIN topic_progress AS p
+WHERE f.firing_id = :firing_id AND own.lane_id = f.lane_id AND p.group_name = own.group_name
+  AND p.stream = own.stream AND p.owner <> ''
+  AND EXISTS (SELECT 1 FROM outbox AS o WHERE o.firing_id = :firing_id AND o.actuator = :actuator AND o.kind IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.firing_id = :firing_id AND o.kind = '{OutcomeKind.APPLIED}')
 """
 _LET_GO = f"""
 DELETE FROM lease WHERE firing_id = :firing_id AND NOT EXISTS (

@@ -206,3 +206,14 @@ def test_nobody_approves_what_has_expired(store: SqlStore) -> None:
     fire(store, (firing(1, Mode.ASSIST), ("log",)))
     with pytest.raises(DataError, match="expired"):
         store.decide_action("firing-1", "approve", "ann")
+
+
+def test_an_applied_action_asks_once_to_leave_out_what_it_changes(store: SqlStore) -> None:
+    outbox = SqlOutbox(store, exclusions={"bandwidth": {"c1": ["c2"]}})
+    fire(store, (firing(1, series="c1"), ("log", "webhook")), (firing(2, series="c3"), ("log",)))
+    for entry in outbox.pending(10):
+        record(outbox, entry.firing, entry.actuator_name, SKIPPED if entry.firing.series == "c3" else APPLIED, 100)
+        record(outbox, entry.firing, entry.actuator_name, APPLIED, 200)
+    (asked,) = store.requests()
+    times = {"from_us": firing(1).slot_time_us, "until_us": firing(1).effect_until_us}
+    assert (asked.kind, asked.payload) == ("exclude", {"action": "firing-1", "radio_cells": ["c1", "c2"], **times})
