@@ -36,12 +36,12 @@ class Stub(LeakyMean):
 
     def state_spec(self) -> Mapping[str, StateArray]:
         """That of the leaky mean, and a counter of some width."""
-        return {**super().state_spec(), "steps": StateArray((self._width,))}
+        return {**super().state_spec(), "advanced": StateArray((self._width,))}
 
     def advance(self, features: FloatArray, hidden: Hidden) -> tuple[Outputs, Hidden]:
         """As the leaky mean does."""
         outputs, new = super().advance(features, hidden)
-        return outputs, {**new, "steps": hidden["steps"] + 1}
+        return outputs, {**new, "advanced": hidden["advanced"] + 1}
 
     def fit(self, dataset: Any, progress: Any = None) -> TrainingReport:
         """The child of the tests is another one."""
