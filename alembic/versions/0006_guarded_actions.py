@@ -101,12 +101,11 @@ def downgrade() -> None:
     for name in ("ix_outbox_expiry", "ix_outbox_pending"):
         op.drop_index(op.f(name), "outbox")
     op.execute("UPDATE outbox SET kind = 'skipped', reason = 'held', at_us = 0 WHERE kind IS NULL AND held = 1")
-    with op.batch_alter_table("outbox") as outbox:
-        for name, _, _ in reversed(OUTBOX):
-            outbox.drop_column(name)
-    with op.batch_alter_table("firing") as firing:
-        for name in reversed(FIRING):
-            firing.drop_column(name)
+    # not in a batch: that makes the table anew, and others refer to the rows of "firing"
+    for name, _, _ in reversed(OUTBOX):
+        op.drop_column("outbox", name)
+    for name in reversed(FIRING):
+        op.drop_column("firing", name)
     _index("ix_outbox_pending", ["actuator", "number"], WAITS)
 
 

@@ -190,7 +190,7 @@ class Daemon:
         self._watch(running)
         self.source = self._make_source(self.config, self._before_revoke)
         running.callback(lambda: self.source.close())
-        self.ownership = Ownership(self.pipeline, self.source, self.metrics, self.clock, self._moved)
+        self.ownership = Ownership(self.pipeline, self.source, self.metrics, self.clock, self._taken_over)
         self._connect()
 
     def _listen(self, running: ExitStack) -> None:
@@ -314,6 +314,11 @@ class Daemon:
         self.phase = phase
         self.metrics.enter_phase(phase)
         LOG.info("phase", phase=phase)
+
+    def _taken_over(self) -> None:
+        self._moved()
+        if self.publisher is not None:
+            self.publisher.look_back()
 
     def _moved(self) -> None:
         self._beat_s = self.clock.monotonic_s()

@@ -153,6 +153,12 @@ class ForecastPublisher:
                 self.stats["queued_windows"] = len(self._queue)
             self._wake.notify_all()
 
+    def look_back(self) -> None:
+        """Read what is noted in the store: a topic partition that was taken over may have been left with some."""
+        with self._wake:
+            self._behind = True
+            self._wake.notify_all()
+
     def follow(self, streams: Mapping[str, StreamConfig]) -> None:
         """Use the streams of a config that was read again."""
         self._envelope = self._new_envelope(streams)

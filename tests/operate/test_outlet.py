@@ -112,6 +112,16 @@ def test_what_a_commit_brought_is_published_once_and_forgotten(rig: Rig) -> None
     assert (publisher.stats["forecasts"], publisher.stats["actions"], publisher.stats["failures"]) == (9, 3, 0)
 
 
+def test_what_a_former_owner_left_is_published_once_its_topic_partition_is_taken_over(rig: Rig) -> None:
+    publisher = rig.publisher()
+    publisher.start()
+    until(lambda: not publisher._behind)
+    rig.commit()  # by somebody who died before it was published
+    publisher.look_back()
+    until(lambda: rig.publications.count() == 0)
+    assert rig.said() == rig.stored()
+
+
 def test_what_the_last_run_left_is_published_with_the_same_ids(rig: Rig) -> None:
     first = rig.publisher()
     for _ in range(4):
