@@ -355,12 +355,16 @@ class LastApplied(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """Who may set one attribute of one object until when; a hook of a higher ``priority`` takes it."""
+    """Who may set one attribute of one object until when; a hook of a higher ``priority`` takes it.
+
+    ``taken_us`` is when it went to the firing: durable before anything is applied, so that it outlives a runner.
+    """
 
     hook: str
     firing_id: str
     priority: int
     until_us: int
+    taken_us: int = 0
 
 
 Attribute: TypeAlias = tuple[str, str]

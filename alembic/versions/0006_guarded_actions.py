@@ -41,6 +41,7 @@ def upgrade() -> None:
         sa.Column("firing_id", sa.Text(), nullable=False),
         sa.Column("priority", Big, nullable=False),
         sa.Column("until_us", Big, nullable=False),
+        sa.Column("taken_us", Big, nullable=False),
         sa.PrimaryKeyConstraint("object_id", "attribute", name=op.f("pk_lease")),
     )
     op.create_table(

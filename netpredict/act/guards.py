@@ -233,11 +233,15 @@ def _lease(case: _Case) -> str:
 
 
 def _cooldown(case: _Case) -> str:
-    last = case.facts.last
-    if last is None:
+    last, lease = case.facts.last, case.facts.lease
+    # what was taken may have been applied by a runner that died before it could say so
+    known = [(last.at_us, last.firing_id)] if last else []
+    known += [(lease.taken_us, lease.firing_id)] if lease and lease.firing_id != case.firing.firing_id else []
+    if not known:
         return ""
-    ago_us = case.now_us - last.at_us
-    return f"{last.firing_id} was applied {ago_us / 1e6:.1f} s ago" if ago_us < case.settings.cooldown_s * 1e6 else ""
+    at_us, other = max(known)
+    ago_us = case.now_us - at_us
+    return f"{other} was applied {ago_us / 1e6:.1f} s ago" if ago_us < case.settings.cooldown_s * 1e6 else ""
 
 
 def _rate(case: _Case) -> str:

@@ -292,9 +292,10 @@ class ActionRunner:
 
     def _take(self, item: PendingFiring, walk: _Pass) -> Taken:
         firing, priority = item.firing, self._settings_of(item.firing).priority
-        lease = Lease(firing.hook, firing.firing_id, priority, firing.effect_until_us)
+        now_us = self._clock.now_us()
+        lease = Lease(firing.hook, firing.firing_id, priority, firing.effect_until_us, now_us)
         last = walk.standing.last.get((firing.object_id, firing.attribute))
-        taken = self._outbox.take(item, lease, last, self._clock.now_us())
+        taken = self._outbox.take(item, lease, last, now_us)
         if taken is Taken.YES:
             walk.standing.leases[firing.object_id, firing.attribute] = lease
         return taken

@@ -196,7 +196,9 @@ def _applied_since(connection: Connection, hook: str, since_us: int) -> int:
 
 _FIRST_EXPIRY = "SELECT min(expires_at_us) FROM outbox WHERE kind IS NULL"
 _EXPIRE = f"""
-UPDATE outbox SET kind = '{OutcomeKind.SKIPPED}', reason = 'expired', detail = '', attempts = 0, at_us = :now_us
+UPDATE outbox SET kind = '{OutcomeKind.SKIPPED}', reason = 'expired', attempts = 0, at_us = :now_us,
+  detail = CASE WHEN EXISTS (SELECT 1 FROM lease AS e WHERE e.firing_id = outbox.firing_id)
+    THEN 'it was under way: it may have been applied' ELSE '' END
 WHERE kind IS NULL AND number IN (
   SELECT number FROM outbox WHERE kind IS NULL AND expires_at_us <= :now_us
     AND (claimed_until_us IS NULL OR claimed_until_us <= :now_us)
@@ -236,7 +238,7 @@ WHERE f.firing_id = i.value AND o.number = (
   AND g.firing_id = o.firing_id
 """
 _LEASES = """
-SELECT e.object_id, e.attribute, e.hook, e.firing_id, e.priority, e.until_us
+SELECT e.object_id, e.attribute, e.hook, e.firing_id, e.priority, e.until_us, e.taken_us
 FROM each_text(:ids) AS i CROSS JOIN firing AS f CROSS JOIN lease AS e
 WHERE f.firing_id = i.value AND e.object_id = f.object_id AND e.attribute = f.attribute
 """
@@ -257,10 +259,10 @@ WHERE firing_id = :firing_id AND actuator = :actuator AND kind IS NULL
   AND (claimed_by IS NULL OR claimed_by = :owner OR claimed_until_us <= :now_us)
 """
 _TAKE_LEASE = """
-INSERT INTO lease(object_id, attribute, hook, firing_id, priority, until_us)
-VALUES (:object_id, :attribute, :hook, :firing_id, :priority, :until_us)
+INSERT INTO lease(object_id, attribute, hook, firing_id, priority, until_us, taken_us)
+VALUES (:object_id, :attribute, :hook, :firing_id, :priority, :until_us, :now_us)
 ON CONFLICT (object_id, attribute) DO UPDATE SET hook = excluded.hook, firing_id = excluded.firing_id,
-  priority = excluded.priority, until_us = excluded.until_us
+  priority = excluded.priority, until_us = excluded.until_us, taken_us = excluded.taken_us
 WHERE lease.hook = excluded.hook OR lease.until_us <= :now_us OR lease.priority < excluded.priority
 """
 _RECORD = """

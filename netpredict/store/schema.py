@@ -311,6 +311,7 @@ lease = sa.Table(
     _text("firing_id"),
     _whole("priority"),
     _whole("until_us"),
+    _whole("taken_us"),
 )
 """Which firing of which hook holds an attribute of an object, until its effect ends or a higher priority takes it."""
 

@@ -1,0 +1,196 @@
+"""What must hold whatever happens: random histories of firings, verdicts, breakers and kills on a real store."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from netpredict.act.guards import Deviation, GuardSettings
+from netpredict.act.runner import ActionRunner
+from netpredict.errors import ActuatorError, DataError
+from netpredict.store import migrate
+from netpredict.store.breakers import SqlBreakers
+from netpredict.store.commit import Commit
+from netpredict.store.history import History
+from netpredict.store.outbox import SqlOutbox
+from netpredict.store.sql import SqlStore
+from netpredict.types import ArmState, Breaker, Firing, Mode, Outcome, OutcomeKind
+from tests.act.memory_outbox import NOW_US, FakeActuator, FakeClock
+from tests.store.store_builders import assign, firing, lane_commit
+
+COOLDOWN_S, MOST, BASELINE = 30.0, 20.0, 50.0
+PRIORITY = {"low": 0, "high": 1}
+GUARDS = {
+    hook: GuardSettings(
+        cooldown_s=COOLDOWN_S, rate_per_min=1e9, priority=priority, deviations=(Deviation("quota", MOST, BASELINE),)
+    )
+    for hook, priority in PRIORITY.items()
+}
+ALL = {"shadow", "expired", "disarmed", "holdout", "superseded", "blackout", "quality", "deviation", "lease"}
+
+
+class KilledError(BaseException):
+    """SIGKILL: nothing below gets to run."""
+
+
+@dataclass
+class Receiver(FakeActuator):
+    """An idempotent receiver: what it did, when, and who was disarmed then. ``fate`` of the next calls."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    disarmed: set[tuple[str, str]] = field(default_factory=set)
+    fate: str = "works"
+    did: dict[str, tuple[Firing, int, bool]] = field(default_factory=dict)
+
+    def apply(self, firing: Firing) -> Outcome:
+        fate, self.fate = self.fate, "works"
+        if fate == "busy":
+            raise ActuatorError("busy", retriable=True)
+        armed = (firing.hook, firing.group) not in self.disarmed
+        if firing.firing_id not in self.did:
+            self.did[firing.firing_id] = (firing, self.clock.now_us(), armed)
+        if fate == "killed":
+            raise KilledError
+        return Outcome(OutcomeKind.APPLIED, "accepted", "200")
+
+
+STEPS = st.one_of(
+    st.tuples(
+        st.just("fire"),
+        st.sampled_from(sorted(PRIORITY)),
+        st.sampled_from(["cell-a", "cell-b"]),
+        st.sampled_from([*Mode, Mode.AUTO, Mode.AUTO]),
+        st.sampled_from([20, 30, 50, 70, 71]),
+        st.sampled_from(["", "lab"]),
+        st.sampled_from([2, 20, 120]),
+    ),
+    st.tuples(st.just("wait"), st.sampled_from([1, 5, 29, 31, 60])),
+    st.tuples(st.just("fate"), st.sampled_from(["busy", "killed"])),
+    st.tuples(st.sampled_from(["arm", "disarm"]), st.sampled_from(sorted(PRIORITY)), st.sampled_from(["", "lab"])),
+    st.tuples(st.sampled_from(["approve", "reject"]), st.integers(0, 30)),
+    st.tuples(st.just("restart")),
+)
+
+
+class Life:
+    """A store, a receiver, and the runner that lives at the moment."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = SqlStore(f"sqlite:///{path}", clock := FakeClock())  # type: ignore[arg-type]
+        self.store.start()
+        self.clock, self.receiver = clock, Receiver(clock=clock)
+        self.lane, self.offset, self.fired = assign(self.store), 0, 0
+        self.approved: dict[str, int] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        self.runner = ActionRunner(SqlOutbox(self.store), {"log": self.receiver}, self.clock, guards=GUARDS)
+
+    def step(self, step: tuple[Any, ...]) -> None:
+        getattr(self, f"_{step[0]}", self._verdict)(*step) if step[0] != "restart" else self.restart()
+        try:
+            self.runner.run_pass()
+        except KilledError:
+            self.restart()
+
+    def _fire(self, _: str, hook: str, cell: str, mode: Mode, quota: int, group: str, valid_s: int) -> None:
+        now_us = self.clock.now_us()
+        fresh = firing(
+            self.fired, mode, firing_id=f"{self.fired:04x}", hook=hook, object_id=cell, value={"quota": quota},
+            slot_time_us=now_us, expires_at_us=now_us + valid_s * 1_000_000, effect_until_us=now_us + 90_000_000,
+            group=group, series=cell, why={"rule": "r", "basis": {"source": "model", "quality": 0}},
+        )  # fmt: skip
+        self.store.commit(Commit([lane_commit(self.lane, self.offset, self.offset + 1, firings=[(fresh, ("log",))])]))
+        self.offset, self.fired = self.offset + 1, self.fired + 1
+
+    def _wait(self, _: str, seconds: int) -> None:
+        self.clock.sleep(float(seconds))
+
+    def _fate(self, _: str, fate: str) -> None:
+        self.receiver.fate = fate
+
+    def _turn(self, hook: str, group: str, state: ArmState) -> None:
+        now_us = self.clock.now_us()
+        SqlBreakers(self.store).put(Breaker(hook, group, state, "test", 1, 0.0, None, now_us, now_us))
+
+    def _arm(self, _: str, hook: str, group: str) -> None:
+        self._turn(hook, group, ArmState.MEET)
+        self.receiver.disarmed.discard((hook, group))
+
+    def _disarm(self, _: str, hook: str, group: str) -> None:
+        self._turn(hook, group, ArmState.NOT_MEET)
+        self.receiver.disarmed.add((hook, group))
+
+    def _verdict(self, verdict: str, number: int) -> None:
+        try:
+            name = self.store.decide_action(f"{number:04x}", verdict, "ann")
+        except DataError:
+            return
+        if verdict == "approve":
+            self.approved[name] = self.clock.now_us()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "store.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
+def fire(hook: str, quota: int = 50, valid_s: int = 100) -> tuple[Any, ...]:
+    return ("fire", hook, "cell-a", Mode.AUTO, quota, "", valid_s)
+
+
+@example([("fate", "killed"), fire("low", valid_s=2), ("wait", 5), fire("low")])  # cooled down over a kill
+@example([("disarm", "low", ""), fire("low"), ("restart",), fire("high")])
+@example([fire("high"), ("wait", 45), fire("low"), ("wait", 60), fire("low")])  # one holder of a lease
+@example([("fate", "busy"), fire("low", valid_s=2), ("wait", 5), ("wait", 5)])  # never beyond its expiry
+@settings(max_examples=40, deadline=None)
+@given(steps=st.lists(STEPS, min_size=5, max_size=40))
+def test_whatever_happens_actions_are_safe(template: Path, steps: list[tuple[Any, ...]]) -> None:
+    path = template.with_name("life.db")
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    shutil.copy(template, path)
+    life = Life(path)
+    try:
+        for step in steps:
+            life.step(step)
+        stories = {row["firing_id"]: row for row in History(life.store.url).firings(limit=1000)}
+    finally:
+        life.store.close()
+    done = sorted(life.receiver.did.values(), key=lambda entry: entry[1])
+    for f, at_us, armed in done:
+        assert armed, "applied while disarmed"
+        assert f.mode is not Mode.SHADOW
+        assert f.mode is Mode.AUTO or life.approved[f.firing_id] <= at_us
+        assert at_us < f.expires_at_us
+        assert abs(f.value["quota"] - BASELINE) <= MOST
+    for attribute in ("cell-a", "cell-b"):
+        of_one = [entry for entry in done if entry[0].object_id == attribute]
+        for (before, before_us, _), (after, after_us, _) in pairwise(of_one):
+            assert after_us - before_us >= COOLDOWN_S * 1e6, "cooled down too little"
+            other = before.hook != after.hook and after_us < before.effect_until_us
+            assert not other or PRIORITY[after.hook] > PRIORITY[before.hook], "two holders of a lease"
+    for name, story in stories.items():
+        assert {"rule", "basis"} <= story["why"].keys()
+        for outcome in story["outcomes"]:
+            if outcome["kind"] == "applied":
+                assert name in life.receiver.did
+                assert set(outcome["checks"]["passed"]) >= ALL
+                assert (outcome["reply"], outcome["at_us"] is not None) == ("accepted: 200", True)
+            elif outcome["kind"] == "skipped" and outcome["reason"] not in ("expired", "rejected"):
+                assert outcome["checks"]["refused"] == outcome["reason"]
+            elif outcome["kind"] == "skipped" and name in life.receiver.did:
+                assert outcome["detail"], "applied by a runner that died: the record says so"
+
+
+def test_the_clock_of_these_histories_is_the_fake_one() -> None:
+    assert FakeClock().now_us() == NOW_US
