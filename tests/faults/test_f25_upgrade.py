@@ -15,6 +15,7 @@ from alembic import command
 from netpredict.errors import SchemaError
 from netpredict.forecast.series import unpacked
 from netpredict.store import migrate
+from netpredict.store.compare import dump
 from netpredict.store.database import database_of
 from netpredict.store.encode import layout_id
 from tests.faults.conftest import MakeWorld, Recorder
@@ -115,7 +116,7 @@ def test_f25_the_schema_of_a_newer_release_is_refused(
 def test_f25_the_schema_of_an_older_release_is_upgraded_and_nothing_is_lost(
     make_world: MakeWorld, daemons: Supervisor, record: Recorder
 ) -> None:
-    """Only what the older release did not keep yet, anchors and marks, begins with the upgrade."""
+    """Only what the older release did not keep yet begins with the upgrade: anchors, marks, the series of a firing."""
     world = make_world(2502)
     record.about("F25", 2502)
     world.feed(8)
@@ -125,7 +126,12 @@ def test_f25_the_schema_of_an_older_release_is_upgraded_and_nothing_is_lost(
     world.feed(8)
     drained_once(world, daemons)
     assert migrate.current(world.url) == migrate.head()
-    assert_holds(world, world.ends(), but=("state_anchor", "bucket_mark"))
+    assert_holds(world, world.ends(), but=("state_anchor", "bucket_mark", "firing"))
+    unfaulted, mine = (
+        {row[4] for row in dump(url, ["firing"])["firing"]}
+        for url in (f"sqlite:///{world.folder}/unfaulted.db", world.url)
+    )
+    assert mine == unfaulted
     record("F25", [2502], "down to 0002 and up", world.records, "converted, O holds")
 
 
