@@ -72,7 +72,9 @@ def write_config(path: Path, config: dict[str, Any], mode: str) -> Path:
     routes = config["_routes"]
     config = {key: value for key, value in config.items() if key != "_routes"}
     for hook in config["hooks"].values():
-        hook.update({"mode": mode, "actuators": ["webhook"], "cooldown_s": 0.0})
+        hook.update({"mode": mode, "actuators": ["webhook"], "cooldown_s": 0.0, "exclude": "none"})
+        hook["refuse_quality"] = []  # the neighbours of these traces are approximate
+        hook["breaker"] = {"buckets": 0}  # one train_epoch makes no network that may act
     text = toml(config)
     for stream, predictor in routes.items():
         text += f'[[streams.{stream}.routes]]\nactive = "{predictor}"\nshadows = []\n'
