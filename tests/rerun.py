@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from netpredict import exclusion
 from netpredict.errors import DataError
 from netpredict.forecast.predictor import Predictor
 from netpredict.lane import Lane
 from netpredict.pipeline import Pipeline
-from netpredict.store.commit import ControlRequest, JournalRow
+from netpredict.store.commit import EXCLUDE, ControlRequest, JournalRow
 from netpredict.stream import Stream
 from netpredict.takeover import ModelShelf, activate, challenge
 from netpredict.transplant import MOVE, MOVED, TRANSPLANT, enter
@@ -104,6 +105,9 @@ class Rerun:
             case "transplant" | "move":
                 assert row.kind in (TRANSPLANT, MOVE)
                 enter(stream, lane, ControlRequest(-1 - len(lane.requests_taken), lane.lane_id, row.kind, payload))
+            case "exclude":
+                assert row.kind == EXCLUDE
+                exclusion.enter(stream, lane, ControlRequest(-1, lane.lane_id, row.kind, payload))
             case "refused":
                 lane.journal.append(row)
             case _:

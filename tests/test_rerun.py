@@ -8,9 +8,10 @@ from netpredict.build import build_streams
 from netpredict.config import parse_config
 from netpredict.errors import DataError
 from netpredict.pipeline import Pipeline
+from netpredict.store.commit import EXCLUDE
 from netpredict.testing import MemoryStore
 from netpredict.types import PolledPartition, TopicPartition
-from tests.pipeline_world import CONFIG, World
+from tests.pipeline_world import CONFIG, MINUTE_US, START_US, World
 from tests.rerun import BlindShelf, Rerun
 from tests.test_pipeline_more import assert_same, finished, only_traffic, steady, two_versions, with_deaths
 
@@ -36,11 +37,14 @@ def rerun(world: World, journal, poll: int) -> MemoryStore:
 
 
 def two_lives() -> World:
-    """A version that is activated, one on trial that is dismissed, one that cannot be loaded."""
+    """A version that is activated, one on trial that is dismissed, one that cannot be loaded; an action's interval."""
     world = only_traffic(steady(60, 8), partitions=2, series_ttl_s=1e7)
     world.shelf = two_versions
     world.activations = {81: ("traffic", "leaky", "v2"), 150: ("traffic", "leaky", "nowhere")}
     world.challenges = {30: ("traffic", "leaky", "v2"), 60: ("traffic", "leaky", None)}
+    until_us = START_US + 50 * MINUTE_US
+    changed = {"action": "f1", "radio_cells": ["cell-0", "cell-1"], "from_us": START_US, "until_us": until_us}
+    world.asks = {(place, 45): (EXCLUDE, changed) for place in world.log.topic_partitions()}
     return world
 
 
@@ -49,7 +53,7 @@ def two_lives() -> World:
 def test_log_and_journal_give_the_same_store_again(poll: int, stops: tuple[int, ...]) -> None:
     first = with_deaths(two_lives(), stops, 5) if stops else finished(two_lives())
     kinds = {row.kind for rows in first.journal.values() for row in rows}
-    assert kinds == {"config", "activate", "challenge", "dismiss", "refused"}
+    assert kinds == {"config", "activate", "challenge", "dismiss", "refused", "exclude"}
     assert_same(rerun(two_lives(), first.journal, poll), first)
 
 
