@@ -333,7 +333,11 @@ class Pipeline:
 
     def _take_requests(self, lanes: Iterable[Lane]) -> None:
         by_id = {lane.lane_id: lane for lane in lanes}
-        for request in self._store.requests():
+        requests = self._store.requests()
+        listed = {request.request_id for request in requests}
+        for lane in by_id.values():
+            lane.requests_taken &= listed
+        for request in requests:
             lane = by_id.get(request.lane_id)
             if lane is None or request.request_id in lane.requests_taken:
                 continue

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import orjson
+
+from netpredict.store.commit import EXCLUDE
 from netpredict.store.database import Connection
 
 _AGING = {
@@ -62,6 +65,24 @@ def prune_scores(connection: Connection, lane_id: int, before_bucket: int, rows:
         f" ORDER BY {key} LIMIT :rows)",
         {"lane_id": lane_id, "bucket": before_bucket, "rows": rows},
     ).rowcount
+
+
+def prune_exclusions(connection: Connection, lane_id: int, before_us: int, rows: int) -> int:
+    """Delete at most ``rows`` of a lane's oldest exclusions whose intervals ended before this slot time; gives how many.
+
+    Nothing else of the control journal goes: it says which versions have served.
+    """
+    found = connection.execute(
+        "SELECT effective_offset, number, payload FROM control_journal WHERE lane_id = :lane_id AND kind = :kind"
+        " ORDER BY effective_offset, number LIMIT :rows",
+        {"lane_id": lane_id, "kind": EXCLUDE, "rows": rows},
+    ).fetchall()
+    over = [row[:2] for row in found if orjson.loads(row[2])["until_us"] < before_us]
+    connection.execute_many(
+        "DELETE FROM control_journal WHERE lane_id = :lane_id AND effective_offset = :offset AND number = :number",
+        [{"lane_id": lane_id, "offset": offset, "number": number} for offset, number in over],
+    )
+    return len(over)
 
 
 def prune_aged(connection: Connection, before_us: int, rows: int) -> int:

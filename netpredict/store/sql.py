@@ -651,8 +651,9 @@ class SqlStore:
     def prune_notes(self, before_us: int, at_before_us: int, before_buckets: Mapping[int, int], rows: int) -> int:
         """Delete what explains forecasts that are gone, at most ``rows`` of a kind; gives how many rows.
 
-        Firings with their outcomes before the slot time ``before_us``; scores before a bucket, by lane; dead letters,
-        ranges of them and gaps stored before ``at_before_us``. What waits for its turn stays.
+        Firings with their outcomes before the slot time ``before_us``; scores before a bucket, by lane, and exclusions
+        that ended before that time; dead letters, ranges of them and gaps stored before ``at_before_us``. What waits
+        for its turn stays.
         """
         before_us = self._prunable_until_us(before_us)
         with self.database.transaction() as connection:
@@ -663,8 +664,9 @@ class SqlStore:
             for lane_id, bucket in before_buckets.items():
                 if self._pruned_buckets.get(lane_id) != bucket:
                     scores = prune.prune_scores(connection, lane_id, bucket, rows)
-                    pruned += scores
-                    if scores < rows:
+                    exclusions = prune.prune_exclusions(connection, lane_id, before_us, rows)
+                    pruned += scores + exclusions
+                    if max(scores, exclusions) < rows:
                         self._pruned_buckets[lane_id] = bucket
         return pruned
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from netpredict.errors import DataError
-from netpredict.store.commit import Commit, LaneSnapshot, ReplayedLetter
+from netpredict.store.commit import EXCLUDE, Commit, JournalRow, LaneSnapshot, ReplayedLetter
 from netpredict.store.history import History
 from netpredict.store.letters import VALUE_BYTES_MAX
 from netpredict.store.outbox import SqlOutbox
@@ -128,6 +128,17 @@ def test_scores_go_bucket_by_bucket(store: SqlStore) -> None:
     assert store.prune_notes(0, 0, {lane.lane_id: 3}, 4) == 2
     assert store.prune_notes(0, 0, {lane.lane_id: 3, 77: 3}, 4) == 0
     assert query(store, "SELECT min(bucket), count(*) FROM score") == [(3, 4)]
+
+
+def test_exclusions_go_when_their_intervals_are_over_and_nothing_else_of_the_journal(store: SqlStore) -> None:
+    lane = assign(store)
+    version = {"predictor": "gru", "version": "v1"}
+    journal = [JournalRow(2 * end, EXCLUDE, {"action": f"f{end}", "until_us": slot_time(end)}) for end in range(5)]
+    store.commit(Commit([lane_commit(lane, 0, 20, journal=[JournalRow(0, "activate", version), *journal])]))
+    assert store.prune_notes(slot_time(3), 0, {lane.lane_id: 1}, 2) == 2
+    assert store.prune_notes(slot_time(3), 0, {lane.lane_id: 1}, 2) == 1
+    left = "SELECT effective_offset, kind FROM control_journal ORDER BY effective_offset"
+    assert query(store, left) == [(0, "activate"), (6, EXCLUDE), (8, EXCLUDE)]
 
 
 def test_firings_go_with_their_outcomes_but_none_that_waits(store: SqlStore) -> None:
