@@ -335,8 +335,8 @@ class Pipeline:
         by_id = {lane.lane_id: lane for lane in lanes}
         requests = self._store.requests()
         listed = {request.request_id for request in requests}
-        for lane in by_id.values():
-            lane.requests_taken &= listed
+        for owned in by_id.values():
+            owned.requests_taken &= listed
         for request in requests:
             lane = by_id.get(request.lane_id)
             if lane is None or request.request_id in lane.requests_taken:

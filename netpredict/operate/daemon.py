@@ -29,6 +29,7 @@ from netpredict.errors import NetpredictError, SourceUnavailable, StoreUnavailab
 from netpredict.ingest.source import Source
 from netpredict.learn.retrainer import Retrainer
 from netpredict.learn.shelf import StoreShelf
+from netpredict.operate import memory
 from netpredict.operate.control import ControlSocket, control_folder
 from netpredict.operate.health import HealthServer, health_app
 from netpredict.operate.logs import RateLimit, configure_logs
@@ -415,7 +416,7 @@ class Daemon:
             self._ask_store()
         if (idle and self._collect.due(now_s)) or now_s - self._collect.last_s > 10 * COLLECT_S:
             self._collect.last_s = now_s
-            gc.collect()
+            memory.collect()
 
     def _count(self) -> None:
         self.tally.update(self.pipeline, self.streams, self._lag, self.runner.stats)

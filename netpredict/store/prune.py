@@ -68,7 +68,7 @@ def prune_scores(connection: Connection, lane_id: int, before_bucket: int, rows:
 
 
 def prune_exclusions(connection: Connection, lane_id: int, before_us: int, rows: int) -> int:
-    """Delete at most ``rows`` of a lane's oldest exclusions whose intervals ended before this slot time; gives how many.
+    """Delete at most ``rows`` of a lane's oldest exclusions that ended before this slot time; gives how many.
 
     Nothing else of the control journal goes: it says which versions have served.
     """
