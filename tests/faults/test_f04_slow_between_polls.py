@@ -10,7 +10,7 @@ from tests.faults.supervisor import Supervisor
 from tests.faults.test_f03_zombie import drain, on_postgresql
 
 POLL_INTERVAL_S = 10.0
-ASLEEP_S = 13
+ASLEEP_S = 16
 
 
 @on_postgresql
