@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import memory_daemon, rig
+from tests.faults.process import preloadable
 
 SOURCE = Path(__file__).with_name("power_cut.c")
 OPERATIONS_MAX = 250
@@ -25,8 +26,7 @@ OPERATIONS_MAX = 250
 
 def run_under_cuts(config: Path, minutes: int, cuts: int, seed: int, folder: Path) -> dict[str, Any]:
     """Compile the shim, run this module under it; its figures. AssertionError with its words when it fails."""
-    shim = folder / "power_cut.so"
-    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", str(shim), str(SOURCE), "-ldl", "-lpthread"], check=True)
+    shim = preloadable(SOURCE, folder)
     words = [str(config), str(minutes), str(cuts), str(seed)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.power_cuts", *words],

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+
+needs_shims = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not shutil.which("gcc"), reason="needs gcc and LD_PRELOAD"
+)
+
+
+def preloadable(source: Path, folder: Path) -> Path:
+    """Compile a shim for LD_PRELOAD into a folder."""
+    shim = folder / f"{source.stem}.so"
+    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", str(shim), str(source), "-ldl", "-lpthread"], check=True)
+    return shim
 
 
 class Process:

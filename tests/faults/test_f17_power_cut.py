@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +11,14 @@ from tests.faults import rig
 from tests.faults.conftest import Recorder, scales
 from tests.faults.memory_daemon import log_of
 from tests.faults.power_cuts import run_under_cuts
+from tests.faults.process import needs_shims
 
 MINUTES = 60
 
 
 @scales("cuts", short=6, long=60)
 @pytest.mark.timeout(1500)
-@pytest.mark.skipif(not sys.platform.startswith("linux") or not shutil.which("gcc"), reason="needs gcc and LD_PRELOAD")
+@needs_shims
 def test_f17_a_power_cut_loses_only_what_kafka_brings_again(tmp_path: Path, record: Recorder, cuts: int) -> None:
     seed = 1700
     record.about("F17", seed)

@@ -22,7 +22,7 @@ from tests.faults import rig
 from tests.faults.conftest import Recorder
 from tests.faults.disk import small_disk
 from tests.faults.memory_daemon import log_of
-from tests.faults.process import Process
+from tests.faults.process import Process, needs_shims, preloadable
 from tests.faults.rig import InThread, raw_config
 
 
@@ -159,6 +159,26 @@ def test_f16_a_full_log_disk_stops_no_record(tmp_path: Path, record: Recorder) -
             assert process.terminate() == 0
             assert process.said() == ""
     record("F16", [], "log disk full", 600, "drains")
+
+
+@needs_shims
+@pytest.mark.parametrize("first", [300, 400])
+def test_f16_errors_of_the_disk_are_tried_again(tmp_path: Path, record: Recorder, first: int) -> None:
+    """Writes and syncs of the database and its WAL fail for a while: what failed was not acknowledged."""
+    record.about("F16")
+    shim = preloadable(Path(__file__).with_name("disk_errors.c"), tmp_path)
+    place = tmp_path / "disk"
+    place.mkdir()
+    config = write(place / "config.json", raw_config(place, kafka={"poll_records_max": 60}, http={"enabled": False}))
+    failing = {"DISK_ERRORS_FOLDER": str(place.resolve()), "DISK_ERRORS_FROM": str(first), "DISK_ERRORS_COUNT": "4"}
+    log = log_of(30)
+    with Process(config, 30, log=tmp_path / "log", LD_PRELOAD=str(shim), **failing) as process:
+        process.until(lambda: rig.drained(process.url, rig.ends_of(log)))
+        assert process.terminate() == 0
+        assert "disk I/O error" in process.said()
+    rig.assert_accounted_for(process.url)
+    rig.assert_equal(process.url, rig.unfaulted(tmp_path, log))
+    record("F16", [], "4 writes or syncs fail with EIO", sum(rig.ends_of(log).values()), "O holds")
 
 
 def write(path: Path, raw: dict[str, Any]) -> Path:
