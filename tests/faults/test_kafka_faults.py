@@ -203,6 +203,35 @@ def test_f12_offsets_that_are_gone_leave_a_gap_and_nothing_is_skipped_in_silence
     record("F12", [], "deleted, made anew", (5 + 5 + 3) * 60, f"{len(recreated) * 2} gap rows, {took_s:.1f} s")
 
 
+@pytest.mark.faults
+def test_f12_a_log_that_lost_its_end_is_read_again_and_the_gap_is_told(tmp_path: Path, record: Recorder) -> None:
+    """An unclean end of the broker: what it had acknowledged last is gone from its disk, and the daemon was further."""
+    record.about("F12")
+    with KafkaBroker(tmp_path / "kafka") as broker:
+        topic = rig.new_topic(broker, "f12", 1)
+        raw = config_of(broker.bootstrap, topic, tmp_path)
+        for minute in range(10):
+            rig.produce(broker.bootstrap, topic, rig.rows(range(minute, minute + 1)), 1)
+        with started(raw) as running:
+            (place, before), *_ = rig.end_offsets_of(broker, topic).items()
+            running.until(lambda: running.drained({place: before}))
+            broker.kill()
+            (segment,) = (tmp_path / "kafka/data" / f"{topic}-0").glob("*.log")
+            os.truncate(segment, segment.stat().st_size // 2)
+            broker.start()
+            kept = rig.end_offsets_of(broker, topic)[place]
+            assert 0 < kept < before, "half of the batches are gone"
+            running.until(lambda: gaps_of(running.url))
+            rig.produce(broker.bootstrap, topic, rig.rows(range(10, 14)), 1)
+            ends = rig.end_offsets_of(broker, topic)
+            took_s = running.until(lambda: running.drained(ends))
+            assert {(gap[1], gap[3]) for gap in gaps_of(running.url)} == {(before, "truncated")}
+    (row,) = History(running.url).progress()
+    read = sum(row[count] for count in ("accepted", "duplicate", "late", "dead"))
+    assert read == before + ends[place] - max(gap[2] for gap in gaps_of(running.url))
+    record("F12", [], f"{before - kept} records lost by the broker", before + ends[place], f"a gap row, {took_s:.1f} s")
+
+
 def gaps_of(url: str) -> set[tuple[int, int, int, str]]:
     return {(row["partition"], row["from_offset"], row["to_offset"], row["reason"]) for row in History(url).gaps()}
 
