@@ -20,9 +20,12 @@ on_postgresql = pytest.mark.parametrize(
 )
 FENCED = ("before_commit", "mid_commit", "end_of_commit")
 """Here the zombie holds copies that it is about to write."""
+LOCKS_S = 240.0
+"""In mid_commit and end_of_commit it holds locks too: PostgreSQL ends its transaction, the others wait in turn."""
 
 
 @on_postgresql
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "point",
     [
@@ -43,7 +46,7 @@ def test_f03_what_a_zombie_writes_is_rejected(
     zombie.wait_until(lambda: stopped(zombie))
     successor = daemons.start(world.config("successor", static=False))
     world.feed(20)
-    successor.drain(world)
+    successor.drain(world, LOCKS_S)
     zombie.send(signal.SIGCONT)
     if point in FENCED:
         zombie.wait_until(lambda: zombie.said("fenced"), 30)
