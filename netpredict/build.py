@@ -60,11 +60,15 @@ def bind_hook(name: str, config: Config, stream_name: str) -> BoundHook:
 
 def build_actuators(config: Config) -> dict[str, Actuator]:
     """All configured actuators by name; nothing is connected yet."""
-    actuators: dict[str, Actuator] = {}
-    for name, bound in config.actuators.items():
-        plugin = load("actuators", bound.plugin)
-        actuators[name] = plugin.build(options_of(plugin, bound.options, f"actuators.{name}.options"))
-    return actuators
+    return {name: _build_actuator(name, config) for name in config.actuators}
+
+
+def _build_actuator(name: str, config: Config) -> Actuator:
+    bound = config.actuators[name]
+    plugin = load("actuators", bound.plugin)
+    options = options_of(plugin, bound.options, f"actuators.{name}.options")
+    actuator: Actuator = plugin.build(options, config.kafka) if plugin.needs_kafka else plugin.build(options)
+    return actuator
 
 
 def build_predictor(name: str, config: Config, features: FeatureSpec, output: OutputSpec) -> Predictor:

@@ -20,12 +20,14 @@ class Plugin:
     """What ``PLUGIN`` of a plugin's module is: a name, an options Struct and a function that builds the thing.
 
     ``build`` takes the decoded options first; what follows depends on the kind (see the contracts of each kind).
+    An actuator with ``needs_kafka`` is given ``[kafka]`` of the config.
     """
 
     name: str
     options: type[msgspec.Struct]
     build: Any
     trainable: bool = False
+    needs_kafka: bool = False
     api_version: int = API_VERSION
 
 

@@ -1,7 +1,8 @@
 """The contracts of adaptation hooks and actuators.
 
 Entry points of ``netpredict.hooks`` and ``netpredict.actuators`` name a ``netpredict.plugins.Plugin`` whose ``build``
-is called as ``build(options) -> AdaptationHook`` and ``build(options) -> Actuator``.
+is called as ``build(options) -> AdaptationHook`` and ``build(options) -> Actuator``; an actuator with ``needs_kafka``
+by ``build(options, kafka)``: ``[kafka]`` of the config, from which ``ingest.kafka_access`` makes client settings.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def checked_config(path: Path) -> tuple[Config, list[Stream]]:
 
 
 def _checked_config(path: Path) -> tuple[Config, list[Stream]]:
-    from netpredict.build import build_streams
+    from netpredict.build import build_actuators, build_streams
     from netpredict.clock import parse_day_windows
     from netpredict.config import load_config
     from netpredict.credentials import CREDENTIALS
@@ -76,9 +76,8 @@ def _checked_config(path: Path) -> tuple[Config, list[Stream]]:
     for name, predictor in config.predictors.items():
         plugin = load("predictors", predictor.plugin)
         options_of(plugin, predictor.options, f"predictors.{name}.options")
-    for name, actuator in config.actuators.items():
-        plugin = load("actuators", actuator.plugin)
-        plugin.build(options_of(plugin, actuator.options, f"actuators.{name}.options"))
+    for actuator in build_actuators(config).values():
+        actuator.close()
     return config, streams
 
 

@@ -136,6 +136,7 @@ class Action(Struct, gc=False):
 
     In mode shadow nobody applies it; in mode auto netpredict's own actuators do, in mode assist once a person approves
     it, unless a guard says no.
+    The actuator ``kafka`` gives its orders in this schema too; their ``ce_type`` tells (``ingest.cloudevents``).
     Past ``expires_at_us`` it must not be applied any more; it is meant to hold until ``effect_until_us``.
     """
 

@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import NamedTuple, Protocol
-from urllib.parse import quote
 
 import msgspec
 import numpy as np
 
 from netpredict.config import StreamConfig
-from netpredict.ingest.messages import ACTION_SCHEMA, FORECAST_SCHEMA, Action
-from netpredict.operate.sink import Headers, Message
+from netpredict.ingest.cloudevents import (
+    ACTION_TYPE,
+    FORECAST_TYPE,
+    Headers,
+    action_json,
+    identity,
+    origin,
+    record_key,
+)
+from netpredict.ingest.messages import FORECAST_SCHEMA
+from netpredict.operate.sink import Message
 from netpredict.store.commit import ForecastLayout, ForecastRows
 from netpredict.store.schema import SOURCE_NAMES
 from netpredict.types import MISSING_TICKS, Firing, Int32Array, Quality, TopicPartition
 
-FORECAST_TYPE = "netpredict.forecast.v1"
-ACTION_TYPE = "netpredict.action.v1"
 ROWS_PER_CHUNK = 1024
 HEADS_MAX = 200_000
 """Series whose texts are kept, a few hundred bytes each."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -84,26 +88,8 @@ class Envelope:
 
     def action(self, firing: Firing) -> Message:
         """The message of a firing."""
-        message = Action(
-            ACTION_SCHEMA,
-            firing.firing_id,
-            firing.hook,
-            firing.stream,
-            firing.object_id,
-            firing.attribute,
-            dict(firing.value),
-            dict(firing.why),
-            firing.mode.value,
-            firing.slot_time_us,
-            firing.expires_at_us,
-            firing.effect_until_us,
-        )
-        headers = [
-            *self._headers(ACTION_TYPE, firing.stream),
-            ("ce_id", firing.firing_id.encode()),
-            ("ce_time", _stamp(firing.slot_time_us)),
-        ]
-        return Message(_coarsest(firing.object_id), _encode(message), headers)
+        headers = [*origin(ACTION_TYPE, self._group, firing.stream), *identity(firing.firing_id, firing.slot_time_us)]
+        return Message(record_key(firing.object_id), action_json(firing), headers)
 
     def _chunk(self, place: TopicPartition, rows: ForecastRows, part: slice) -> list[Message]:
         layout, ids = rows.layout, rows.series_id[part].tolist()
@@ -126,7 +112,7 @@ class Envelope:
                     f'{{"schema":"{FORECAST_SCHEMA}","id":"{message_id}",{head.text},"issued_at_us":{time_us},'
                     f'{frame.grid},"quality":{_quality_text(flags)},"kpis":{{{text}}}}}'
                 )
-                headers = [*frame.headers, ("ce_id", message_id.encode()), ("ce_time", _stamp(time_us))]
+                headers = [*frame.headers, *identity(message_id, time_us)]
                 messages.append(Message(head.key, value.encode(), headers))
         return messages
 
@@ -164,7 +150,7 @@ class Envelope:
             "version": version,
         }
         digest = hashlib.blake2b(natural.encode(), digest_size=12).hexdigest()
-        return _Head(_coarsest(key), digest, _encode(start).decode()[1:-1])
+        return _Head(record_key(key), digest, _encode(start).decode()[1:-1])
 
     def _frame(self, layout: ForecastLayout) -> _Frame:
         if layout not in self._frames:
@@ -173,17 +159,9 @@ class Envelope:
                 tuple(f'{_encode(kpi).decode()}:{{"source":"{source}","values":[[' for source in SOURCE_NAMES)
                 for kpi in layout.kpis
             )
-            headers = self._headers(FORECAST_TYPE, layout.stream)
+            headers = origin(FORECAST_TYPE, self._group, layout.stream)
             self._frames[layout] = _Frame(_encode(grid).decode()[1:-1], openings, headers)
         return self._frames[layout]
-
-    def _headers(self, kind: str, stream: str) -> Headers:
-        return [
-            ("ce_specversion", b"1.0"),
-            ("ce_type", kind.encode()),
-            ("ce_source", f"/netpredict/{quote(self._group, safe='')}/{stream}".encode()),
-            ("content-type", b"application/json"),
-        ]
 
 
 def _value_texts(ticks: Int32Array, decimals: int, levels: int) -> list[str]:
@@ -210,15 +188,6 @@ def _active(stream: StreamConfig, key: str) -> str | None:
     return None
 
 
-def _coarsest(key: str) -> bytes:
-    return key.partition("|")[0].encode()
-
-
 @lru_cache(maxsize=256)
 def _quality_text(flags: int) -> str:
     return _encode([str(flag.name).lower() for flag in Quality if flag & flags]).decode()
-
-
-@lru_cache(maxsize=1024)
-def _stamp(time_us: int) -> bytes:
-    return (_EPOCH + timedelta(microseconds=time_us)).isoformat().replace("+00:00", "Z").encode()

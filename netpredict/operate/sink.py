@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
-Headers: TypeAlias = list[tuple[str, bytes]]
+from netpredict.ingest.cloudevents import Headers
 
 
 class Message(NamedTuple):

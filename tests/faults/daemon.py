@@ -76,11 +76,7 @@ class Faults:
 def run(config: str, faults: Sequence[str], log: str | None = None) -> None:
     """Run to the end in this process, with its output in ``log``; exits with the daemon's code."""
     if log is not None:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        # forked children of the tests end with what forked them, also when pytest is killed
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        write_to(log)
     crash.arm(Faults(faults) if faults else None)
     sources: list[Source] = []
     make_source = operate.kafka_source
@@ -93,6 +89,14 @@ def run(config: str, faults: Sequence[str], log: str | None = None) -> None:
     code = operate.run_daemon(Path(config))
     print(f"polled {sum(source.stats['records'] for source in sources)} records", file=sys.stderr, flush=True)
     os._exit(code)
+
+
+def write_to(log: str) -> None:
+    """Let a forked child of the tests write there, and end with what forked it, also when pytest is killed."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> None:

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from netpredict.config import KafkaConfig
-from netpredict.errors import ConfigError, SourceRefused
+from netpredict.errors import ActuatorError, ConfigError, SourceRefused
 from netpredict.ingest.kafka import KafkaSource
 from netpredict.ingest.kafka_access import client_access, tls_context
 from netpredict.ingest.kafka_probe import why_refused
 from netpredict.operate.publisher import FastSink, KafkaSink
+from netpredict.types import Firing, Mode
+from netpredict_plugins.actuators.kafka import KafkaActuator, KafkaOptions
 from tests.integration.daemon_process import DaemonProcess, cli
 from tests.integration.secure_world import World, mtls, private, scram
 from tests.services.certificates import Authority
@@ -149,6 +151,25 @@ def test_a_missing_rule_is_named_and_the_daemon_serves_once_it_is_there(
         daemon.wait_until(lambda: world.accepted() == sent, 90)
         daemon.wait_until(lambda: world.readiness()[0] == 200, 30)
         assert daemon.terminate() == 0
+
+
+def test_the_actuator_gives_orders_with_the_same_credentials(secure_broker: SecureBroker, tmp_path: Path) -> None:
+    topic = secure_broker.new_topic("orders")
+    order = Firing("f1", "mcs", "s", "cell-1", "a", {"a": 1}, {}, Mode.AUTO, 1, 2, 3)
+    for case in ("wrong password", "other name"):
+        make, said = REFUSED[case]
+        refused = KafkaActuator(KafkaOptions(topic=topic), KafkaConfig(**make(secure_broker, tmp_path)))
+        with pytest.raises(ActuatorError, match=said) as caught:
+            refused.apply(order)
+        assert caught.value.retriable
+        assert PASSWORD not in str(caught.value)
+    actuator = KafkaActuator(KafkaOptions(topic=topic), KafkaConfig(**scram(secure_broker, tmp_path)))
+    with pytest.raises(ActuatorError, match="Authorization") as forbidden:
+        actuator.apply(order)
+    assert forbidden.value.retriable, "a rule is mended without us"
+    secure_broker.allow(writes=[topic])
+    assert actuator.apply(order).reason == "acknowledged"
+    actuator.close()
 
 
 def test_a_verb_that_sends_shows_the_same_password(secure_broker: SecureBroker, tmp_path: Path) -> None:
