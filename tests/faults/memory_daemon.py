@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from netpredict import crash
 from netpredict.config import Config, parse_config
 from netpredict.errors import NetpredictError
 from netpredict.ingest.source import MemoryLog, MemorySource
@@ -18,14 +20,15 @@ from netpredict.operate.logs import configure_logs
 from netpredict.store import migrate
 from netpredict.types import TopicPartition
 from tests.faults import rig
+from tests.faults.daemon import Faults, write_to
 
 PARTITIONS = 3
 
 
-def log_of(minutes: int) -> MemoryLog:
+def log_of(minutes: int, cells: int = 60) -> MemoryLog:
     """What the process reads."""
     log = MemoryLog({rig.TOPIC: PARTITIONS})
-    rig.fill(log, rig.rows(range(minutes)))
+    rig.fill(log, rig.rows(range(minutes), cells=cells))
     return log
 
 
@@ -43,11 +46,11 @@ class Telling(MemorySource):
             draft.rename(self.told)
 
 
-def main(config_file: Path, minutes: int, told: Path | None = None) -> int:
+def main(config_file: Path, minutes: int, told: Path | None = None, cells: int = 60) -> int:
     """Run until SIGTERM."""
     config = parse_config(json.loads(config_file.read_text()))
     configure_logs("json", "info")
-    log = log_of(minutes)
+    log = log_of(minutes, cells)
 
     def make(config: Config, _: object) -> MemorySource:
         source = Telling(log, config.kafka.poll_records_max)
@@ -63,6 +66,13 @@ def main(config_file: Path, minutes: int, told: Path | None = None) -> int:
         print(json.dumps({"event": "ended", "error": str(error)}), file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def run(config_file: str, minutes: int, cells: int, faults: Sequence[str], log: str) -> None:
+    """The same in a forked process with its output in ``log`` and faults armed (see ``tests.faults.daemon``)."""
+    write_to(log)
+    crash.arm(Faults(faults))
+    os._exit(main(Path(config_file), minutes, cells=cells))
 
 
 if __name__ == "__main__":
