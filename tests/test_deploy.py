@@ -17,6 +17,7 @@ from netpredict.store.database import database_of
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 UNITS = ("netpredict.service", "netpredict@.service")
+REVERT_UNITS = ("netpredict-revert.service", "netpredict-revert.timer")
 EXPOSURE_MAX = 2.0
 
 needs_systemd_analyze = pytest.mark.skipif(
@@ -67,7 +68,7 @@ def settings(unit: str) -> dict[str, list[str]]:
 
 
 @needs_systemd_analyze
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [*UNITS, "netpredict-revert.service"])
 def test_a_unit_is_hardened(unit: str) -> None:
     argv = ["systemd-analyze", "security", "--offline=true", str(DEPLOY / unit)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
@@ -77,7 +78,7 @@ def test_a_unit_is_hardened(unit: str) -> None:
 
 
 @needs_systemd_analyze
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [*UNITS, *REVERT_UNITS])
 def test_systemd_understands_a_unit(unit: str) -> None:
     done = subprocess.run(
         ["systemd-analyze", "verify", str(DEPLOY / unit)], capture_output=True, text=True, check=False
