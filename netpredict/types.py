@@ -291,6 +291,40 @@ class DueAction:
 FiringBatch: TypeAlias = Sequence[DueAction]
 
 
+class Served(NamedTuple):
+    """Which radio cell served a UE in a slot, and at what level; None where that was not measured."""
+
+    slot_time_us: int
+    ue_id: str
+    radio_cell_id: str
+    rsrp_dbm: float | None
+
+
+class Window(NamedTuple):
+    """Slot times from ``from_us`` to before ``until_us``, µs since the epoch, UTC."""
+
+    from_us: int
+    until_us: int
+
+
+class LastSet(NamedTuple):
+    """What stands at an attribute because of own actions: the value, and the slot time of the action behind it."""
+
+    value: Mapping[str, Any]
+    slot_time_us: int
+
+
+class PolicyAction(NamedTuple):
+    """What a policy decided for one object, which lies in ``radio_cell_id``; else as ``DueAction``."""
+
+    radio_cell_id: str
+    object_id: str
+    attribute: str
+    value: Mapping[str, Any]
+    why: Mapping[str, Any]
+    valid_for_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Firing:
     """One due action, stored in the same transaction as the forecast behind it.

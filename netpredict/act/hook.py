@@ -7,10 +7,21 @@ by ``build(options, kafka)``: ``[kafka]`` of the config, from which ``ingest.kaf
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
-from netpredict.types import AnyArray, Firing, FiringBatch, HookBatch, Outcome, StateArray
+from netpredict.types import (
+    AnyArray,
+    Firing,
+    FiringBatch,
+    HookBatch,
+    LastSet,
+    Outcome,
+    PolicyAction,
+    Served,
+    StateArray,
+    Window,
+)
 
 
 class AdaptationHook(Protocol):
@@ -45,6 +56,29 @@ class AdaptationHook(Protocol):
 
     def decide(self, batch: HookBatch, state: Mapping[str, AnyArray]) -> tuple[FiringBatch, Mapping[str, AnyArray]]:
         """(batch of n rows, {name: (n, …)}) -> due actions, new state of the same shapes. Touches nothing outside."""
+        ...
+
+
+@runtime_checkable
+class MobilityPolicy(Protocol):
+    """A hook that decides by stored mobility over all topic partitions, a window at a time, in a scheduled job.
+
+    Windows lie end to end on the axis of slot times and are decided once they are complete. ``review`` is pure: the
+    same rows and settings give the same actions.
+    """
+
+    def window_s(self) -> float:
+        """Length of a window."""
+        ...
+
+    def lookback_s(self) -> float:
+        """How much before the window it must see."""
+        ...
+
+    def review(
+        self, served: Iterable[Served], window: Window, last_set: Callable[[str, str], LastSet | None]
+    ) -> Sequence[PolicyAction]:
+        """Actions for what was served, by slot time from the look-back on; ``last_set`` by object and attribute."""
         ...
 
 

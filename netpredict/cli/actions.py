@@ -132,6 +132,30 @@ def revert(
         raise typer.Exit(1)
 
 
+@app.command()
+def review(config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = False) -> None:
+    """Let the policies decide the newest complete window, as the daemon does each minute.
+
+    What was decided before is not decided again. Guards and actuators come after, in the daemon.
+    """
+    from netpredict.build import build_streams
+    from netpredict.operate.policy import PolicyJob
+    from netpredict.store.mobility import MobilityHistory
+
+    where = store_url(config, url)
+    streams = build_streams(read_config(config))
+    with opened_store(where) as store:
+        fired = PolicyJob(streams, MobilityHistory(where), store).turn()
+    if as_json:
+        print_json({"actions": [msgspec.to_builtins(firing) for firing in fired]})
+        return
+    columns = ("id", "hook", "mode", "object", "attribute", "value")
+    rows = [
+        [one.firing_id, one.hook, str(one.mode), one.object_id, one.attribute, str(dict(one.value))] for one in fired
+    ]
+    print_table("", columns, rows)
+
+
 def why(
     firing_id: FiringId,
     config: ConfigPath = None,

@@ -80,7 +80,7 @@ STREAMS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 ACTIVE = {"traffic": "lstm", "rsrp": "gru", "channel-state": "simple_rnn"}
-HOOKS = {"bandwidth": "traffic", "handover": "rsrp", "mcs": "channel-state"}
+HOOKS = {"bandwidth": "traffic", "handover": "rsrp", "cio": "rsrp", "mcs": "channel-state"}
 ACTUATORS = ("log",)
 
 _DEFAULT_LINE = re.compile(r"^# ?(?=[A-Za-z_][A-Za-z0-9_]* = )", re.MULTILINE)

@@ -37,6 +37,7 @@ from netpredict.operate.metrics import Metrics
 from netpredict.operate.notify import Notifier, Watchdog
 from netpredict.operate.outlet import SLOWEST_S, ForecastPublisher
 from netpredict.operate.ownership import Ownership
+from netpredict.operate.policy import PolicyJob
 from netpredict.operate.scheduler import RetrainScheduler, ScheduledJob
 from netpredict.operate.sink import Sink
 from netpredict.operate.standing import Standing
@@ -47,6 +48,7 @@ from netpredict.store import migrate
 from netpredict.store.breakers import SqlBreakers
 from netpredict.store.commit import GapRow
 from netpredict.store.history import History
+from netpredict.store.mobility import MobilityHistory
 from netpredict.store.outbox import SqlOutbox
 from netpredict.store.publication import SqlPublications
 from netpredict.store.reversal import SqlFollowUps
@@ -60,6 +62,7 @@ CHORES_S = 1.0
 MODELS_S = 2.0
 """The store is asked this often whether another model version became active, and what was asked for."""
 TRIALS_CRON = "*/5 * * * *"
+POLICIES_CRON = "* * * * *"
 """Trials of model versions are judged, and bad forecasts noticed, this often."""
 COLLECT_S = 30.0
 """The cyclic garbage collector is off during steps; it runs on an idle poll at most this often, and at ten times it."""
@@ -184,6 +187,8 @@ class Daemon:
         self.writer.start()
         running.callback(self.writer.stop, self.config.daemon.drain_s)
         self.retrainer = Retrainer(self.config, self.streams, self.store, self.clock, lambda: self.flags.stop)
+        mobility = MobilityHistory(self.config.store_url)
+        self.policy_job = PolicyJob(list(self.streams.values()), mobility, self.store)
         self.scheduler = RetrainScheduler(self._jobs())
         self.scheduler.start()
         running.callback(self.scheduler.stop, True)
@@ -272,9 +277,11 @@ class Daemon:
         self.metrics.before_render(lambda: self.metrics.unpublished_windows.set(publications.count()))
 
     def _jobs(self) -> list[ScheduledJob]:
+        jobs = [ScheduledJob("policies", POLICIES_CRON, self.policy_job.scheduled)]
         if not self.config.learn.enabled:
-            return []
+            return jobs
         return [
+            *jobs,
             ScheduledJob("retrain", self.config.learn.cron, self.retrainer.scheduled),
             ScheduledJob("trials", TRIALS_CRON, self.retrainer.turn),
         ]
@@ -494,6 +501,7 @@ class Daemon:
         self.retrainer.follow(config, self.streams)
         self.breakers.follow(self._watched())
         self.effects.follow(self._reverts())
+        self.policy_job.follow(list(self.streams.values()))
         self.outbox.exclusions = self._exclusions()
         self.runner.follow(self._guards())
         if self.publisher is not None:

@@ -15,7 +15,7 @@ import structlog
 
 from netpredict import crash
 from netpredict.clock import Clock, SystemClock
-from netpredict.errors import StoreError
+from netpredict.errors import DataError, StoreError
 from netpredict.store import approval, letters, load, migrate, prune
 from netpredict.store.commit import (
     COUNTS,
@@ -273,44 +273,9 @@ class SqlStore:
                 )
 
     def _insert_firings(self, connection: Connection, lanes: list[LaneCommit]) -> None:
-        firings, outbox = [], []
-        for lane in lanes:
-            for firing, actuators in lane.firings:
-                firings.append(
-                    (
-                        firing.firing_id,
-                        lane.lane_id,
-                        firing.hook,
-                        firing.stream,
-                        firing.object_id,
-                        firing.attribute,
-                        text(firing.value),
-                        text(firing.why),
-                        str(firing.mode),
-                        firing.slot_time_us,
-                        firing.expires_at_us,
-                        firing.effect_until_us,
-                        firing.series,
-                        firing.group,
-                    )
-                )
-                if firing.mode is not Mode.SHADOW:
-                    known = (firing.hook, firing.object_id, firing.attribute, firing.radio_cell_id)
-                    held = int(firing.mode is Mode.ASSIST)
-                    outbox += [
-                        (firing.firing_id, actuator, *known, firing.expires_at_us, held) for actuator in actuators
-                    ]
-        # An object may be seen on two topic partitions: its firing has one id, and the first one counts.
-        if firings:
-            into = (
-                "firing(firing_id, lane_id, hook, stream, object_id, attribute, value, why, mode,"
-                " slot_time_us, expires_at_us, effect_until_us, series, group_name)"
-            )
-            firings.sort(key=itemgetter(0))  # stable: of equal ids the first counts
-            connection.insert_rows(into, columns_of(firings), "ON CONFLICT (firing_id) DO NOTHING")
-        if outbox:
-            into = "outbox(firing_id, actuator, hook, object_id, attribute, radio_cell_id, expires_at_us, held)"
-            connection.insert_rows(into, columns_of(outbox), "ON CONFLICT (firing_id, actuator) DO NOTHING")
+        _insert_fired(
+            connection, [(lane.lane_id, firing, actuators) for lane in lanes for firing, actuators in lane.firings]
+        )
 
     def _insert_dead_letters(self, connection: Connection, lanes: list[LaneCommit]) -> None:
         now_us = self._clock.now_us()
@@ -515,6 +480,23 @@ class SqlStore:
         with self.database.transaction() as connection:
             return approval.decide(connection, firing_id, verdict, who, self._clock.now_us())
 
+    def fire(self, firing: Firing, actuators: Sequence[str]) -> bool:
+        """Store what a policy decided over all topic partitions, for its actuators; false when it is there already.
+
+        It belongs to the first lane of its stream, whose owner applies it. DataError when the stream has none.
+        """
+        with self.database.transaction() as connection:
+            (lane_id,) = connection.execute(
+                "SELECT min(lane_id) FROM topic_progress WHERE stream = :stream", {"stream": firing.stream}
+            ).fetchone()
+            if lane_id is None:
+                raise DataError(f"stream {firing.stream} has no topic partition in this store")
+            known = connection.execute(
+                "SELECT 1 FROM firing WHERE firing_id = :firing_id", {"firing_id": firing.firing_id}
+            ).fetchone()
+            _insert_fired(connection, [(lane_id, firing, tuple(actuators))])
+        return known is None
+
     def begin_reversal(self, firing_id: str, cause: str, who: str) -> tuple[Firing, list[str]]:
         """Note that a firing is being taken back, and who did; gives it with the actuators that are to revert it.
 
@@ -681,6 +663,55 @@ class SqlStore:
         with self.database.reader() as connection:
             (oldest,) = connection.execute("SELECT min(from_time_us) FROM publication").fetchone()
         return before_us if oldest is None else min(before_us, int(oldest))
+
+
+def _insert_fired(connection: Connection, fired: Sequence[tuple[int, Firing, tuple[str, ...]]]) -> None:
+    """Firings of lanes with the names of their actuators; in mode shadow nothing goes to these."""
+    rows = [
+        (
+            firing.firing_id,
+            lane_id,
+            firing.hook,
+            firing.stream,
+            firing.object_id,
+            firing.attribute,
+            text(firing.value),
+            text(firing.why),
+            str(firing.mode),
+            firing.slot_time_us,
+            firing.expires_at_us,
+            firing.effect_until_us,
+            firing.series,
+            firing.group,
+        )
+        for lane_id, firing, _ in fired
+    ]
+    outbox = [
+        (
+            firing.firing_id,
+            actuator,
+            firing.hook,
+            firing.object_id,
+            firing.attribute,
+            firing.radio_cell_id,
+            firing.expires_at_us,
+            int(firing.mode is Mode.ASSIST),
+        )
+        for _, firing, actuators in fired
+        if firing.mode is not Mode.SHADOW
+        for actuator in actuators
+    ]
+    # An object may be seen on two topic partitions: its firing has one id, and the first one counts.
+    if rows:
+        into = (
+            "firing(firing_id, lane_id, hook, stream, object_id, attribute, value, why, mode,"
+            " slot_time_us, expires_at_us, effect_until_us, series, group_name)"
+        )
+        rows.sort(key=itemgetter(0))  # stable: of equal ids the first counts
+        connection.insert_rows(into, columns_of(rows), "ON CONFLICT (firing_id) DO NOTHING")
+    if outbox:
+        into = "outbox(firing_id, actuator, hook, object_id, attribute, radio_cell_id, expires_at_us, held)"
+        connection.insert_rows(into, columns_of(outbox), "ON CONFLICT (firing_id, actuator) DO NOTHING")
 
 
 def _advance_offsets(

@@ -8,7 +8,7 @@ message asks, one answers, each a line of JSON; the first carries the verb and i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol, get_type_hints
 
@@ -77,6 +77,10 @@ class StoreVerbs(Protocol):
 
     def decide_action(self, firing_id: str, verdict: str, who: str) -> str:
         """Approve or reject a firing in mode assist, once; see ``SqlStore``."""
+        ...
+
+    def fire(self, firing: Firing, actuators: Sequence[str]) -> bool:
+        """Store what a policy decided; false when it is there already; see ``SqlStore``."""
         ...
 
     def begin_reversal(self, firing_id: str, cause: str, who: str) -> tuple[Firing, list[str]]:

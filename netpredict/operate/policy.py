@@ -1,0 +1,111 @@
+"""Policies over stored mobility: each window of event time is decided once, when every topic partition is behind it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import structlog
+
+from netpredict.act.hook import MobilityPolicy
+from netpredict.decide import BoundHook
+from netpredict.lane import firing_id
+from netpredict.store.mobility import MobilityHistory
+from netpredict.stream import Stream
+from netpredict.types import Firing, PolicyAction, Window
+
+LOG = structlog.get_logger(__name__)
+
+LATE_S = 3600.0
+"""A topic partition that lies behind the others by more than this is not waited for: nobody may speak on it."""
+
+
+class Fires(Protocol):
+    """Where firings of policies are stored. Raises StoreUnavailable (retriable)."""
+
+    def fire(self, firing: Firing, actuators: Sequence[str]) -> bool:
+        """Store a firing; false when it is there already."""
+        ...
+
+
+class PolicyJob:
+    """Decides the newest complete window of each policy; a window that was decided before gives the same ids again."""
+
+    def __init__(self, streams: Sequence[Stream], history: MobilityHistory, store: Fires) -> None:
+        self.follow(streams)
+        self._history = history
+        self._store = store
+        self._decided: dict[str, int] = {}
+        self._one_at_a_time = threading.Lock()
+
+    def follow(self, streams: Sequence[Stream]) -> None:
+        """Decide by the policies of these streams from the next turn on."""
+        self._policies = list(policies(streams))
+
+    def scheduled(self) -> None:
+        """``turn`` as the daemon's scheduler calls it."""
+        for firing in self.turn():
+            LOG.info("policy_fired", hook=firing.hook, firing_id=firing.firing_id, object_id=firing.object_id)
+
+    def turn(self) -> list[Firing]:
+        """Look at every policy; gives what is new. Raises what the store raises."""
+        with self._one_at_a_time:
+            return [firing for stream, bound, policy in self._policies for firing in self._look(stream, bound, policy)]
+
+    def _look(self, stream: Stream, bound: BoundHook, policy: MobilityPolicy) -> list[Firing]:
+        window = newest_window(self._history.buckets(stream.name), stream, policy.window_s())
+        if window is None or self._decided.get(bound.name, window.from_us) >= window.until_us:
+            return []
+        from_us = window.from_us - round(policy.lookback_s() * 1e6)
+        served = self._history.served(stream.name, stream.period_us, from_us, window.until_us)
+        firings = [
+            firing_of(bound, stream.name, action, window)
+            for action in policy.review(served, window, self._history.last_set)
+        ]
+        new = [firing for firing in firings if self._store.fire(firing, bound.config.actuators)]
+        self._decided[bound.name] = window.until_us
+        return new
+
+
+def policies(streams: Sequence[Stream]) -> Iterator[tuple[Stream, BoundHook, MobilityPolicy]]:
+    """Hooks that decide by stored mobility, with their streams."""
+    for stream in streams:
+        for bound in stream.hooks:
+            if isinstance(bound.hook, MobilityPolicy):
+                yield stream, bound, bound.hook
+
+
+def newest_window(buckets: Sequence[int], stream: Stream, window_s: float) -> Window | None:
+    """The newest window that all topic partitions in these buckets are behind; None before the first.
+
+    Only event time counts, so the same log gives the same windows whenever it is looked at.
+    """
+    if not buckets:
+        return None
+    window_us, bucket_us = round(window_s * 1e6), stream.bucket_slots * stream.period_us
+    late = round(LATE_S * 1e6) // bucket_us
+    slowest = min(bucket for bucket in buckets if bucket >= max(buckets) - late)
+    complete_us = slowest * bucket_us + stream.phase_us
+    until_us = complete_us // window_us * window_us
+    return Window(until_us - window_us, until_us)
+
+
+def firing_of(bound: BoundHook, stream: str, action: PolicyAction, window: Window) -> Firing:
+    """The firing of an action; its id depends on hook, object, attribute and window, on nothing else."""
+    group = bound.config.group_of(action.radio_cell_id)
+    return Firing(
+        firing_id(bound.name, action.object_id, action.attribute, window.until_us),
+        bound.name,
+        stream,
+        action.object_id,
+        action.attribute,
+        action.value,
+        action.why,
+        bound.config.mode if group is None else group.mode,
+        window.until_us,
+        window.until_us + round(action.valid_for_s * 1e6),
+        window.until_us + round(bound.config.effect_s * 1e6),
+        series=action.radio_cell_id,
+        group="" if group is None else group.name,
+    )

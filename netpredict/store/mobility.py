@@ -1,0 +1,107 @@
+"""What a mobility policy reads: which radio cell served each UE, how far topic partitions have come, what is set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import msgspec
+import numpy as np
+
+from netpredict.errors import ConfigError
+from netpredict.store.database import database_of
+from netpredict.store.encode import ticks_rows
+from netpredict.types import MISSING_TICKS, LastSet, OutcomeKind, Quality, Served
+
+COLUMNS = ("rsrp_dbm", "serving")
+SLOTS_PER_READ, ROWS_PER_READ = 64, 10_000
+"""Readers are short: each transaction sees so many slots, the memory so many rows."""
+
+
+class MobilityHistory:
+    """Reads a store in short transactions."""
+
+    def __init__(self, url: str) -> None:
+        self._database = database_of(url)
+
+    def buckets(self, stream: str) -> list[int]:
+        """The bucket that each topic partition of a stream is in; those before their first are left out."""
+        with self._database.reader() as connection:
+            rows = connection.execute(
+                "SELECT state FROM topic_progress WHERE stream = :stream AND state <> ''", {"stream": stream}
+            ).fetchall()
+        buckets = [msgspec.json.decode(state).get("bucket") for (state,) in rows]
+        return sorted(bucket for bucket in buckets if bucket is not None)
+
+    def served(self, stream: str, period_us: int, from_us: int, until_us: int) -> Iterator[Served]:
+        """Rows of serving radio cells by slot time, then series; without suspect ones and guessed identities.
+
+        The series of the stream are (UE, radio cell), with the columns ``COLUMNS``; else ConfigError.
+        """
+        layouts = self._layouts(stream)
+        read_us = SLOTS_PER_READ * period_us
+        for start_us in range(from_us, until_us, read_us):
+            known = {
+                "from_us": start_us,
+                "until_us": min(start_us + read_us, until_us),
+                "layouts": sorted(layouts),
+                "doubtful": int(Quality.SUSPECT | Quality.APPROXIMATE),
+            }
+            found: list[Served] = []
+            with self._database.reader() as connection:
+                rows = connection.stream(_ROWS, known)
+                while some := list(islice(rows, ROWS_PER_READ)):
+                    found += _serving(some, layouts)
+            yield from found
+
+    def last_set(self, object_id: str, attribute: str) -> LastSet | None:
+        """The newest applied action on an attribute that was not taken back; None when there is none."""
+        with self._database.reader() as connection:
+            row = connection.execute(_LAST_SET, {"object_id": object_id, "attribute": attribute}).fetchone()
+        return None if row is None else LastSet(msgspec.json.decode(row[0]), row[1])
+
+    def _layouts(self, stream: str) -> dict[int, tuple[int, int, float, int]]:
+        """By layout: place of level and of ``serving``, ticks of a dB, width."""
+        with self._database.reader() as connection:
+            rows = connection.execute(
+                "SELECT layout_id, columns, decimals FROM column_layout WHERE stream = :stream", {"stream": stream}
+            ).fetchall()
+        found = {}
+        for layout_id, columns, decimals in rows:
+            names, places = msgspec.json.decode(columns), msgspec.json.decode(decimals)
+            if not set(COLUMNS) <= set(names):
+                raise ConfigError(f"streams.{stream} has stored no {' and '.join(COLUMNS)}: a policy needs both")
+            level, serving = (names.index(name) for name in COLUMNS)
+            found[layout_id] = (level, serving, 10.0 ** places[level], len(names))
+        return found
+
+
+def _serving(
+    rows: list[tuple[int, str, int, str]], layouts: dict[int, tuple[int, int, float, int]]
+) -> Iterator[Served]:
+    chosen = []
+    for layout_id, (level, serving, scale, width) in layouts.items():
+        numbers = [number for number, row in enumerate(rows) if row[2] == layout_id]
+        ticks = ticks_rows([rows[number][3] for number in numbers], width)
+        for place in np.flatnonzero((ticks[:, serving] != MISSING_TICKS) & (ticks[:, serving] != 0)).tolist():
+            tick = int(ticks[place, level])
+            chosen.append((numbers[place], None if tick == MISSING_TICKS else tick / scale))
+    for number, rsrp_dbm in sorted(chosen, key=lambda one: one[0]):
+        slot_time_us, key, *_ = rows[number]
+        ue_id, _, radio_cell_id = key.partition("|")
+        if radio_cell_id:
+            yield Served(slot_time_us, ue_id, radio_cell_id, rsrp_dbm)
+
+
+_ROWS = """
+SELECT o.slot_time_us, s.key, o.layout_id, o.ticks FROM observation AS o JOIN series AS s ON s.series_id = o.series_id
+WHERE o.slot_time_us >= :from_us AND o.slot_time_us < :until_us AND (o.flags & :doubtful) = 0
+  AND o.layout_id IN (SELECT value FROM each_number(:layouts) AS l)
+ORDER BY o.slot_time_us, o.series_id
+"""
+_LAST_SET = f"""
+SELECT f.value, f.slot_time_us FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
+WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = :object_id AND o.attribute = :attribute
+  AND NOT EXISTS (SELECT 1 FROM reversal AS r WHERE r.firing_id = o.firing_id AND r.kind = '{OutcomeKind.APPLIED}')
+ORDER BY o.at_us DESC LIMIT 1
+"""
