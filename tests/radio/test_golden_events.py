@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netpredict.errors import ConfigError
@@ -49,6 +49,7 @@ VALUES = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("name", ROWS)
+@settings(deadline=None)
 @given(values=VALUES)
 def test_an_event_is_what_the_standard_writes(name, values):
     entering, leaving = (eval(text, {"__builtins__": {}}, values) for text in ROWS[name])
@@ -86,6 +87,7 @@ def test_every_filter_coefficient_has_its_weight():
             events.l3_weight(k)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FILTER_K), st.lists(st.integers(-156, -31), min_size=1, max_size=20))
 def test_the_l3_filter_is_what_the_standard_writes(k, measured):
     previous, filtered = None, np.nan
@@ -122,6 +124,7 @@ def test_every_time_to_trigger_is_entered_at_the_first_slot_it_has_held_for(ttt_
     assert slot == 0 or (slot - 1) * period_ms < ttt_ms
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=200), st.sampled_from([(0.01, 0.001, 4.0), (0.1, 0.03, 5.0), (0.1, 0.5, 1.0)]))
 def test_the_outer_loop_is_what_the_reference_writes(acks, setting):
     bler_target, step_ack, max_offset = setting
@@ -138,6 +141,6 @@ def test_the_outer_loop_rests_where_steps_up_and_down_cancel(bler_target, step_a
     """Fixed point: BLER = step_ack / (step_ack + step_nack)."""
     assert step_ack / (step_ack + step_nack) == pytest.approx(bler_target)
     assert link.fixed_point_bler(step_ack, step_nack) == pytest.approx(bler_target)
-    settings, sent = Olla(bler_target, step_ack, 4.0), round(1 / bler_target)
-    steps = [float(link.advance_olla(0.0, ack, settings)) for ack in (True, False)]
+    loop, sent = Olla(bler_target, step_ack, 4.0), round(1 / bler_target)
+    steps = [float(link.advance_olla(0.0, ack, loop)) for ack in (True, False)]
     assert (sent - 1) * steps[0] + steps[1] == pytest.approx(0.0, abs=1e-12)
