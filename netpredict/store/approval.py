@@ -32,9 +32,13 @@ def decide(connection: Connection, firing_id: str, verdict: str, who: str, now_u
     if verdict == APPROVE:
         changed = "held = 0"
     else:
-        changed = f"kind = '{OutcomeKind.SKIPPED}', reason = 'rejected', detail = '', attempts = 0, at_us = {now_us:d}"
+        changed = (
+            f"kind = '{OutcomeKind.SKIPPED}', reason = 'rejected', detail = '', attempts = 0, at_us = {now_us:d},"
+            " checks = :checks"
+        )
     connection.execute(
-        f"UPDATE outbox SET {changed} WHERE firing_id = :firing_id AND kind IS NULL AND held = 1", {"firing_id": whole}
+        f"UPDATE outbox SET {changed} WHERE firing_id = :firing_id AND kind IS NULL AND held = 1",
+        {"firing_id": whole, "checks": text({"passed": [], "refused": "rejected", "said": f"{who} said no"})},
     )
     connection.execute(
         "INSERT INTO audit(at_us, who, what, detail) VALUES (:at_us, :who, :what, :detail)",

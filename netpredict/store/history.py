@@ -228,7 +228,7 @@ class History:
     ) -> list[Row]:
         """Newest firings first, each with its ``outcomes``: one per actuator, kind None while it is pending.
 
-        ``checks`` of an outcome is what the guards said, None where they were not asked; ``approval`` is what a person
+        ``checks`` of an outcome is what the guards said, None while it is pending; ``approval`` is what a person
         said to it, None when nobody did; ``effect`` what a KPI did behind it, ``reversals`` where it was taken back.
         ``firing_id`` may be the beginning of one.
         """

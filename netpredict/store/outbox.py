@@ -63,7 +63,8 @@ class SqlOutbox:
         with self._store.database.transaction() as connection:
             if not connection.try_lock("expire"):  # another instance is at it
                 return 0
-            return connection.execute(_EXPIRE, {"now_us": now_us, "rows": rows}).rowcount
+            known = {"now_us": now_us, "rows": rows, "checks": text(_NOBODY_CAME)}
+            return connection.execute(_EXPIRE, known).rowcount
 
     def pending(self, limit: int) -> list[PendingFiring]:
         """Firings without an outcome of one of their actuators, in the order of commit, ``limit`` per actuator."""
@@ -194,9 +195,10 @@ def _applied_since(connection: Connection, hook: str, since_us: int) -> int:
     return int(count)
 
 
+_NOBODY_CAME = {"passed": [], "refused": "expired", "said": "its time was over before anybody came to it"}
 _FIRST_EXPIRY = "SELECT min(expires_at_us) FROM outbox WHERE kind IS NULL"
 _EXPIRE = f"""
-UPDATE outbox SET kind = '{OutcomeKind.SKIPPED}', reason = 'expired', attempts = 0, at_us = :now_us,
+UPDATE outbox SET kind = '{OutcomeKind.SKIPPED}', reason = 'expired', attempts = 0, at_us = :now_us, checks = :checks,
   detail = CASE WHEN EXISTS (SELECT 1 FROM lease AS e WHERE e.firing_id = outbox.firing_id)
     THEN 'it was under way: it may have been applied' ELSE '' END
 WHERE kind IS NULL AND number IN (

@@ -19,6 +19,7 @@ from netpredict.store.history import History
 from netpredict.store.mobility import MobilityHistory
 from netpredict.store.sql import SqlStore
 from netpredict.types import Mode
+from tests.act.stories import assert_whole
 from tests.faults.rig import InThread
 from tests.faults.world import write_config
 from tests.integration.daemon_process import cli
@@ -98,6 +99,7 @@ def test_a_daemon_moves_the_offset_one_step_and_lets_the_next_window_pass(tmp_pa
         assert row["why"]["window_until_us"] == until_us
         assert row["why"]["early"] >= 5
         assert [outcome["kind"] for outcome in row["outcomes"]] == ["applied"]
+        assert_whole(row)
 
 
 @pytest.mark.timeout(120)
