@@ -431,7 +431,10 @@ class Since(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """An outcome to be stored: ``checks`` are what the guards said, ``reply`` what the actuator answered at first."""
+    """An outcome to be stored: ``checks`` are what the guards said, ``reply`` what the actuator answered at first.
+
+    ``maybe_set``: it failed, and yet something may have been set: it counts for the cooldown.
+    """
 
     firing: Firing
     actuator_name: str
@@ -439,6 +442,7 @@ class Settled(NamedTuple):
     at_us: int
     checks: Mapping[str, Any] = {}
     reply: str = ""
+    maybe_set: bool = False
 
 
 class Taken(enum.StrEnum):

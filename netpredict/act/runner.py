@@ -279,7 +279,8 @@ class ActionRunner:
             return
         outcome, reply = self._attempt(item, walk)
         if outcome is not None:
-            self._unrecorded = Settled(*item, outcome, self._clock.now_us(), verdict.record(), reply)
+            now_us = self._clock.now_us()
+            self._unrecorded = Settled(*item, outcome, now_us, verdict.record(), reply, _maybe_set(outcome))
             self._remember(self._unrecorded, walk.standing)
             self._settle()
             walk.settled += 1
@@ -417,6 +418,12 @@ class ActionRunner:
                 actuator.close()
             except Exception as error:
                 self._log.warning("actuator_close_failed", actuator=name, error=_said(error))
+
+
+def _maybe_set(outcome: Outcome) -> bool:
+    """Whether a failure leaves open what the receiver did: a lost reply does, a refusal at the first attempt not."""
+    refused = outcome.reason in (GaveUp.REFUSED, GaveUp.NO_ACTUATOR) and outcome.attempts <= 1
+    return outcome.kind is OutcomeKind.FAILED and not refused
 
 
 def _verified(actuator: Actuator, firing: Firing) -> Outcome:

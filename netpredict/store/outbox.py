@@ -141,9 +141,13 @@ class SqlOutbox:
                 if settled.outcome.kind is OutcomeKind.APPLIED and settled.firing.hook in self.exclusions:
                     self._exclude(connection, settled)
             connection.execute_many(_RECORD, [self._outcome_row(settled) for settled in done])
-            failed = [{"firing_id": s.firing.firing_id} for s in done if s.outcome.kind is OutcomeKind.FAILED]
-            if failed:
-                connection.execute_many(_LET_GO, failed)
+            failed = [settled for settled in done if settled.outcome.kind is OutcomeKind.FAILED]
+            if gone := [{"firing_id": one.firing.firing_id} for one in failed if not one.maybe_set]:
+                connection.execute_many(_LET_GO, gone)
+            if open_still := [
+                {"firing_id": one.firing.firing_id, "at_us": one.at_us} for one in failed if one.maybe_set
+            ]:
+                connection.execute_many(_CUT_SHORT, open_still)
 
     def _exclude(self, connection: Connection, settled: Settled) -> None:
         """Ask every lane of the stream to leave out what this changes; once for all actuators of a firing."""
@@ -281,10 +285,13 @@ WHERE f.firing_id = :firing_id AND own.lane_id = f.lane_id AND p.group_name = ow
   AND EXISTS (SELECT 1 FROM outbox AS o WHERE o.firing_id = :firing_id AND o.actuator = :actuator AND o.kind IS NULL)
   AND NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.firing_id = :firing_id AND o.kind = '{OutcomeKind.APPLIED}')
 """
-_LET_GO = f"""
-DELETE FROM lease WHERE firing_id = :firing_id AND NOT EXISTS (
+_FAILED_EVERYWHERE = f"""
+firing_id = :firing_id AND NOT EXISTS (
   SELECT 1 FROM outbox AS o WHERE o.firing_id = :firing_id AND (o.kind IS NULL OR o.kind = '{OutcomeKind.APPLIED}'))
 """
+_LET_GO = f"DELETE FROM lease WHERE {_FAILED_EVERYWHERE}"
+# others may have the attribute, but only after the cooldown from when this one was taken
+_CUT_SHORT = f"UPDATE lease SET until_us = :at_us WHERE until_us > :at_us AND {_FAILED_EVERYWHERE}"
 
 
 def firing_of(row: Row) -> Firing:

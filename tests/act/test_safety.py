@@ -199,6 +199,8 @@ def fire(hook: str, quota: int = 50, valid_s: int = 100) -> tuple[Any, ...]:
 @example([("fate", "killed"), fire("low", valid_s=2), ("wait", 5), fire("low")])  # cooled down over a kill
 @example([("disarm", "low", ""), fire("low"), ("restart",), fire("high")])
 @example([fire("high"), ("wait", 45), fire("low"), ("wait", 60), fire("low")])  # one holder of a lease
+@example([("fire", "low", "cell-a", Mode.ASSIST, 50, "", 100), ("reject", 0)])
+@example([("fate", "mismatch"), fire("low"), fire("low"), ("wait", 31), fire("high")])  # what was set cools down too
 @example([fire("low"), ("takeback", 0), ("wait", 31), fire("high")])
 @example([fire("low"), ("kpi", 10.0), ("wait", 60), fire("low")])
 @example([("fate", "refuses"), fire("low"), ("fate", "mismatch"), fire("high")])

@@ -172,6 +172,16 @@ def test_what_failed_everywhere_lets_its_lease_go(store: SqlStore) -> None:
         assert len(outbox.standing([first], Since(0, 0, 0), []).leases) == held
 
 
+def test_what_failed_and_may_be_set_is_free_for_others_and_remembered_for_the_cooldown(store: SqlStore) -> None:
+    outbox = SqlOutbox(store)
+    fire(store, (firing(1), ("log",)))
+    (item,) = outbox.pending(10)
+    assert outbox.take(item, Lease("bandwidth", "firing-1", 0, 10**18, 100), None, 100) is Taken.YES
+    outbox.record([Settled(*item, Outcome(OutcomeKind.FAILED, "mismatch"), 200, maybe_set=True)])
+    (lease,) = outbox.standing([item], Since(0, 0, 0), []).leases.values()
+    assert (lease.taken_us, lease.until_us) == (100, 200)
+
+
 def test_a_firing_in_assist_waits_for_a_person_and_one_in_shadow_never_waits(store: SqlStore) -> None:
     outbox = SqlOutbox(store)
     fire(store, (firing(1, Mode.ASSIST), ("log",)), (firing(2, Mode.SHADOW), ("log",)))
