@@ -62,8 +62,9 @@ CHORES_S = 1.0
 MODELS_S = 2.0
 """The store is asked this often whether another model version became active, and what was asked for."""
 TRIALS_CRON = "*/5 * * * *"
-POLICIES_CRON = "* * * * *"
 """Trials of model versions are judged, and bad forecasts noticed, this often."""
+POLICIES_CRON = "* * * * *"
+"""Policies over stored mobility look this often whether a window is complete."""
 COLLECT_S = 30.0
 """The cyclic garbage collector is off during steps; it runs on an idle poll at most this often, and at ten times it."""
 SWITCH_S = 0.001
