@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.services.kafka_broker import KafkaBroker
 from tests.services.postgres import Postgres
@@ -13,6 +14,15 @@ from tests.services.process import ServiceMissing
 from tests.services.wheel import build_wheel, install
 
 SERVICES = ("broker", "postgres")
+
+# A busy machine is no fault. Where a change is checked, its own examples are the same each time.
+settings.register_profile(
+    "netpredict",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("NETPREDICT_REQUIRE_SERVICES") == "1",
+)
+settings.load_profile("netpredict")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
