@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 import typer
 
+from netpredict.cli import action_effect
 from netpredict.cli.options import AsJson, ConfigPath, Limit, StoreUrl, history, read_config, store_url, who
 from netpredict.cli.terminal import print_fields, print_json, print_table, say, utc
 from netpredict.cli.writing import opened_store
@@ -154,6 +155,9 @@ def review(config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = Fa
         [one.firing_id, one.hook, str(one.mode), one.object_id, one.attribute, str(dict(one.value))] for one in fired
     ]
     print_table("", columns, rows)
+
+
+app.command("effect")(action_effect.effect)
 
 
 def why(

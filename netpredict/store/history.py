@@ -278,6 +278,20 @@ class History:
             row["reversals"] = reversals.get(row["firing_id"], [])
         return rows
 
+    def acted(self, hook: str | None = None, from_us: int | None = None, limit: int = 10_000) -> list[Row]:
+        """Newest firings first that were applied (``applied`` 1), or withheld from a radio cell held out (0)."""
+        done = "SELECT 1 FROM outbox AS o WHERE o.firing_id = f.firing_id AND o.kind"
+        return self._rows(
+            "SELECT f.hook, f.attribute, f.stream, f.series, f.slot_time_us, f.effect_until_us,"
+            f" CASE WHEN EXISTS ({done} = 'applied') THEN 1 ELSE 0 END AS applied FROM firing AS f"
+            " WHERE (:hook IS NULL OR f.hook = :hook) AND (:from_us IS NULL OR f.slot_time_us >= :from_us)"
+            f" AND (EXISTS ({done} = 'applied') OR EXISTS ({done} = 'skipped' AND o.reason = 'holdout'))"
+            " ORDER BY f.slot_time_us DESC, f.firing_id LIMIT :limit",
+            hook=hook,
+            from_us=from_us,
+            limit=limit,
+        )
+
     def dead_letters(
         self,
         topic: str | None = None,

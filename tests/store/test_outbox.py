@@ -225,3 +225,22 @@ def test_an_applied_action_asks_once_to_leave_out_what_it_changes(store: SqlStor
     (asked,) = store.requests()
     times = {"from_us": firing(1).slot_time_us, "until_us": firing(1).effect_until_us}
     assert (asked.kind, asked.payload) == ("exclude", {"action": "firing-1", "radio_cells": ["c1", "c2"], **times})
+
+
+def test_what_was_applied_and_what_was_withheld_are_told_apart(store: SqlStore) -> None:
+    """A firing that another guard refused, or that waits, is neither."""
+    outbox = SqlOutbox(store)
+    fire(store, *((firing(number), ("log", "webhook")) for number in range(5)))
+    held, failed = Outcome(OutcomeKind.SKIPPED, "holdout"), Outcome(OutcomeKind.FAILED, "refused")
+    for number, (first, second) in enumerate(((APPLIED, failed), (held, held), (SKIPPED, SKIPPED), (failed, failed))):
+        record(outbox, firing(number), "log", first, 100 + number)
+        record(outbox, firing(number), "webhook", second, 100 + number)
+    history = History(store.url)
+    found = history.acted()
+    assert [(row["slot_time_us"], row["applied"]) for row in found] == [
+        (firing(1).slot_time_us, 0),
+        (firing(0).slot_time_us, 1),
+    ]
+    assert found[0]["series"] == firing(1).series
+    assert history.acted(hook="handover") == []
+    assert len(history.acted(limit=1)) == len(history.acted(from_us=firing(1).slot_time_us)) == 1
