@@ -9,12 +9,26 @@ Array = NDArray[np.float64]
 
 CQI_TABLE = 1
 SHANNON_SHARE = 0.75
-CQI_SINR_DB = 10 * np.log10(2 ** (cqi_efficiency(CQI_TABLE)[1:] / SHANNON_SHARE) - 1)  # least for a BLER of 0.1
 MCS_OF_CQI = np.where(cqi_to_mcs(CQI_TABLE) == NO_MCS, np.nan, cqi_to_mcs(CQI_TABLE))
 RANK_SINR_DB = np.array([6.0, 15.0, 22.0])
 FADING_DB = 2.0
 BLER_SLOPE_PER_DB = 1.2
 BACK_OFF_DB = 1.0  # what outer-loop link adaptation would keep in hand
+
+
+def needed_sinr_db(efficiency_bps_hz: Array) -> Array:
+    """Least SINR at which blocks of such an efficiency are lost no more often than one in ten, dB."""
+    least: Array = 10 * np.log10(2 ** (efficiency_bps_hz / SHANNON_SHARE) - 1)
+    return least
+
+
+def block_error_ratio(margin_db: Array) -> Array:
+    """Share of the blocks that are lost so far above (below) the SINR they need: 0.1 at 0 dB."""
+    lost: Array = 1 / (1 + 9 * np.exp(BLER_SLOPE_PER_DB * margin_db))
+    return lost
+
+
+CQI_SINR_DB = needed_sinr_db(cqi_efficiency(CQI_TABLE)[1:])
 
 
 class ChannelState:
@@ -36,7 +50,7 @@ class ChannelState:
         cqi = np.searchsorted(CQI_SINR_DB, seen_db, side="right")
         in_use = cqi if self.cqi_in_use is None else self.cqi_in_use
         margin_db = seen_db + BACK_OFF_DB - CQI_SINR_DB[np.maximum(in_use, 1) - 1]
-        bler_ratio = 1 / (1 + 9 * np.exp(BLER_SLOPE_PER_DB * margin_db))
+        bler_ratio = block_error_ratio(margin_db)
         rank = np.minimum(1 + np.searchsorted(RANK_SINR_DB, seen_db + self.rng.normal(0, 1, len(rho))), self.max_rank)
         self.cqi_in_use = cqi
         return np.stack([cqi, np.round(seen_db, 1), rank, np.round(bler_ratio, 4), MCS_OF_CQI[in_use]], axis=1)

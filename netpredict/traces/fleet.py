@@ -44,7 +44,7 @@ class Reports:
 
 
 class Fleet:
-    """All UEs. ``move`` and ``measure`` advance the state; ``serving`` and ``handovers`` may be read between."""
+    """All UEs. ``move`` and ``measure`` advance the state; between them ``serving`` may be read and set."""
 
     def __init__(self, rng: np.random.Generator, layout: Layout, ues: int) -> None:
         self.rng = rng
@@ -62,6 +62,7 @@ class Fleet:
         self.target = np.full(ues, -1, dtype=np.intp)
         self.held_s = np.zeros(ues)
         self.handovers = 0
+        self.a3_offset_db = A3_OFFSET_DB
 
     def move(self, seconds: float) -> None:
         """Drive on: straight, with a turn by 90 degrees about every 200 m, and back inwards at the rim."""
@@ -133,7 +134,7 @@ class Fleet:
         serving_dbm = np.where(is_serving, seen_dbm, -np.inf).max(axis=1)
         other_dbm = np.where(is_serving, -np.inf, seen_dbm)
         best = np.take_along_axis(radio_cell, other_dbm.argmax(axis=1)[:, None], axis=1)[:, 0]
-        better = other_dbm.max(axis=1) > serving_dbm + A3_OFFSET_DB
+        better = other_dbm.max(axis=1) > serving_dbm + self.a3_offset_db
         self.held_s = np.where(better & (best == self.target), self.held_s + seconds, 0.0)
         self.target = np.where(better, best, -1)
         due = attached & better & (self.held_s >= TIME_TO_TRIGGER_S)

@@ -20,7 +20,10 @@ MAX_UES = 400
 
 
 class TrafficLoad:
-    """Advances all radio cells together, one period a call; ``load_ratio`` is the share of PRBs in use just now."""
+    """Advances all radio cells together, one period a call; ``load_ratio`` is the share of PRBs in use just now.
+
+    ``demand_ratio`` is the share that would be in use if there were PRBs for all demand: it may pass 1.
+    """
 
     def __init__(self, rng: np.random.Generator, radio_cells: int, period_s: float) -> None:
         self.rng = rng
@@ -33,6 +36,7 @@ class TrafficLoad:
         self.fade = rng.normal(0.0, EFFICIENCY_SIGMA, radio_cells)
         self.burst = np.zeros(radio_cells)
         self.load_ratio = np.full(radio_cells, 0.3)
+        self.demand_ratio = self.load_ratio
 
     def advance(self, unix_s: float) -> Array:
         """KPIs of the period that begins at ``unix_s``, [radio cells, TRAFFIC_KPIS of the wire]."""
@@ -46,7 +50,7 @@ class TrafficLoad:
         ul_demand_kbps = demand * np.exp(self.noise[1]) * reference_kbps * UL_DEMAND_RATIO
         ul_kbps, ul_percent = _serve(ul_demand_kbps, capacity_kbps * UL_CAPACITY_RATIO)
         ues = np.minimum(self.rng.poisson(2 + UES_AT_REFERENCE * demand), MAX_UES)
-        self.load_ratio = dl_percent / 100
+        self.load_ratio, self.demand_ratio = dl_percent / 100, demand * reference_kbps / capacity_kbps
         values = np.stack([dl_kbps, ul_kbps, dl_percent, ul_percent, ues], axis=1)
         return np.round(values, 1)
 
