@@ -38,7 +38,7 @@ def commands() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(540)
 def test_every_command_runs_in_order_in_an_empty_folder(tmp_path: Path) -> None:
     here = tmp_path
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -55,7 +55,7 @@ def test_every_command_runs_in_order_in_an_empty_folder(tmp_path: Path) -> None:
             env={**os.environ, "PATH": path},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=300,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
         assert done.stdout or done.stderr or ">" in command, f"{command} printed nothing"

@@ -1,4 +1,4 @@
-"""``netpredict demo``: the main job without any server, from training to actions, in about two minutes."""
+"""``netpredict demo``: the main job without any server, from training to actions, in about a minute and a half."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,18 +22,21 @@ from rich.table import Table
 from rich.text import Text
 
 from netpredict.build import build_streams
-from netpredict.cli import demo_figures, demo_training, demo_world
+from netpredict.cli import demo_figures, demo_loop, demo_loop_figure, demo_training, demo_world
+from netpredict.cli.demo_loop import Loop, Trained
 from netpredict.cli.demo_training import Training
 from netpredict.cli.demo_view import LiveView, Watcher, skill_rows, status_line, utc
-from netpredict.cli.demo_world import MARK, Network, SharedSource, SimulatedClock
+from netpredict.cli.demo_world import MARK, DaemonThread, Network, SharedSource, SimulatedClock
 from netpredict.config import Config
 from netpredict.errors import ConfigError
 from netpredict.ingest.source import MemoryLog
 from netpredict.learn.child import Step
+from netpredict.learn.retrain import models_folder
 from netpredict.operate.daemon import Daemon
 from netpredict.operate.logs import configure_logs
 from netpredict.store import migrate
 from netpredict.store.history import History
+from netpredict.traces.controlled import ControlledConfig
 
 START_US = 1_767_765_600_000_000
 """The demo begins on Wednesday 2026-01-07 at 06:00 UTC, when load begins to rise."""
@@ -44,19 +46,24 @@ OVERTIME = 1.2
 """A slow machine sees less of the simulated day, not a longer demo."""
 SETTLE_S = 3.0
 POLL_RECORDS_MAX = 10_000
+LOOP_QUIET_S, LOOP_SESSION_S, LOOP_WHOLE_FROM_S = 7200, 300, 20
+"""Simulated time of the closed loop: without and with UEs; a demo shorter than so long has less of it."""
 LOG_FILE = "demo.log"
 INTERRUPTED = 130
 UNITS = {"prb_use_dl_percent": " %", "rsrp_dbm": " dB"}
 
 
 def demo(
-    seconds: Annotated[float, typer.Option(min=1, help="How long to run, s; a minute shows half a day.")] = 60,
+    seconds: Annotated[float, typer.Option(min=1, help="How long to run, s; 30 s show six hours.")] = 30,
     radio_cells: Annotated[int, typer.Option(min=7, max=5000, help="Radio cells of the simulated network.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same network.")] = 1,
     folder: Annotated[
         Path | None, typer.Option(help="Where to write; made anew [default: ./netpredict-demo-SEED].")
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a live view.")] = False,
+    closed_loop: Annotated[
+        bool, typer.Option(help="Then let it act on a smaller network whose telemetry depends on its actions.")
+    ] = True,
 ) -> int:
     """Show what netpredict does, without a broker or a database server."""
     home = (folder or Path(f"netpredict-demo-{seed}")).absolute()
@@ -64,7 +71,7 @@ def demo(
     console = Console(markup=False, highlight=False, emoji=False)
     plain = plain or not console.is_terminal
     with stderr_in(home / LOG_FILE):
-        return Demo(home, console, plain, seconds, radio_cells, seed).run()
+        return Demo(home, console, plain, seconds, radio_cells, seed, closed_loop).run()
 
 
 def make_folder(home: Path) -> None:
@@ -97,7 +104,9 @@ def stderr_in(path: Path) -> Iterator[None]:
 
 @dataclass
 class Demo:
-    """One run: 1 config, store; 2 the network's past; 3 training; 4 the daemon over its future; 5 what came of it."""
+    """One run: 1 config, store; 2 the network's past; 3 training; 4 the daemon over its future; 5 a closed loop; 6 what
+    came of it.
+    """
 
     home: Path
     console: Console
@@ -105,6 +114,7 @@ class Demo:
     seconds: float
     radio_cells: int
     seed: int
+    closed_loop: bool = True
 
     def run(self) -> int:
         """All of it; the exit code."""
@@ -118,11 +128,14 @@ class Demo:
             self.say("Stopped before the daemon started.")
             return INTERRUPTED
         network = self.watched(config)  # 4
+        loop = self.looped(config, trainings) if self.closed_loop else None  # 5
         self.say("Drawing ...")
         history = History(config.store_url)
         span_us = (network.begin_us, network.now_us)
-        figures = demo_figures.draw_all(self.home, config, history, trainings, span_us)  # 5
-        Summary(self.console, config, history, trainings, figures).show(self.home, network)
+        figures = demo_figures.draw_all(self.home, config, history, trainings, span_us)  # 6
+        if loop is not None:
+            figures.append(demo_loop_figure.draw(self.home, loop))
+        Summary(self.console, config, history, trainings, figures, loop).show(self.home, network)
         self.say(f"{time.monotonic() - begun_s:.0f} s in all.")
         return 0
 
@@ -176,6 +189,24 @@ class Demo:
                 raise failure
         return network
 
+    def looped(self, config: Config, trainings: Sequence[Training]) -> Loop | None:
+        """The closed loop, with the network that forecast the load of the past best; None after Ctrl-C."""
+        best = max((one for one in trainings if one.stream == "traffic"), key=lambda one: one.skill)
+        bound = config.predictors[best.predictor]
+        folder = models_folder(config, best.stream, best.predictor) / best.version
+        trained = Trained(best.predictor, bound.plugin, bound.options, best.version, folder)
+        size = ControlledConfig(
+            seed=self.seed,
+            quiet_s=60 * round(min(LOOP_QUIET_S, self.seconds * LOOP_QUIET_S / LOOP_WHOLE_FROM_S) / 60),
+            session_s=60 * max(1, round(min(LOOP_SESSION_S, self.seconds * LOOP_SESSION_S / LOOP_WHOLE_FROM_S) / 60)),
+        )
+        self.say("Closing the loop: every action goes to a RAN controller, and the network does as it is told ...")
+        try:
+            return demo_loop.run_loop(self.home, size, trained)
+        except KeyboardInterrupt:
+            self.say("Stopped before the loop was over.")
+            return None
+
     def _until(self, met: Any, runner: DaemonThread) -> None:
         while not met() and runner.is_alive():
             time.sleep(0.05)
@@ -203,22 +234,6 @@ class Demo:
                     if done or now_s - settled_at_s > SETTLE_S:
                         return
                 time.sleep(1 / FRAMES_PER_S)
-
-
-class DaemonThread(threading.Thread):
-    """The daemon in a thread, as ``netpredict run`` has it in a process."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        super().__init__(name="daemon", daemon=True)
-        self.failure: BaseException | None = None
-        self._daemon_of_ours = daemon
-
-    def run(self) -> None:
-        """Until it is told to stop."""
-        try:
-            self._daemon_of_ours.run()
-        except BaseException as error:
-            self.failure = error
 
 
 class TrainingProgress:
@@ -276,6 +291,7 @@ class Summary:
     history: History
     trainings: Sequence[Training]
     figures: Sequence[Path]
+    loop: Loop | None = None
 
     def show(self, home: Path, network: Network) -> None:
         """Print it."""
@@ -287,6 +303,8 @@ class Summary:
         self.skill()
         self.training()
         self.actions()
+        if self.loop is not None:
+            self.closed_loop(self.loop)
         self.next_steps(home)
 
     def accounts(self, network: Network) -> None:
@@ -343,6 +361,22 @@ class Summary:
             table.add_row(hook, mode, outcome, _n(n))
         self._print("Actions", table)
 
+    def closed_loop(self, loop: Loop) -> None:
+        """KPIs of the closed loop, and what came of its actions."""
+        table = _table("KPI", "static", "plain rules", "netpredict", "to plain rules")
+        runs = [account.kpis() for account in (loop.static, loop.plain, loop.ours)]
+        better = dict(demo_loop.shown_kpis(loop))
+        for name, text in (*((name, text) for name, (text, _) in demo_loop.SHOWN.items()), *demo_loop.BESIDE.items()):
+            static, plain, ours = (kpis[name] for kpis in runs)
+            word = {True: "", False: "  worse"}.get(better.get(text, True), "")
+            change = f"{demo_loop_figure.change_text(plain, ours)}{word}"
+            table.add_row(text, f"{static:.4g}", f"{plain:.4g}", f"{ours:.4g}", change)
+        self._print("The closed loop: KPIs of one network without and with netpredict", table)
+        counted = _table("hook", "outcome", "actions")
+        for (hook, outcome), n in sorted(loop.actions.items()):
+            counted.add_row(hook, outcome, _n(n))
+        self._print(f"Plain rules: {loop.rules}", counted)
+
     def next_steps(self, home: Path) -> None:
         """Commands that look into what the demo left behind."""
         shown = _relative(home)
@@ -353,6 +387,11 @@ class Summary:
             ("", f"netpredict forecasts --stream traffic {config}"),
             ("", f"netpredict actions list --hook handover --limit 5 {config}"),
             ("", f"netpredict dead-letters list {config}"),
+            *(
+                [("loop", f"netpredict actions list --config {shown / demo_loop.FOLDER / demo_world.CONFIG_FILE}")]
+                if self.loop is not None
+                else []
+            ),
             ("change", f"{shown / demo_world.CONFIG_FILE}, then: netpredict check-config {config}"),
             ("run", "netpredict run --config netpredict.toml, with a broker; netpredict sample-config begins one"),
         ]
@@ -370,6 +409,7 @@ class Summary:
 def _table(*columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     numeric = {"offsets", "accepted", "duplicate", "late", "dead", "control", "scored", "MAE", "MAE of naive", "skill"}
+    numeric |= {"static", "plain rules", "netpredict", "to plain rules"}
     numeric |= {"epochs", "seconds", "actions", "within 10..90 %", "skill on held-out history"}
     for column in columns:
         table.add_column(column, justify="right" if column in numeric else "left")

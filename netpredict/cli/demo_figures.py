@@ -64,7 +64,8 @@ def _tidy(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def _clock(axes: Any) -> None:
+def show_clock(axes: Any) -> None:
+    """Hours and minutes below."""
     axes.xaxis.set_major_locator(AutoDateLocator(minticks=4, maxticks=9))  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_formatter(DateFormatter("%H:%M"))  # type: ignore[no-untyped-call]
 
@@ -110,7 +111,7 @@ def forecast_fan(config: Config, history: History) -> Figure | None:
         low, high = axes.get_ylim()
         axes.set_ylim(max(0.0, low), high + 0.18 * (high - low))
         axes.set_yticks([tick for tick in axes.get_yticks() if max(0.0, low) <= tick <= 100])
-    _clock(below)
+    show_clock(below)
     below.set_xlabel(f"event time on {times[0]:%Y-%m-%d}, UTC")
     return figure
 
@@ -273,7 +274,7 @@ def actions_over_time(firings: Sequence[Mapping[str, Any]], span_us: tuple[int, 
         _tidy(axes)
         axes.grid(False, axis="x")
     grid[-1].set_xlim(_time(span_us[0]), _time(max(span_us[1], span_us[0] + BIN_S * 1_000_000)))
-    _clock(grid[-1])
+    show_clock(grid[-1])
     grid[-1].set_xlabel(f"event time on {_time(span_us[0]):%Y-%m-%d}, UTC")
     return figure
 

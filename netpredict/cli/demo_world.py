@@ -15,6 +15,7 @@ import msgspec
 from netpredict.config import Config, parse_config
 from netpredict.errors import StoreError
 from netpredict.ingest.source import MemoryLog, MemorySource
+from netpredict.operate.daemon import Daemon
 from netpredict.store.sql import SqlStore
 from netpredict.traces.simulator import Simulator, SimulatorConfig
 from netpredict.types import PolledPartition, TopicPartition
@@ -134,8 +135,8 @@ def config_text(folder: Path, seed: int) -> str:
     return TEMPLATE.format(
         mark=MARK,
         time_lapse=TIME_LAPSE,
-        folder=_quoted(str(folder)),
-        url=_quoted(f"sqlite:///{folder / DATABASE}"),
+        folder=quoted(str(folder)),
+        url=quoted(f"sqlite:///{folder / DATABASE}"),
         seed=seed,
         period_s=REPORT_PERIOD_S,
         options="{ units = 24, train_epochs = 6, minibatch_size = 32, learning_rate = 0.002 }",
@@ -155,7 +156,8 @@ def refuse_if_in_use(folder: Path) -> None:
             pass
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A string of TOML."""
     return msgspec.json.encode(text).decode()
 
 
@@ -195,8 +197,9 @@ class SimulatedClock:
 class SharedSource(MemorySource):
     """Reads a log that another thread appends to and trims; whoever touches the log holds ``lock``."""
 
-    def __init__(self, log: MemoryLog, poll_records_max: int) -> None:
+    def __init__(self, log: MemoryLog, poll_records_max: int, idle_s: float = 0.01) -> None:
         super().__init__(log, poll_records_max)
+        self._idle_s = idle_s
         self.lock = threading.Lock()
         self.taken: dict[TopicPartition, int] = {}
 
@@ -207,7 +210,7 @@ class SharedSource(MemorySource):
         for part in polled:
             self.taken[part.topic_partition] = part.next_offset
         if not polled:
-            time.sleep(min(timeout_s, 0.01))
+            time.sleep(min(timeout_s, self._idle_s))
         return polled
 
     def seek(self, topic_partition: TopicPartition, offset: int | None) -> int:
@@ -219,6 +222,22 @@ class SharedSource(MemorySource):
         """See MemorySource."""
         with self.lock:
             return super().end_offsets()
+
+
+class DaemonThread(threading.Thread):
+    """The daemon in a thread, as ``netpredict run`` has it in a process."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__(name="daemon", daemon=True)
+        self.failure: BaseException | None = None
+        self._daemon_of_ours = daemon
+
+    def run(self) -> None:
+        """Until it is told to stop."""
+        try:
+            self._daemon_of_ours.run()
+        except BaseException as error:
+            self.failure = error
 
 
 class Network(threading.Thread):

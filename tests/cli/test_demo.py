@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from netpredict.cli.demo import make_folder
@@ -16,7 +17,7 @@ from netpredict.store import migrate
 from netpredict.store.history import History
 from netpredict.store.sql import SqlStore
 
-FIGURES = ("forecast.png", "skill.png", "training.png", "actions.png")
+FIGURES = ("forecast.png", "skill.png", "training.png", "actions.png", "closed-loop.png")
 NETPREDICT = Path(sys.executable).with_name("netpredict")
 
 
@@ -38,7 +39,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """A demo that has run to its end."""
     home = tmp_path_factory.mktemp("demo") / "run"
     words = ("--seconds", "5", "--radio-cells", "40", "--plain", "--folder", str(home))
-    done = netpredict("demo", *words, timeout_s=240)
+    done = netpredict("demo", *words, timeout_s=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     return Ran(home, done.stdout, History(f"sqlite:///{home / 'netpredict.db'}"))
@@ -96,6 +97,18 @@ class TestAFinishedDemo:
             assert f"netpredict {' '.join(words)}" in " ".join(ran.out.split())
             done = netpredict(*words, "--config", config)
             assert done.returncode == 0, done.stderr
+
+    def test_closes_the_loop_and_says_what_it_is_compared_with(self, ran: Ran) -> None:
+        told = msgspec.json.decode((ran.home / "closed-loop.json").read_bytes())
+        assert told["netpredict"]["what"].startswith(("lstm", "gru", "simple_rnn"))
+        for name, value in told["plain_rules"]["kpis"].items():
+            assert f"{value:.4g}" in ran.out, name
+        config = str(ran.home / "closed-loop" / "netpredict.toml")
+        done = netpredict("actions", "list", "--json", "--limit", "1000", "--config", config)
+        applied = [
+            o for row in msgspec.json.decode(done.stdout)["actions"] for o in row["outcomes"] if o["actuator"] == "ran"
+        ]
+        assert {"verified"} <= {outcome["reason"] for outcome in applied}
 
     def test_is_replaced_by_the_next_one(self, ran: Ran, tmp_path: Path) -> None:
         home = tmp_path / "old"
