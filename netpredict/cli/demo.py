@@ -376,22 +376,21 @@ class Summary:
         for (hook, outcome), n in sorted(loop.actions.items()):
             counted.add_row(hook, outcome, _n(n))
         self._print(f"Plain rules: {loop.rules}", counted)
+        if loop.late_steps:
+            self.console.print(Text(f"{loop.late_steps} steps did not wait for all their actions: too slow a machine."))
 
     def next_steps(self, home: Path) -> None:
         """Commands that look into what the demo left behind."""
         shown = _relative(home)
         config = f"--config {shown / demo_world.CONFIG_FILE}"
+        loop = f"--config {shown / demo_loop.FOLDER / demo_world.CONFIG_FILE}"
         lines = [
             ("figures", " ".join(path.name for path in self.figures) + f" in {shown}"),
             ("look", f"netpredict streams {config}"),
             ("", f"netpredict forecasts --stream traffic {config}"),
             ("", f"netpredict actions list --hook handover --limit 5 {config}"),
             ("", f"netpredict dead-letters list {config}"),
-            *(
-                [("loop", f"netpredict actions list --config {shown / demo_loop.FOLDER / demo_world.CONFIG_FILE}")]
-                if self.loop is not None
-                else []
-            ),
+            *([("loop", f"netpredict actions effect {loop}")] if self.loop is not None else []),
             ("change", f"{shown / demo_world.CONFIG_FILE}, then: netpredict check-config {config}"),
             ("run", "netpredict run --config netpredict.toml, with a broker; netpredict sample-config begins one"),
         ]

@@ -1,12 +1,16 @@
 """The RAN controller of the demo: an HTTP receiver of the webhook actuator's actions, for a simulated network.
 
 ``POST /actions`` sets, ``GET /objects/OBJECT/ATTRIBUTE`` reads back, ``POST /reverts`` takes back. An action counts
-once by its id, holds until its ``effect_until_us`` and ends by itself: a netpredict that has died leaves no trace.
+once by its id, holds until its ``effect_until_us`` and ends by itself: a netpredict that has died leaves no trace. What
+is posted must be signed with the secret that both share (the webhook's ``hmac_file``), not long ago.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -23,6 +27,7 @@ QUOTA, SLEEP, MCS, SERVING = "rRMPolicyRatio", "energySavingControl", "mcsIndex"
 ASLEEP_OF = {"TO_BE_ENERGY_SAVING": True, "TO_BE_NOT_ENERGY_SAVING": False}
 BODY_BYTES_MAX = 65_536
 IDS_MAX = 100_000
+SIGNED_WITHIN_S = 300
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -63,12 +68,13 @@ class RanController:
     radio_cells: Collection[str]
     capacity_cells: Collection[str]
     ues: Collection[str]
+    secret: bytes
     now_us: Callable[[], int]
-    answers: dict[int, int] = field(default_factory=dict)
-    _in_force: dict[tuple[str, str], Action] = field(default_factory=dict)
-    _seen: dict[str, int] = field(default_factory=dict)
-    _handovers: dict[str, tuple[str, str]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    answers: dict[int, int] = field(default_factory=dict, init=False)
+    _in_force: dict[tuple[str, str], Action] = field(default_factory=dict, init=False)
+    _seen: dict[str, int] = field(default_factory=dict, init=False)
+    _handovers: dict[str, tuple[str, str]] = field(default_factory=dict, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def apply(self, action: Action) -> Answer:
         """Set a value, once: the same id again changes nothing and is told so."""
@@ -156,12 +162,22 @@ class RanController:
         for firing_id in [firing_id for firing_id, until_us in self._seen.items() if until_us <= now_us]:
             del self._seen[firing_id]
 
-    def answer(self, method: str, path: str, body: bytes) -> Answer:
-        """Answer one request, and count how."""
-        answer = self._answered(method, path, body)
+    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Answer one request, and count how; names of ``headers`` are in lower case."""
+        if method == "POST" and not self._is_signed(headers, body):
+            answer = _refused(HTTPStatus.UNAUTHORIZED, "it is not signed with our secret, or was so too long ago")
+        else:
+            answer = self._answered(method, path, body)
         with self._lock:
             self.answers[answer.status] = self.answers.get(answer.status, 0) + 1
         return answer
+
+    def _is_signed(self, headers: Mapping[str, str], body: bytes) -> bool:
+        stamp, key = headers.get("x-netpredict-timestamp", ""), headers.get("idempotency-key", "")
+        signed = hmac.new(self.secret, f"{stamp}.{key}.".encode() + body, hashlib.sha256).hexdigest()
+        told = headers.get("x-netpredict-signature", "")
+        known = hmac.compare_digest(told.encode(), f"sha256={signed}".encode())
+        return known and abs(time.time() - int(stamp)) <= SIGNED_WITHIN_S
 
     def _answered(self, method: str, path: str, body: bytes) -> Answer:
         match method, *path.split("/")[1:]:
@@ -214,12 +230,13 @@ def _handler_of(controller: RanController) -> type[BaseHTTPRequestHandler]:
         do_POST = do_GET  # noqa: N815
 
         def _reply(self) -> None:
-            length = self.headers.get("content-length", "0")
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            length = headers.get("content-length", "0")
             if not length.isdigit() or int(length) > BODY_BYTES_MAX:
                 self.close_connection = True
                 answer = _refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"use a body of at most {BODY_BYTES_MAX} bytes")
             else:
-                answer = controller.answer(self.command, self.path, self.rfile.read(int(length)))
+                answer = controller.answer(self.command, self.path, headers, self.rfile.read(int(length)))
             body = msgspec.json.encode(answer.body)
             self.send_response(answer.status)
             self.send_header("content-type", "application/json")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 from netpredict.cli import demo_controller
 from netpredict.cli.demo_controller import ControllerServer, RanController
+from netpredict.cli.demo_loop import shared_secret
 from netpredict.errors import ActuatorError
 from netpredict.types import Firing, Mode, OutcomeKind
-from netpredict_plugins.actuators.webhook import WebhookActuator, WebhookOptions
+from netpredict_plugins.actuators.webhook import WebhookActuator, WebhookOptions, signed
 
 CELL, OTHER, UE = "sim-00000-0", "sim-00000-1", "sim-ue-00000"
 BEGIN_US, END_US = 1_000_000, 61_000_000
@@ -23,16 +27,21 @@ BEGIN_US, END_US = 1_000_000, 61_000_000
 class Network:
     """A controller on a port, its clock, and the actuator that calls it."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.time_us = BEGIN_US
-        self.controller = RanController({CELL, OTHER}, {f"{CELL}-b"}, {UE}, lambda: self.time_us)
+        secret = shared_secret(folder / "secret")
+        self.controller = RanController({CELL, OTHER}, {f"{CELL}-b"}, {UE}, secret, lambda: self.time_us)
         self.server = ControllerServer(self.controller)
         with_urls = {
             "url": f"{self.server.url}/actions",
             "verify_url": f"{self.server.url}/objects/{{object_id}}/{{attribute}}",
             "revert_url": f"{self.server.url}/reverts",
+            "hmac_file": str(folder / "secret"),
         }
         self.actuator = WebhookActuator(WebhookOptions(**with_urls))
+
+    def signed(self, body: bytes, ago_s: int = 0) -> dict[str, str]:
+        return signed(self.controller.secret, "1", body, int(time.time()) - ago_s) | {"idempotency-key": "1"}
 
     def status(self, method: str, path: str, body: bytes = b"", **headers: str) -> int:
         connection = http.client.HTTPConnection(urlsplit(self.server.url).netloc, timeout=5)
@@ -43,8 +52,8 @@ class Network:
 
 
 @pytest.fixture
-def network() -> Iterator[Network]:
-    made = Network()
+def network(tmp_path: Path) -> Iterator[Network]:
+    made = Network(tmp_path)
     with made.server:
         yield made
     made.actuator.close()
@@ -156,8 +165,22 @@ def test_memory_is_bounded_and_frees_itself(network: Network, monkeypatch: pytes
 
 
 def test_requests_that_make_no_sense_are_told_so(network: Network) -> None:
-    assert network.status("POST", "/actions", b"{") == 400
+    assert network.status("POST", "/actions", b"{", **network.signed(b"{")) == 400
     assert network.status("POST", "/actions", b"x", **{"content-length": "99999999"}) == 413
-    assert network.status("POST", "/elsewhere", b"{}") == 404
+    assert network.status("POST", "/elsewhere", b"{}", **network.signed(b"{}")) == 404
     assert network.status("GET", "/objects/a/b") == 404
     assert sum(network.controller.answers.values()) == 3  # the one too long was never read
+
+
+def test_only_what_is_signed_with_the_secret_and_lately_counts(network: Network) -> None:
+    body = msgspec.json.encode(quota(1, 30))
+    network.controller.secret, ours = b"another", network.controller.secret
+    forged = network.signed(body)
+    network.controller.secret = ours
+    longer = network.signed(body + b" ")
+    for headers in ({}, forged, longer, network.signed(body, ago_s=600), {"x-netpredict-timestamp": "soon"}):
+        assert network.status("POST", "/actions", body, **headers) == 401
+        assert network.status("POST", "/reverts", body, **headers) == 401
+    assert network.controller.take_orders().quota_percent == {}
+    assert network.status("POST", "/actions", body, **network.signed(body)) == 200
+    assert network.controller.take_orders().quota_percent == {CELL: 30.0}

@@ -9,9 +9,11 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from netpredict.cli import demo_loop_figure
+from netpredict.cli import demo_loop, demo_loop_figure
 from netpredict.cli.app import app
 from netpredict.cli.demo_loop import FOLDER, RESULT_FILE, SHOWN, Loop, outcome_text, run_loop, shown_kpis
+from netpredict.errors import StoreError
+from netpredict.operate.daemon import Daemon
 from netpredict.store import migrate
 from netpredict.store.history import History
 from netpredict.traces.controlled import ControlledConfig, run_plain
@@ -87,6 +89,22 @@ def test_what_is_worse_is_called_so(ran: Ran) -> None:
         assert better or other, name
     same = Loop(CONFIG, ran.loop.rules, ran.loop.static, ran.loop.plain, ran.loop.plain, 0, "ewma")
     assert all(better for _, better in shown_kpis(same))
+
+
+def test_actions_that_go_nowhere_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_loop, "TEMPLATE", demo_loop.TEMPLATE.replace('mode = "auto"', 'mode = "shadow"'))
+    loop = run_loop(tmp_path, ControlledConfig(quiet_s=600, session_s=0))
+    assert loop.late_steps <= 2
+    assert loop.ours == loop.plain  # in shadow nothing is changed
+
+
+def test_a_daemon_that_ends_ends_the_loop_with_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_daemon: Daemon) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(Daemon, "run", run)
+    with pytest.raises(StoreError, match="the disk is full"):
+        run_loop(tmp_path, ControlledConfig(quiet_s=600, session_s=0))
 
 
 def test_there_is_one_picture(ran: Ran, tmp_path: Path) -> None:
