@@ -133,6 +133,9 @@ def test_the_hold_out_report_counts_every_applied_and_withheld_action(ran: Ran) 
     assert quota["acted"]["firings"] > 0 < quota["held_out"]["firings"]
     assert quota["verdict"] == "too little data"  # four radio cells are held out
     assert "held out" in quota["why"]
+    shown = CliRunner().invoke(app, [word for word in words if word != "--json"])
+    assert "rRMPolicyRatio" in shown.stdout
+    assert "at least 8" in shown.stderr
 
 
 def test_the_hold_out_report_says_so_where_nothing_was_done(tmp_path: Path) -> None:
