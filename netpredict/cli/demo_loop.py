@@ -30,7 +30,7 @@ from netpredict.store.history import History
 from netpredict.store.sql import SqlStore
 from netpredict.traces.controlled import Account, ControlledConfig, ControlledNetwork, run_plain, tuned
 from netpredict.traces.message import TraceMessage
-from netpredict.traces.plain_rules import RuleSettings
+from netpredict.traces.plain_rules import STAY_PERIODS, RuleSettings
 from netpredict.types import OutcomeKind
 
 FOLDER = "closed-loop"
@@ -106,12 +106,12 @@ plugin = "bandwidth"
 stream = "traffic"
 mode = "auto"
 actuators = ["ran"]
-effect_s = 600
+effect_s = 1800
 cooldown_s = 0
 holdout_ratio = {holdout_ratio}
 [hooks.bandwidth.options]
-lead_steps = 1
-min_stay_slots = 1
+lead_steps = {stay_slots}
+min_stay_slots = {stay_slots}
 step_percent = 2
 headroom_percent = 2
 deadband_percent = 2
@@ -218,6 +218,7 @@ def config_text(home: Path, network: ControlledNetwork, url: str, trained: Train
         load_by=trained.predictor if trained else "level",
         network=trained.section() if trained else "",
         holdout_ratio=HOLDOUT_RATIO,
+        stay_slots=STAY_PERIODS,
     )
 
 
@@ -257,6 +258,7 @@ SHOWN = {
     "outage_ratio": ("outage, share of UE-seconds", -1),
     "over_provisioned_prb_percent": ("over-provisioned PRBs, % of a carrier", -1),
     "unserved_prb_percent": ("demand not served, % of a carrier", -1),
+    "prb_cost_percent": ("their cost, unserved 4 times as dear", -1),
     "goodput_bps_hz": ("goodput of a UE, bit/s/Hz", 1),
 }
 """KPIs by which the loop is judged, their names for people, and which way is better."""

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from netpredict.cli.demo_figures import BLACK, BLUE, GREY, ORANGE, show_clock
 from netpredict.cli.demo_loop import STATIC, Loop, shown_kpis
 from netpredict.traces.controlled import Account
+from netpredict.traces.plain_rules import STAY_PERIODS
 from netpredict.types import AnyArray
 
 FILE = "closed-loop.png"
@@ -56,8 +57,9 @@ def _prbs(left: Any, right: Any, loop: Loop) -> None:
             _times(columns["event_time_us"]), columns["provisioned"], style, color=color, linewidth=1.4, label=label
         )
     _labelled(left, "Resource blocks: hook bandwidth", "PRBs provisioned, % of a carrier,\nmean over radio cells")
-    names = ("over_provisioned_prb_percent", "unserved_prb_percent")
-    _bars(right, loop, names, ("over-provisioned", "demand not served"), "% of a carrier, mean")
+    names = ("over_provisioned_prb_percent", "unserved_prb_percent", "prb_cost_percent")
+    labels = ("over-provisioned", "not served", "cost, unserved\n4 times as dear")
+    _bars(right, loop, names, labels, "% of a carrier, mean")
 
 
 def _outage(left: Any, right: Any, loop: Loop) -> None:
@@ -109,13 +111,11 @@ def _bars(
         hatch = ("..", "//", "")[place]
         drawn = axes.bar(at + 0.27 * (place - 1), values, 0.25, color=color, hatch=hatch, edgecolor="white")
         axes.bar_label(drawn, [f"{value:.3g}" for value in values], fontsize="small")
-    changes = [
-        f"{label}\n{change_text(plain[name], ours[name])} to plain rules"
-        for name, label in zip(names, labels, strict=True)
-    ]
+    changes = [f"{label}\n{change_text(plain[name], ours[name])}" for name, label in zip(names, labels, strict=True)]
     axes.set_xticks(at, changes, fontsize="small")
     axes.set_xlim(-0.7, len(names) - 0.3)
     axes.set_ylabel(unit)
+    axes.set_title("changes are against the plain rules", loc="right", fontsize="small")
     axes.margins(y=0.15)
 
 
@@ -130,7 +130,7 @@ def _note(loop: Loop) -> str:
     return (
         f"{config.radio_cells} radio cells ({config.radio_cells // 3} with a capacity cell) over "
         f"{config.quiet_s / 3600:g} h; {config.ues} UEs over the last {config.session_s} s. Seed {config.seed}: same "
-        "demand, mobility, shadowing and fading in both.\n"
+        f"demand, mobility, shadowing and fading in all. Quotas stay for {STAY_PERIODS} min at least.\n"
         f"Static: {STATIC}.\n"
         f"Plain rules: {loop.rules} (the best of a grid on a network of another seed).\n"
         f"With netpredict: {loop.predictor} forecasts load, ewma RSRP and CQI; the plain rules go on where it does not "

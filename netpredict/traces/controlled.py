@@ -29,6 +29,8 @@ Q_OUT_DB = -8.0
 PING_PONG_S = 5.0
 EVERY_NTH_HAS_CAPACITY = 3
 """The first radio cell of each site has a capacity cell of the same width: awake it carries half of the demand."""
+COST_OF_UNSERVED = 4.0
+"""A percent of PRBs too few costs so many times one too many, as in the defaults of the bandwidth hook."""
 PRB_COLUMNS = ("event_time_us", "demand", "provisioned", "over", "unserved", "changes")
 LINK_COLUMNS = ("event_time_us", "outage", "goodput", "bler", "handovers", "failed", "ping_pongs")
 
@@ -82,10 +84,12 @@ class Account:
         prb, links = self.columns("prb"), self.columns("links")
         seconds = max(1, len(self.links) * self.ues)
         minutes = seconds / 60
+        over, unserved = (float(prb[name].mean()) if self.prb else 0.0 for name in ("over", "unserved"))
         return {
             "outage_ratio": float(links["outage"].sum() / seconds),
-            "over_provisioned_prb_percent": float(prb["over"].mean()) if self.prb else 0.0,
-            "unserved_prb_percent": float(prb["unserved"].mean()) if self.prb else 0.0,
+            "over_provisioned_prb_percent": over,
+            "unserved_prb_percent": unserved,
+            "prb_cost_percent": COST_OF_UNSERVED * unserved + over,
             "changes_per_radio_cell_hour": float(prb["changes"].mean()) * 60 if self.prb else 0.0,
             "goodput_bps_hz": float(links["goodput"].sum() / seconds),
             "bler_ratio": float(links["bler"].sum() / seconds),
@@ -213,12 +217,10 @@ def run_plain(config: ControlledConfig, rules: RuleSettings) -> Account:
     return network.account
 
 
-QUOTAS = tuple(product((1, 2, 5, 15), (2.0, 4.0, 6.0, 10.0)))
+QUOTAS = tuple(product((1, 5, 10, 20), (2.0, 5.0, 8.0, 12.0, 16.0)))
 A3_OFFSETS_DB = (2.0, 3.0, 4.0, 6.0)
 CQI_REPORTS = (1, 2, 3)
 REHEARSAL_SEED = 1_000_000
-COST_OF_UNSERVED = 4.0
-"""A percent of PRBs too few costs so many times one too many, as in the defaults of the bandwidth hook."""
 
 
 def tuned(config: ControlledConfig) -> RuleSettings:
@@ -230,15 +232,11 @@ def tuned(config: ControlledConfig) -> RuleSettings:
     quiet, session = replace(rehearsal, session_s=0), replace(rehearsal, quiet_s=0)
     best = RuleSettings()
     quotas = [replace(best, quota_periods=p, headroom_percent=h) for p, h in QUOTAS]
-    best = min(quotas, key=lambda rules: _cost(run_plain(quiet, rules).kpis()))
+    best = min(quotas, key=lambda rules: run_plain(quiet, rules).kpis()["prb_cost_percent"])
     offsets = [replace(best, a3_offset_db=offset_db) for offset_db in A3_OFFSETS_DB]
     best = min(offsets, key=lambda rules: _outage(run_plain(session, rules).kpis()))
     reports = [replace(best, cqi_reports=count) for count in CQI_REPORTS]
     return max(reports, key=lambda rules: run_plain(session, rules).kpis()["goodput_bps_hz"])
-
-
-def _cost(kpis: Mapping[str, float]) -> float:
-    return COST_OF_UNSERVED * kpis["unserved_prb_percent"] + kpis["over_provisioned_prb_percent"]
 
 
 def _outage(kpis: Mapping[str, float]) -> tuple[float, float]:

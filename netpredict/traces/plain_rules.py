@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 STEP_PERCENT = 2.0
+STAY_PERIODS = 10
+"""A quota stays for so many minutes at least: policies come over management, which is no fast path."""
 SLEEP_BELOW_PERCENT, WAKE_ABOVE_PERCENT, SLEEP_STAY_PERIODS = 20.0, 50.0, 8
 
 
@@ -50,6 +52,8 @@ class QuotaRule:
         self._used: deque[Array] = deque(maxlen=settings.quota_periods)
         self._asleep = np.zeros(radio_cells, bool)
         self._awake_periods = np.zeros(radio_cells, np.int64)
+        self._quota = np.full(radio_cells, 100.0)
+        self._set_periods = np.full(radio_cells, STAY_PERIODS)
 
     def hear(self, used_percent: Array) -> None:
         """Take in the use of one period."""
@@ -61,13 +65,15 @@ class QuotaRule:
         wakes = self._asleep & (used_percent > WAKE_ABOVE_PERCENT)
         self._asleep = (self._asleep | sleeps) & ~wakes
         self._awake_periods = np.where(self._asleep, 0, self._awake_periods + 1)
+        wanted = np.ceil((peak + self._headroom_percent) / STEP_PERCENT) * STEP_PERCENT
+        wanted = np.clip(wanted, STEP_PERCENT, 100.0)
+        moves = (wanted != self._quota) & (self._set_periods >= STAY_PERIODS)
+        self._quota = np.where(moves, wanted, self._quota)
+        self._set_periods = np.where(moves, 1, self._set_periods + 1)
 
     def quota_percent(self) -> Array:
         """Quota of the next period; all PRBs before anything was heard."""
-        if not self._used:
-            return np.full(len(self._asleep), 100.0)
-        need = np.max(self._used, axis=0) + self._headroom_percent
-        return np.asarray(np.clip(np.ceil(need / STEP_PERCENT) * STEP_PERCENT, STEP_PERCENT, 100.0))
+        return self._quota.copy()
 
     def asleep(self) -> Flags:
         """Whether the capacity cell under each radio cell sleeps in the next period."""
