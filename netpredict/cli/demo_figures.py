@@ -64,10 +64,10 @@ def _tidy(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def show_clock(axes: Any) -> None:
-    """Hours and minutes below."""
+def show_clock(axes: Any, form: str = "%H:%M") -> None:
+    """The time of day below."""
     axes.xaxis.set_major_locator(AutoDateLocator(minticks=4, maxticks=9))  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_formatter(DateFormatter("%H:%M"))  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(DateFormatter(form))  # type: ignore[no-untyped-call]
 
 
 def _time(time_us: float) -> datetime:

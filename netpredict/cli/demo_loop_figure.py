@@ -56,7 +56,9 @@ def _prbs(left: Any, right: Any, loop: Loop) -> None:
         left.plot(
             _times(columns["event_time_us"]), columns["provisioned"], style, color=color, linewidth=1.4, label=label
         )
-    _labelled(left, "Resource blocks: hook bandwidth", "PRBs provisioned, % of a carrier,\nmean over radio cells")
+    _labelled(
+        left, "Resource blocks: hook bandwidth", "PRBs provisioned, % of a carrier,\nmean over radio cells", "%H:%M"
+    )
     names = ("over_provisioned_prb_percent", "unserved_prb_percent", "prb_cost_percent")
     labels = ("over-provisioned", "not served", "cost, unserved\n4 times as dear")
     _bars(right, loop, names, labels, "% of a carrier, mean")
@@ -91,10 +93,10 @@ def _goodput(left: Any, right: Any, loop: Loop) -> None:
     _bars(right, loop, ("goodput_bps_hz",), ("mean over UEs",), "bit/s/Hz")
 
 
-def _labelled(axes: Any, title: str, unit: str) -> None:
+def _labelled(axes: Any, title: str, unit: str, clock: str = "%H:%M:%S") -> None:
     axes.set_title(title, loc="left", fontsize="medium", fontweight="bold")
     axes.set_ylabel(unit)
-    show_clock(axes)
+    show_clock(axes, clock)
     axes.margins(x=0.01)
     low, high = axes.get_ylim()
     axes.set_ylim(min(0.0, low), high + 0.2 * (high - min(0.0, low)))
@@ -110,7 +112,7 @@ def _bars(
         values = [scale * account.kpis()[name] for name in names]
         hatch = ("..", "//", "")[place]
         drawn = axes.bar(at + 0.27 * (place - 1), values, 0.25, color=color, hatch=hatch, edgecolor="white")
-        axes.bar_label(drawn, [f"{value:.3g}" for value in values], fontsize="small")
+        axes.bar_label(drawn, [f"{value:.3g}" for value in values], fontsize=7 if len(names) > 1 else 9)
     changes = [f"{label}\n{change_text(plain[name], ours[name])}" for name, label in zip(names, labels, strict=True)]
     axes.set_xticks(at, changes, fontsize="small")
     axes.set_xlim(-0.7, len(names) - 0.3)
