@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from netpredict.cli import evaluate_bandwidth, evaluate_mcs
+from netpredict.cli import evaluate_bandwidth, evaluate_handover, evaluate_mcs
 
 app = typer.Typer(
     help="What a hook would have done on real traces, beside what the plain rules did.", no_args_is_help=True
 )
 app.command("bandwidth")(evaluate_bandwidth.bandwidth)
+app.command("handover")(evaluate_handover.handover)
 app.command("mcs")(evaluate_mcs.mcs)

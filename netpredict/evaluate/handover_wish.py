@@ -1,0 +1,42 @@
+"""What ``netpredict evaluate handover`` is asked for, and what the module of a data set offers for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+Tell = Callable[[str], None]
+"""Called with a line on how far it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Everything optional: ``limit_traces`` takes the first UEs or traces, ``scenes`` only parts of the data set."""
+
+    decision_delay_ms: int
+    limit_traces: int | None = None
+    train_epochs: int | None = None
+    scenes: tuple[str, ...] = ()
+
+
+class Table(NamedTuple):
+    """One table for the terminal."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+class DatasetEvaluation(Protocol):
+    """A module that evaluates the handover hook on one data set; the result is a msgspec struct."""
+
+    def run(self, folder: Path, wish: Wish, tell: Tell) -> Any:
+        """Train, tune and score; DataError where the data set is not what it should be."""
+
+    def tables(self, result: Any) -> Iterator[Table]:
+        """The result for people."""
+
+    def write_report(self, result: Any) -> str:
+        """The result as one HTML page."""

@@ -1,0 +1,76 @@
+"""ns3-uma: RSRP of every radio cell to every moving UE in a macro grid, made with ns-3 (data README, its own chapter).
+
+No reader of a stream: the arrays are taken whole, for ``netpredict evaluate handover``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from netpredict.errors import DataError
+from netpredict.traces.archive import readable
+from netpredict.types import AnyArray, FloatArray
+
+FOLDER = "ns3-uma"
+SCENES = ("v003", "v030", "v060", "v120", "los_v060")
+RADIO_CELLS = 57
+STEP_MS = 100
+PERIOD_MS = 200
+"""Between two L1 measurements."""
+NOISE_DB = 1.0
+_SLOTS = 12
+_SAMPLES = 5
+_SHARES = (0.36, 0.48, 0.16)
+_NEEDED = ("drsrp", "drest", "cell", "speed_kmh", "dt_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One file. ``rsrp_dbm`` (UEs, steps of ``STEP_MS``, radio cells), dBm per resource element, without noise."""
+
+    name: str
+    seed: int
+    speed_kmh: float
+    rsrp_dbm: FloatArray
+
+    def first(self, ues: int | None) -> Scene:
+        """The same with fewer UEs."""
+        return Scene(self.name, self.seed, self.speed_kmh, self.rsrp_dbm[:ues])
+
+
+def read(folder: Path, name: str, seed: int) -> Scene:
+    """Unpack ``{name}_s{seed}.npz``; DataError when it is not there or not such a file."""
+    path = folder / f"{name}_s{seed}.npz"
+    with readable(path), np.load(path, allow_pickle=False) as file:
+        missing = [key for key in _NEEDED if key not in file]
+        if missing:
+            raise DataError(f"{path} lacks {', '.join(missing)}: take the published file")
+        if not np.isclose(float(file["dt_s"]), STEP_MS / 1000):
+            raise DataError(f"{path} has steps of {float(file['dt_s'])} s, not {STEP_MS} ms: take the published file")
+        rsrp_dbm = unpack(file["cell"], file["drsrp"], file["drest"])
+        return Scene(name, seed, float(file["speed_kmh"]), rsrp_dbm)
+
+
+def unpack(cell: AnyArray, drsrp: AnyArray, drest: AnyArray) -> FloatArray:
+    """Dense RSRP in dBm: those outside the twelve strongest share the power of the rest, so that sums are right."""
+    rsrp, rest = (np.cumsum(each, axis=1, dtype="i2").astype(np.float32) / np.float32(10) for each in (drsrp, drest))
+    share = rest - np.float32(10 * np.log10(RADIO_CELLS - _SLOTS))
+    dense: FloatArray = np.repeat(share[..., None], RADIO_CELLS, -1)
+    np.put_along_axis(dense, cell.astype(np.int64), rsrp, -1)
+    return dense
+
+
+def measure(scene: Scene, sigma_db: float = NOISE_DB, noise_seed: int = 100) -> FloatArray:
+    """L1 measurements (UEs, periods, radio cells) in dBm, one every ``PERIOD_MS``.
+
+    Each is the mean of five samples 40 ms apart, linear in dB between the steps, each sample with noise N(0, sigma).
+    The generator is seeded by ``noise_seed`` + the seed of the scene, as in the data README.
+    """
+    step = 2 * np.arange((scene.rsrp_dbm.shape[1] - 1) // 2 + 1)
+    mean = np.sum([share * scene.rsrp_dbm[:, np.maximum(step - ago, 0)] for ago, share in enumerate(_SHARES)], axis=0)
+    noise = np.random.default_rng(noise_seed + scene.seed).normal(0, sigma_db / _SAMPLES**0.5, mean.shape)
+    measured: FloatArray = (mean + noise).astype(np.float32)
+    return measured
