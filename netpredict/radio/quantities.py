@@ -271,5 +271,8 @@ KPIS: dict[str, Kpi] = _catalogue(
     Kpi("packet_drop_dl_ratio", "ratio", 0, 1, 6, "Downlink packets dropped (TS 28.552 5.1.3.2)"),
     Kpi("hysteresis_db", "dB", 0, 15, 1, "Hysteresis in force (TS 38.331 6.3.2)", setting=True),
     Kpi("a3_offset_db", "dB", -15, 15, 1, "A3 offset in force (TS 38.331 6.3.2)", setting=True),
+    Kpi("stay_cost", "failures", -0.5, 1.5, 4, "What staying on a link costs beyond the strongest one; from hindsight"),
+    Kpi("command_failure_ratio", "ratio", 0, 1, 4, "Whether a handover command on this link fails, T310 running"),
+    Kpi("access_failure_ratio", "ratio", 0, 1, 4, "Whether a handover to this link fails, the link being out of sync"),
     Kpi("activity_count", "count", 0, 1e9, 0, "Activity events in the period"),
 )

@@ -5,6 +5,7 @@ No reader of a stream: the arrays are taken whole, for ``netpredict evaluate han
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ STEP_MS = 100
 PERIOD_MS = 200
 """Between two L1 measurements."""
 NOISE_DB = 1.0
+NOISE_SEED = 100
 _SLOTS = 12
 _SAMPLES = 5
 _SHARES = (0.36, 0.48, 0.16)
@@ -44,14 +46,22 @@ class Scene:
 def read(folder: Path, name: str, seed: int) -> Scene:
     """Unpack ``{name}_s{seed}.npz``; DataError when it is not there or not such a file."""
     path = folder / f"{name}_s{seed}.npz"
-    with readable(path), np.load(path, allow_pickle=False) as file:
-        missing = [key for key in _NEEDED if key not in file]
-        if missing:
-            raise DataError(f"{path} lacks {', '.join(missing)}: take the published file")
-        if not np.isclose(float(file["dt_s"]), STEP_MS / 1000):
-            raise DataError(f"{path} has steps of {float(file['dt_s'])} s, not {STEP_MS} ms: take the published file")
-        rsrp_dbm = unpack(file["cell"], file["drsrp"], file["drest"])
-        return Scene(name, seed, float(file["speed_kmh"]), rsrp_dbm)
+    with readable(path):
+        try:
+            file = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            raise DataError(f"{path} is no npz file: take the published one") from error
+        with file:
+            return _scene(path, name, seed, file)
+
+
+def _scene(path: Path, name: str, seed: int, file: Mapping[str, AnyArray]) -> Scene:
+    missing = [key for key in _NEEDED if key not in file]
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}: take the published file")
+    if not np.isclose(float(file["dt_s"]), STEP_MS / 1000):
+        raise DataError(f"{path} has steps of {float(file['dt_s'])} s, not {STEP_MS} ms: take the published file")
+    return Scene(name, seed, float(file["speed_kmh"]), unpack(file["cell"], file["drsrp"], file["drest"]))
 
 
 def unpack(cell: AnyArray, drsrp: AnyArray, drest: AnyArray) -> FloatArray:
@@ -63,7 +73,7 @@ def unpack(cell: AnyArray, drsrp: AnyArray, drest: AnyArray) -> FloatArray:
     return dense
 
 
-def measure(scene: Scene, sigma_db: float = NOISE_DB, noise_seed: int = 100) -> FloatArray:
+def measure(scene: Scene, sigma_db: float = NOISE_DB, noise_seed: int = NOISE_SEED) -> FloatArray:
     """L1 measurements (UEs, periods, radio cells) in dBm, one every ``PERIOD_MS``.
 
     Each is the mean of five samples 40 ms apart, linear in dB between the steps, each sample with noise N(0, sigma).

@@ -1,5 +1,8 @@
 """Hook ``handover``: event A3 (TS 38.331 5.5.4.4) on the forecast instead of the measured RSRP, so it is early.
 
+With ``rule = "cost"`` it weighs forecast costs instead, as ``netpredict evaluate handover --dataset ns3-uma`` does by
+the same formulas of ``netpredict.radio.handover_cost``.
+
 The serving radio cell has no id in the state. A *tenure* stands for it: the slot in which the serving radio cell of the
 UE became that. Every row of a report keeps the tenure it was compared under, and a row whose tenure is not that of the
 report starts anew. Two changes of the serving radio cell inside one slot look like one.
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from string import Formatter
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,6 +20,7 @@ import numpy.typing as npt
 
 from netpredict.errors import ConfigError
 from netpredict.plugins import Plugin
+from netpredict.radio import handover_cost
 from netpredict.radio.events import Conditions, NeighbourOffsets, TttState, a3, advance_ttt, ttt_in_slots
 from netpredict.radio.quantities import KPIS, check_a3_offset_db, check_cio_db, check_hysteresis_db, check_ttt_ms
 from netpredict.types import (
@@ -31,6 +35,7 @@ from netpredict.types import (
     Source,
     StateArray,
 )
+from netpredict_plugins.hooks.handover.cost import check_price, costs_of, gains
 
 _KPI = "rsrp_dbm"
 _SERVING = "serving"
@@ -43,11 +48,15 @@ Floats = npt.NDArray[np.float64]
 class HandoverOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the handover hook. ``cio_db`` is by source and target radio_cell_id."""
 
+    rule: Literal["a3", "cost"] = "a3"
     lead_steps: int = 2
     a3_offset_db: float = 3.0
     hysteresis_db: float = 1.0
     ttt_ms: int = 320
     cio_db: dict[str, dict[str, int]] = {}
+    handover_cost: float = 0.12
+    back_cost: float = 0.1
+    back_within_s: float = 1.0
     cooldown_slots: int = 5
     forget_after_slots: int = 10
     allow_approximate: bool = False
@@ -62,6 +71,9 @@ class HandoverOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         for source, targets in self.cio_db.items():
             for target, cio_db in targets.items():
                 check_cio_db(cio_db, f"cio_db.{source}.{target}")
+        check_price("handover_cost", self.handover_cost)
+        check_price("back_cost", self.back_cost)
+        _check(0 <= self.back_within_s < float("inf"), "back_within_s", self.back_within_s, "0 or more seconds")
         _check(self.cooldown_slots >= 0, "cooldown_slots", self.cooldown_slots, "0 or more")
         _check(self.forget_after_slots >= 0, "forget_after_slots", self.forget_after_slots, "0 or more")
         _check(0 <= self.valid_for_s < float("inf"), "valid_for_s", self.valid_for_s, "0 or more seconds")
@@ -93,7 +105,7 @@ class HandoverHook:
     api_version = 1
 
     def __init__(self, options: HandoverOptions) -> None:
-        self._options = options
+        self._options, self._by_cost = options, options.rule == "cost"
         self._cio_db = [cio_db for targets in options.cio_db.values() for cio_db in targets.values()]
 
     def levels_needed(self) -> Sequence[float]:
@@ -101,8 +113,8 @@ class HandoverHook:
         return (_MEDIAN,)
 
     def kpis_needed(self) -> Sequence[str]:
-        """The RSRP of serving and neighbours."""
-        return (_KPI,)
+        """The RSRP of serving and neighbours, or what their links cost."""
+        return handover_cost.KPIS if self._by_cost else (_KPI,)
 
     def columns_needed(self) -> Sequence[str]:
         """What tells the serving radio cell from its neighbours."""
@@ -113,7 +125,19 @@ class HandoverHook:
         return self._options.lead_steps
 
     def state_spec(self) -> Mapping[str, StateArray]:
-        """Slots the pending condition holds, whether entered and fired, and the slots that timers count from."""
+        """Slots the pending condition holds, whether entered and fired, and the slots that timers count from.
+
+        By cost: whether fired, and the slot in which the radio cell was last left.
+        """
+        if self._by_cost:
+            return {
+                "fired": StateArray((), "uint8"),
+                "was_serving": StateArray((), "uint8"),
+                "last_slot": StateArray((), "int64", NO_SLOT),
+                "tenure_slot": StateArray((), "int64", NO_SLOT),
+                "left_slot": StateArray((), "int64", NO_SLOT),
+                "fired_slot": StateArray((), "int64", NO_SLOT),
+            }
         return {
             "held_slots": StateArray((), "int32"),
             "entered": StateArray((), "uint8"),
@@ -125,10 +149,15 @@ class HandoverHook:
         }
 
     def decide(self, batch: HookBatch, state: Mapping[str, AnyArray]) -> tuple[FiringBatch, Mapping[str, AnyArray]]:
-        """The best neighbour that has met A3 for the whole time to trigger, one per report, once until it leaves."""
+        """The best neighbour that has met A3 for the whole time to trigger, one per report, once until it leaves.
+
+        By cost: the neighbour that saves most, once until it saves nothing.
+        """
         if len(batch) == 0:
             return [], dict(state)
         reports = _reports(batch)
+        if self._by_cost:
+            return self._decide_by_cost(batch, state, reports)
         tenure_slot = self._tenure(batch, state, reports)
         before, fired = self._timers(batch, state, tenure_slot)
         level_ticks, cio_ticks = self._level_ticks(batch), self._cio_ticks(batch, reports)
@@ -159,6 +188,52 @@ class HandoverHook:
         ]
         return actions, {name: array.astype(state[name].dtype) for name, array in after.items()}
 
+    def _decide_by_cost(
+        self, batch: HookBatch, state: Mapping[str, AnyArray], reports: _Reports
+    ) -> tuple[FiringBatch, Mapping[str, AnyArray]]:
+        options, tenure_slot = self._options, self._tenure(batch, state, reports)
+        left = (state["was_serving"] != 0) & reports.has_serving & ~reports.is_serving
+        left_slot = np.where(left, batch.slot, state["left_slot"])
+        recent = (batch.slot - tenure_slot + 1) * batch.period_us < options.back_within_s * 1e6
+        price = options.handover_cost + options.back_cost * (recent & (left_slot == tenure_slot))
+        costs = costs_of(batch, self._usable(batch), options.lead_steps, _level_index(batch))
+        gain = np.where(reports.has_serving, gains(costs, reports.serving_row, price), -np.inf)
+        nearest = np.where(gain > -np.inf, -costs.arrival, -np.inf)
+        best = reports.first(np.isfinite(nearest) & (nearest == reports.highest(nearest)[reports.of_row]))
+        rows = best[best < len(batch)]
+        rows = rows[gain[rows] > 0]
+
+        fired = (state["fired"] != 0) & (batch.slot - state["last_slot"] == 1) & (state["tenure_slot"] == tenure_slot)
+        pays = np.zeros(len(batch), np.bool_)
+        pays[rows] = True
+        fired &= pays
+        fired_slot = reports.highest(state["fired_slot"])
+        cooled = batch.slot[rows] - fired_slot[reports.of_row[rows]] >= options.cooldown_slots
+        rows = rows[cooled & ~fired[rows]]
+        fired[rows] = True
+        fired_slot[reports.of_row[rows]] = batch.slot[rows]
+        after = {
+            "fired": fired,
+            "was_serving": np.where(reports.has_serving, reports.is_serving, state["was_serving"]),
+            "last_slot": batch.slot,
+            "tenure_slot": tenure_slot,
+            "left_slot": left_slot,
+            "fired_slot": fired_slot[reports.of_row],
+        }
+        actions = []
+        for row in rows.tolist():
+            serving_row = int(reports.serving_row[row])
+            why = {
+                "rule": "cost: stay > late + (1 - late) * (price + arrival), in failures; the target of least arrival",
+                "gain": _plain(gain[row]),
+                "stay_cost": _plain(costs.stay[serving_row]),
+                "late_ratio": _plain(costs.late[serving_row]),
+                "arrival_cost": _plain(costs.arrival[row]),
+                "price": _plain(price[row]),
+            }
+            actions.append(self._due(batch, row, serving_row, why))
+        return actions, {name: array.astype(state[name].dtype) for name, array in after.items()}
+
     def _tenure(self, batch: HookBatch, state: Mapping[str, AnyArray], reports: _Reports) -> IntArray:
         """Since which slot the serving radio cell of each row's report has been that; unchanged without one."""
         as_serving = np.where(state["was_serving"] != 0, state["tenure_slot"], batch.slot)
@@ -175,10 +250,13 @@ class HandoverHook:
 
     def _level_ticks(self, batch: HookBatch) -> Floats:
         """Forecast RSRP in ticks, NaN where a row must not take part."""
-        barred = Quality.SUSPECT if self._options.allow_approximate else Quality.SUSPECT | Quality.APPROXIMATE
-        usable = (batch.source != Source.NONE) & (batch.flags & barred == 0)
         level_dbm = _forecast(batch, self._options.lead_steps)[:, _level_index(batch)]
-        return np.where(usable, np.round(level_dbm * _TICKS_PER_DB), np.nan)
+        return np.where(self._usable(batch), np.round(level_dbm * _TICKS_PER_DB), np.nan)
+
+    def _usable(self, batch: HookBatch) -> BoolArray:
+        barred = Quality.SUSPECT if self._options.allow_approximate else Quality.SUSPECT | Quality.APPROXIMATE
+        usable: BoolArray = (batch.source != Source.NONE) & (batch.flags & barred == 0)
+        return usable
 
     def _conditions(self, batch: HookBatch, reports: _Reports, level_ticks: Floats, cio_ticks: Floats) -> Conditions:
         entering, leaving = a3(
@@ -208,38 +286,46 @@ class HandoverHook:
         return self._options.cio_db.get(source, {}).get(target, 0)
 
     def _action(self, batch: HookBatch, row: int, serving_row: int, cio_ticks: float) -> DueAction:
-        options, key = self._options, batch.key_of(row).fields
-        source, target = batch.key_of(serving_row).fields[-1], key[-1]
+        options = self._options
         both = batch.forecasts[_KPI][[serving_row, row], options.lead_steps - 1]
         forecast = np.round(both.astype(np.float64), KPIS[_KPI].decimals)
-        observed = batch.observed[[serving_row, row], batch.columns.index(_KPI)]
         (serving_dbm, target_dbm), cio_db = forecast[:, _level_index(batch)].tolist(), cio_ticks / _TICKS_PER_DB
         why = {
             "rule": "A3 on forecasts: target + CIO - hysteresis > serving + a3_offset, throughout TTT; the best target",
             "quantile": _MEDIAN,
-            "lead_steps": options.lead_steps,
-            "lead_s": options.lead_steps * batch.period_us / 1e6,
             "serving_forecast_dbm": serving_dbm,
             "target_forecast_dbm": target_dbm,
             "interval_levels": [batch.levels[0], batch.levels[-1]],
             "serving_interval_dbm": forecast[0, [0, -1]].tolist(),
             "target_interval_dbm": forecast[1, [0, -1]].tolist(),
-            "serving_observed_dbm": _plain(observed[0]),
-            "target_observed_dbm": _plain(observed[1]),
-            "serving_forecast_source": Source(int(batch.source[serving_row])).name.lower(),
-            "target_forecast_source": Source(int(batch.source[row])).name.lower(),
-            "target_approximate": bool(batch.flags[row] & Quality.APPROXIMATE),
             "a3_offset_db": options.a3_offset_db,
             "hysteresis_db": options.hysteresis_db,
             "cio_db": cio_db,
             "margin_db": round(target_dbm + cio_db - serving_dbm - options.a3_offset_db - options.hysteresis_db, 6),
             "ttt_ms": options.ttt_ms,
             "ttt_slots": ttt_in_slots(options.ttt_ms, batch.period_us),
+        }
+        return self._due(batch, row, serving_row, why)
+
+    def _due(self, batch: HookBatch, row: int, serving_row: int, why: Mapping[str, object]) -> DueAction:
+        options, key = self._options, batch.key_of(row).fields
+        source, target = batch.key_of(serving_row).fields[-1], key[-1]
+        observed = batch.observed[[serving_row, row], batch.columns.index(_KPI)]
+        shared = {
+            "lead_steps": options.lead_steps,
+            "lead_s": options.lead_steps * batch.period_us / 1e6,
+            "serving_observed_dbm": _plain(observed[0]),
+            "target_observed_dbm": _plain(observed[1]),
+            "serving_forecast_source": Source(int(batch.source[serving_row])).name.lower(),
+            "target_forecast_source": Source(int(batch.source[row])).name.lower(),
+            "target_approximate": bool(batch.flags[row] & Quality.APPROXIMATE),
             "cooldown_slots": options.cooldown_slots,
         }
         object_id = options.object_template.format(ue_id=key[0], radio_cell_id=source)
         valid_for_s = options.valid_for_s or (options.lead_steps + 1) * batch.period_us / 1e6
-        return DueAction(row, object_id, "servingCell", {"target": target, "source": source}, why, valid_for_s)
+        return DueAction(
+            row, object_id, "servingCell", {"target": target, "source": source}, {**why, **shared}, valid_for_s
+        )
 
 
 def _reports(batch: HookBatch) -> _Reports:

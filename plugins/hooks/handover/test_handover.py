@@ -4,6 +4,7 @@ import copy
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from netpredict_plugins.hooks.handover import PLUGIN, HandoverHook, HandoverOpti
 
 SAMPLE = Path(__file__).with_name("sample.toml")
 LEVELS = (0.1, 0.5, 0.9)
+OUTCOMES = ("stay_cost", "command_failure_ratio", "access_failure_ratio")
 
 # enters above serving + 4, leaves below serving + 2
 PLAIN: dict[str, Any] = {"ttt_ms": 0, "cooldown_slots": 0}
@@ -65,13 +67,16 @@ class World:
         self.period_us = period_us
         self.state: dict[tuple[str, str], dict[str, AnyArray]] = {}
 
+    def batch_of(self, reports: Sequence[Report]) -> HookBatch:
+        return batch(reports, self.period_us)
+
     def see(self, *reports: Report) -> list[DueAction]:
         keys = [(report.ue, cell) for report in reports for cell in report.rsrp_dbm]
         spec = self.hook.state_spec()
         first = {name: np.full(array.shape, array.fill, dtype=array.dtype) for name, array in spec.items()}
         rows = [self.state.get(key, first) for key in keys]
         state = {name: np.array([row[name] for row in rows], dtype=spec[name].dtype) for name in spec}
-        b = batch(reports, self.period_us)
+        b = self.batch_of(reports)
         before = copy.deepcopy((state, b.observed, b.forecasts, b.slot, b.source, b.flags))
         fired, after = self.hook.decide(b, state)
         np.testing.assert_equal((state, b.observed, b.forecasts, b.slot, b.source, b.flags), before)
@@ -308,6 +313,73 @@ def test_the_reason_is_plain_json_and_complete() -> None:
     assert why["serving_observed_dbm"] == pytest.approx(-99.61)
 
 
+class Link(NamedTuple):
+    """Forecasts of one link."""
+
+    stay: float = 0.0
+    late: float = 0.0
+    refused: float = 0.0
+
+
+class CostWorld(World):
+    """The same by cost, reports of one UE in slots of 200 ms."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(200_000, **{"rule": "cost", "lead_steps": 1, "cooldown_slots": 0, "back_cost": 0.0, **options})
+        self.links: dict[str, Link] = {}
+
+    def at(self, slot: int, serving: str, **links: Link) -> list[str]:
+        self.links = links
+        return [a.value["target"] for a in self.see(Report("u", slot, serving, dict.fromkeys(links, -90.0)))]
+
+    def batch_of(self, reports: Sequence[Report]) -> HookBatch:
+        plain = super().batch_of(reports)
+        columns = zip(OUTCOMES, zip(*self.links.values(), strict=True), strict=True)
+        forecasts = {
+            kpi: np.broadcast_to(np.array(each, np.float32)[:, None, None], (len(each), 1, 3)) for kpi, each in columns
+        }
+        return replace(plain, forecasts=forecasts)
+
+
+def test_by_cost_a_ue_leaves_when_staying_costs_more_than_the_price() -> None:
+    assert CostWorld(handover_cost=0.1).at(1, "s", s=Link(0.09), n=Link()) == []
+    assert CostWorld(handover_cost=0.1).at(1, "s", s=Link(0.11), n=Link()) == ["n"]
+    assert CostWorld(handover_cost=0.1).at(1, "s", s=Link(0.11), n=Link(refused=0.05)) == []
+    assert CostWorld(handover_cost=0.1).at(1, "s", s=Link(0.4), n=Link(0.1), m=Link(0.05)) == ["m"]
+
+
+def test_by_cost_a_link_that_is_lost_is_left_alone() -> None:
+    assert CostWorld(handover_cost=0.1).at(1, "s", s=Link(0.8, late=0.9), n=Link()) == []
+    assert CostWorld(handover_cost=0.1).at(1, "s", s=Link(0.8, late=0.5), n=Link()) == ["n"]
+
+
+def test_by_cost_going_back_within_a_second_costs_more() -> None:
+    for slots, fired in ((4, []), (5, ["a"])):
+        world = CostWorld(handover_cost=0.1, back_cost=0.2)
+        assert world.at(1, "a", a=Link(0.3), b=Link(), c=Link(0.9)) == ["b"]
+        for slot in range(2, 1 + slots):
+            assert world.at(slot, "b", a=Link(), b=Link(), c=Link(0.9)) == []
+        assert world.at(1 + slots, "b", a=Link(), b=Link(0.2), c=Link(0.9)) == fired
+    world = CostWorld(handover_cost=0.1, back_cost=0.2)
+    assert world.at(1, "a", a=Link(0.3), b=Link(), c=Link(0.9)) == ["b"]
+    assert world.at(2, "b", a=Link(0.9), b=Link(0.2), c=Link()) == ["c"]  # on, not back
+
+
+def test_by_cost_a_target_fires_once_until_it_pays_no_more_or_a_slot_is_missing() -> None:
+    world = CostWorld(handover_cost=0.1)
+    bad, good = {"s": Link(0.3), "n": Link()}, {"s": Link(), "n": Link()}
+    fired = [world.at(slot, "s", **links) for slot, links in ((1, bad), (2, bad), (3, good), (4, bad), (6, bad))]
+    assert fired == [["n"], [], [], ["n"], ["n"]]
+
+
+def test_by_cost_a_row_that_must_not_act_is_no_target() -> None:
+    world = CostWorld(handover_cost=0.1)
+    world.links = {"s": Link(0.5), "n": Link(), "m": Link(0.1)}
+    (action,) = world.see(Report("u", 1, "s", dict.fromkeys("snm", -90.0), flags={"n": Quality.SUSPECT}))
+    assert action.value["target"] == "m"
+    assert json.loads(json.dumps(action.why, allow_nan=False))["arrival_cost"] == pytest.approx(0.1)
+
+
 def test_an_empty_batch_is_answered() -> None:
     assert World().see() == []
 
@@ -393,6 +465,10 @@ def test_a_series_that_was_never_seen_has_no_slot() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"rule": "a5"},
+        {"handover_cost": 1.5},
+        {"back_cost": -0.1},
+        {"back_within_s": -1.0},
         {"lead_steps": 0},
         {"a3_offset_db": 15.5},
         {"a3_offset_db": 0.3},
