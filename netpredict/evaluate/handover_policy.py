@@ -135,10 +135,11 @@ def forecasts(predictor: Predictor, world: World) -> FloatArray:
     leads = predictor.output_spec().horizon_steps
     period = _period(values, periods, leads)
     answers = np.moveaxis(walk_forecasts(predictor, FEATURES, period, 0)[..., 0], 2, 3)
-    rounded = np.stack([np.round(answers[..., i], KPIS[kpi].decimals) for i, kpi in enumerate(cost.KPIS)], axis=-1)
+    ranges = [KPIS[kpi] for kpi in cost.KPIS]
+    rounded = [np.clip(np.round(answers[..., i], kpi.decimals), kpi.low, kpi.high) for i, kpi in enumerate(ranges)]
     full = np.empty((periods, ues, world.measured_dbm.shape[2], leads, len(cost.KPIS)), np.float32)
     full[:] = UNKNOWN
-    full[:, ue, cell] = rounded
+    full[:, ue, cell] = np.stack(rounded, axis=-1)
     full[~np.moveaxis(world.reported, 0, 1)[:periods]] = UNKNOWN
     return full
 

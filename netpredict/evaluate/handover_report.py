@@ -48,7 +48,7 @@ def _body(result: Result, frame: Frame) -> Iterator[str]:
 
 
 def _is_first(choice: Choice) -> bool:
-    return choice.aim.startswith("handovers")
+    return choice.aim == "few of both"
 
 
 def _curve(frame: Frame, scene: Scene, which: str, front: Sequence[Point]) -> str:

@@ -16,7 +16,7 @@ def test_a_quick_look_prints_choices_and_writes_a_report(cli, data_folder: Path,
     told = json.loads(cli("evaluate", "handover", "--dataset", "ns3-uma", *words, "--json").stdout)
 
     (scene,) = told["result"]["scenes"]
-    assert [each["decision_delay_ms"] for each in scene["choices"]] == [0, 0, 200, 200]
+    assert [each["decision_delay_ms"] for each in scene["choices"]] == [0, 0, 0, 200, 200, 200]
     assert told["result"]["options"]["train_epochs"] == 1
     assert "netpredict evaluate handover" in report.read_text()
 
