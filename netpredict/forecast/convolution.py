@@ -120,9 +120,10 @@ class ConvLstmPredictor(RecurrentPredictor):
             raise ConfigError('conv_lstm needs a grid: give the stream schema = "grid" and the key grid')
         if options.loss == "cross_entropy":
             raise ConfigError('conv_lstm has no classes: loss = "cross_entropy" is for gru, lstm, simple_rnn')
-        if options.inputs == "history" or options.head_units or not options.calendar:
+        if options.inputs in ("history", "levels") or options.head_units or not options.calendar:
+            named = "history" if options.inputs == "history" else "levels"
             raise ConfigError(
-                'inputs = "history", head_units and calendar = false are for gru, lstm, simple_rnn, not for conv_lstm'
+                f'inputs = "{named}", head_units and calendar = false are for gru, lstm, simple_rnn, not for conv_lstm'
             )
         if options.structure in ("one_to_many", "seq2seq"):
             raise ConfigError(

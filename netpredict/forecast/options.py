@@ -51,7 +51,7 @@ class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     l1: Weight = 0.0
     l2: Weight = 0.0
     layer_normalisation: bool = False
-    inputs: Literal["moves", "season", "medians", "history"] = "moves"
+    inputs: Literal["moves", "season", "medians", "history", "levels"] = "moves"
     scaler_steps: Count = 200
     season_forget_ratio: Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)] = 0.1
     median_steps: OddSteps = (15, 5, 31)
@@ -131,7 +131,7 @@ def _check_history(options: RecurrentOptions) -> None:
         raise ConfigError('mixture and round_to_grain need inputs = "history"')
     if options.mixture and (options.loss != "pinball" or options.structure not in AT_ONCE):
         raise ConfigError('mixture needs loss = "pinball" and an answer of all leads at once')
-    if not options.calendar and options.inputs not in ("moves", "history"):
+    if not options.calendar and options.inputs not in ("moves", "history", "levels"):
         raise ConfigError(f'calendar = false is not for inputs = "{options.inputs}"')
 
 

@@ -16,6 +16,7 @@ from netpredict.forecast.backend import keras, tf
 from netpredict.forecast.categorical import CategoricalHead
 from netpredict.forecast.encode import CLIP, Encoded, Encoder
 from netpredict.forecast.encode_history import HistoryEncoder
+from netpredict.forecast.encode_levels import LevelsEncoder
 from netpredict.forecast.encode_medians import MediansEncoder
 from netpredict.forecast.encode_season import SeasonEncoder
 from netpredict.forecast.heads import MixtureHead, PointHead, QuantileHead, Reference, ShareHead
@@ -81,6 +82,8 @@ def encoder_of(options: Any, features: FeatureSpec, output: OutputSpec) -> Encod
         return MediansEncoder(features, options)
     if options.inputs == "history":
         return HistoryEncoder(features, options)
+    if options.inputs == "levels":
+        return LevelsEncoder(features, options)
     return Encoder(features, options.scaler_steps, calendar=options.calendar)
 
 
