@@ -26,6 +26,7 @@ class Dataset(NamedTuple):
 
 DATASETS = {
     "ns3-uma": Dataset("ns3-uma", "netpredict.evaluate.handover_exact"),
+    "wmnlab": Dataset("wmnlab", "netpredict.evaluate.handover_real"),
 }
 DECISION_DELAY_MS = 200
 
