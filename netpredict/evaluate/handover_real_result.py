@@ -95,7 +95,7 @@ class AlarmRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it; a part that was not asked for is empty."""
+    """All of it; a part that was not asked for is empty. ``options`` are those of each network of a part."""
 
     drives: int
     runs: int
@@ -106,4 +106,4 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     curves: list[Curves]
     warnings: list[WarningRow]
     alarms: list[AlarmRow]
-    options: dict[str, dict[str, object]]
+    options: dict[str, list[dict[str, object]]]

@@ -203,7 +203,7 @@ def test_the_whole_on_a_street(small_grids):
     drives = [street(number) for number in range(24)]
     fits = {"warning": [ewma], "ping_pongs": [ewma]}
     scenes = tuple(handover_real.SCENES)
-    result = handover_real.evaluate(drives, scenes, 200, fits, {"warning": {}, "ping_pongs": {}}, lambda _: None)
+    result = handover_real.evaluate(drives, scenes, 200, fits, {}, lambda _: None)
 
     assert [each.linking for each in result.curves] == ["liberal", "conservative"]
     assert {each.decision_delay_ms for each in result.ping_pongs} == {0, 200}
