@@ -13,7 +13,7 @@ import numpy as np
 from netpredict.config import StreamConfig
 from netpredict.decide import BoundHook
 from netpredict.errors import PluginError
-from netpredict.forecast.calibrate import Rounding
+from netpredict.forecast.calibrate import Cells, Rounding
 from netpredict.forecast.predictor import Predictor
 from netpredict.forecast.running import RunningPredictor
 from netpredict.forecast.score import Scoreboard
@@ -157,7 +157,8 @@ class Stream:
             raise PluginError(f"predictor {name}@{version} answers {spec}, stream {self.name} needs {self.output}")
         running = RunningPredictor(name, version, model_id, predictor)
         seasonal = bool(self.config.season_buckets)
-        board = Scoreboard(len(spec.kpis), spec.horizon_steps, spec.levels, seasonal, self.places)
+        cells = Cells([kpi_of(kpi) for kpi in spec.kpis])
+        board = Scoreboard(len(spec.kpis), spec.horizon_steps, spec.levels, seasonal, self.places, cells)
         made = Version(running, board, len(self.lanes))
         made.board.pending.ensure(self._scored_rows)
         self.table.add_columns(running.columns())

@@ -10,7 +10,7 @@ import numpy as np
 from netpredict import plugins
 from netpredict.calendar import calendar
 from netpredict.evaluate.datasets import Period, Task, on_grid
-from netpredict.forecast.calibrate import Rounding, middle_of, moved, widen
+from netpredict.forecast.calibrate import Cells, Rounding, middle_of, moved, widen
 from netpredict.forecast.predictor import Predictor
 from netpredict.forecast.running import PAD_ROWS
 from netpredict.radio.quantities import kpi_of
@@ -79,7 +79,8 @@ def calibrated(raw: FloatArray, values: FloatArray, task: Task, begin: int) -> F
     known = [kpi_of(kpi) for kpi in task.output.kpis]
     rounding = Rounding([k.decimals for k in known], [k.low for k in known], [k.high for k in known])
     columns = [task.features.observed.index(kpi) for kpi in task.output.kpis]
-    truth = values[:, :, columns]
+    truth, cells, steps = values[:, :, columns], Cells(known), np.arange(values.shape[1])
+    placed = np.stack([rounding.natural(cells.truth(rounding.observed(one), steps)) for one in truth])
     factor = np.ones((len(columns), *raw.shape[3:]), np.float32)
     corrected = np.empty_like(raw)
     for start in range(0, len(raw), task.bucket_steps):
@@ -87,15 +88,18 @@ def calibrated(raw: FloatArray, values: FloatArray, task: Task, begin: int) -> F
         wide = widen(raw[start:stop], factor, at)
         whole = rounding.forecast(wide.reshape(-1, *wide.shape[2:]))
         corrected[start:stop] = rounding.values(whole).reshape(wide.shape)
-        below, n = _came_true(corrected, truth, begin, start, stop, at)
+        below, n = _came_true(corrected, truth, placed, begin, start, stop, at)
         factor = moved(factor, levels, at, below, n)
     return corrected
 
 
 def _came_true(
-    corrected: FloatArray, truth: FloatArray, begin: int, start: int, stop: int, middle: int
+    corrected: FloatArray, truth: FloatArray, placed: FloatArray, begin: int, start: int, stop: int, middle: int
 ) -> tuple[AnyArray, AnyArray]:
-    """Of the targets in this bucket: how many lay under each quantile, and how many there were (see ``ScoreRow``)."""
+    """Of the targets in this bucket: how many lay under each quantile, and how many there were (see ``ScoreRow``).
+
+    ``truth`` and ``placed`` (S, T, kpis): as observed, and at its place in its class.
+    """
     kpis, horizon, levels = corrected.shape[2:]
     below, n = np.zeros((kpis, horizon, levels), np.int64), np.zeros((kpis, horizon), np.int64)
     for lead in range(1, horizon + 1):
@@ -105,7 +109,8 @@ def _came_true(
             answer = corrected[issue, :, :, lead - 1]
             known = np.isfinite(came) & np.isfinite(answer).all(axis=3)
             known &= ~((answer == came[..., None]).all(axis=3))
-            under = np.where(np.arange(levels) < middle, came[..., None] < answer, came[..., None] <= answer)
+            at = np.moveaxis(placed[:, begin + issue + lead], 0, 1)[..., None]
+            under = np.where(np.arange(levels) < middle, at < answer, at <= answer)
             below[:, lead - 1] = (under & known[..., None]).sum(axis=(0, 1))
             n[:, lead - 1] = known.sum(axis=(0, 1))
     return below, n

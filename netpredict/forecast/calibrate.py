@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from netpredict.radio.classes import class_ticks
+from netpredict.radio.quantities import Kpi
 from netpredict.types import MISSING_TICKS, FloatArray, Int32Array, IntArray
 
 GAIN = 2.0
@@ -19,6 +21,9 @@ GAIN = 2.0
 DAMPING = 50
 """Truths at which a bucket moves the factor by half of the full gain."""
 LOG_FACTOR_MAX = math.log(20.0)
+_GOLDEN = np.uint64(
+    0x9E3779B97F4A7C15
+)  # 2**64 / golden ratio: its multiples fill the range evenly, whatever the stride
 
 
 def middle_of(levels: Sequence[float]) -> int:
@@ -40,6 +45,34 @@ def widen(values: FloatArray, factor: FloatArray, middle: int) -> FloatArray:
         outward = corrected[..., middle::-1]
         np.minimum.accumulate(outward, axis=-1, out=outward)
     return corrected
+
+
+class Cells:
+    """Where in its class a truth of an integer KPI counts as lying, in ticks.
+
+    The forecast of such a KPI fills (c - 1/2, c + 1/2) of each class c evenly (``netpredict.radio.classes``). A truth
+    that always lay in the middle would count wholly on one side of a quantile inside its class, and the factors would
+    drift from 1 under forecasts that are right. So it is spread over its class by a sequence of the slots that fills it
+    evenly: the randomised PIT of Czado, Gneiting and Held (2009), with Weyl's sequence in place of chance. Nothing is
+    spread beyond the ends of the range, where quantiles are cut off, too.
+    """
+
+    def __init__(self, kpis: Sequence[Kpi]) -> None:
+        scale = np.array([10.0**kpi.decimals for kpi in kpis])
+        self.ticks: IntArray = np.array([class_ticks(kpi) for kpi in kpis], np.int64)
+        self._low = np.round(np.array([kpi.low for kpi in kpis]) * scale)
+        self._high = np.round(np.array([kpi.high for kpi in kpis]) * scale)
+
+    def truth(self, ticks: Int32Array, slot: IntArray) -> Int32Array:
+        """``ticks`` (n, kpis) of target slots (n,), those of KPIs with classes at their place; MISSING_TICKS stay."""
+        if not self.ticks.any():
+            return ticks
+        with np.errstate(over="ignore"):
+            turn = (np.asarray(slot, np.int64).view(np.uint64) * _GOLDEN >> np.uint64(32)).astype(np.int64)
+        placed = ticks + (turn[:, None] * self.ticks >> 32) - self.ticks // 2
+        inside = np.clip(placed, self._low, self._high)
+        spread: Int32Array = np.where((self.ticks > 0) & (ticks != MISSING_TICKS), inside, ticks).astype(np.int32)
+        return spread
 
 
 def moved(factor: FloatArray, levels: Sequence[float], middle: int, below: IntArray, n: IntArray) -> FloatArray:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from netpredict.forecast.calibrate import middle_of, moved
+from netpredict.forecast.calibrate import Cells, middle_of, moved
 from netpredict.types import MISSING_TICKS, NO_SLOT, AnyArray, FloatArray, Int32Array, IntArray, Source
 
 SCORED_SOURCES = (Source.MODEL, Source.SEASONAL, Source.NAIVE)
@@ -129,15 +129,22 @@ class Scoreboard:
     """Scores and calibration of one predictor version on one stream, by lane.
 
     ``columns`` are forecast; the ``places`` that a KPI has on a grid stand together there and are judged together, as
-    the series of a stream are.
+    the series of a stream are. ``cells``: of the columns (None: none has classes).
     """
 
     def __init__(
-        self, columns: int, horizon: int, levels: Sequence[float], seasonal: bool = False, places: int = 1
+        self,
+        columns: int,
+        horizon: int,
+        levels: Sequence[float],
+        seasonal: bool = False,
+        places: int = 1,
+        cells: Cells | None = None,
     ) -> None:
         self._levels = tuple(levels)
         self._milli = np.round(np.asarray(levels) * 1000).astype(np.int64)
         self._middle = middle_of(levels)
+        self._cells = Cells(()) if cells is None else cells
         self._highest_below = np.where(np.arange(len(levels)) < self._middle, -1, 0)
         self._places, kpis = places, columns // places
         self.pending = PendingRing(columns, horizon, len(levels), seasonal)
@@ -168,17 +175,19 @@ class Scoreboard:
         if not known.any():
             return
         starts = np.flatnonzero(np.r_[True, lane[1:] != lane[:-1]])
+        place = (self._cells.truth(truth, slot) - truth)[:, None, :, None]
         for source in SCORED_SOURCES:
             mine = known & (due.sources == source)
             if mine.any():
-                sums = self._pooled(self._summed(y, due, mine, starts))
+                sums = self._pooled(self._summed(y, place, due, mine, starts))
                 self._sums[lane[starts], source] += sums  # lanes are unique here
 
-    def _summed(self, y: Int32Array, due: Due, mine: AnyArray, starts: AnyArray) -> IntArray:
+    def _summed(self, y: Int32Array, place: Int32Array, due: Due, mine: AnyArray, starts: AnyArray) -> IntArray:
         """Sums over the rows of each lane where ``mine`` (n, horizon, kpis) holds: (lanes, horizon, kpis, width).
 
         Pinball loss * 1000 of a difference d at a level is milli * d - 1000 * min(d, 0), so two sums of d suffice.
-        A truth on a level's own value counts as inside the interval, on either side: the interval is closed.
+        A truth on a level's own value counts as inside the interval, on either side: the interval is closed. That of an
+        integer KPI counts at its ``place`` in its class (n, 1, kpis, 1).
         """
 
         def total(terms: AnyArray) -> IntArray:
@@ -192,7 +201,7 @@ class Scoreboard:
         error = np.abs(difference[..., self._middle])
         square = np.square(error, dtype=np.int64)
         errors = (np.broadcast_to(np.abs(y), mine.shape), np.abs(y - due.naive), np.abs(y - due.seasonal))
-        below = (difference <= self._highest_below) & (mine & ~flat)[..., None]
+        below = (difference + place <= self._highest_below) & (mine & ~flat)[..., None]
         sums = np.empty((len(starts), *mine.shape[1:], self._width), np.int64)
         single = (mine, flat, error, square >> 32, square & 0xFFFFFFFF, *(np.where(mine, e, 0) for e in errors))
         for index, terms in enumerate(single):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netpredict.errors import ConfigError
-from netpredict.radio.quantities import KPIS, FloatArray
+from netpredict.radio.quantities import KPIS, FloatArray, Kpi
 
 _INTEGER_UNITS = ("index", "layers")
 FINE_LEVELS: tuple[float, ...] = (
@@ -30,6 +30,11 @@ def classes_of(kpi: str) -> tuple[int, ...]:
         able = ", ".join(name for name, entry in KPIS.items() if entry.unit in _INTEGER_UNITS)
         raise ConfigError(f"{kpi!r} has no classes: only an integer index has ({able})")
     return tuple(range(int(known.low), int(known.high) + 1))
+
+
+def class_ticks(kpi: Kpi) -> int:
+    """Ticks (fixed point of the KPI) from one class to the next; 0 for a KPI that has no classes."""
+    return int(10**kpi.decimals) if kpi.unit in _INTEGER_UNITS else 0
 
 
 def probability_at_least(quantiles: npt.ArrayLike, levels: Sequence[float], classes: Sequence[int]) -> FloatArray:

@@ -419,8 +419,9 @@ class History:
         ``skill`` = 1 - mae / naive_mae, ``skill_best`` against the better of naive and seasonal naive (None when that
         never errs); ``wape`` = sum of errors / sum of |truth|; ``mase`` = mae / the mean error of seasonal naive on the
         history that the version was trained on (None when it was not trained); ``coverage`` maps "0.1..0.9" to the
-        share of truths in the closed interval, ``flat`` pairs (interval and truth all one value) left out; ``pinball``
-        is the mean over the levels. Formulas: Hyndman and Koehler 2006 (MASE), Gneiting and Raftery 2007 (pinball).
+        share of truths in the closed interval, ``flat`` pairs (interval and truth all one value) left out, those of
+        integer KPIs spread over their class (``netpredict.forecast.calibrate.Cells``); ``pinball`` is the mean over the
+        levels. Formulas: Hyndman and Koehler 2006 (MASE), Gneiting and Raftery 2007 (pinball).
         """
         rows = self._rows(
             "SELECT p.stream, m.predictor, c.source, c.kpi, c.lead_steps, c.n, c.abs_ticks, c.square_ticks,"

@@ -78,3 +78,13 @@ def test_series_with_places_become_one_grid_and_others_do_not():
     assert frames.training.values.shape == (1, 6, 4)
     with pytest.raises(DataError, match="no grid"):
         on_grid(*task_of(np.ones((1, 9)), 5))
+
+
+def test_calibration_leaves_a_right_forecast_of_an_integer_kpi_alone():
+    rng, n = np.random.default_rng(0), 40
+    chance = np.array([0.04, 0.06, 0.8, 0.06, 0.04])
+    truth = rng.choice(np.arange(7, 12), p=chance, size=(n, 900))
+    task, period = task_of(truth, 1, horizon=1, kpi="cqi")
+    right = np.interp(LEVELS, np.concatenate([[0.0], np.cumsum(chance)]), np.arange(7, 13) - 0.5).astype(np.float32)
+    found = calibrated(np.tile(right, (899, n, 1, 1, 1)), period.values, task, 0)
+    np.testing.assert_allclose(found[-1, 0, 0, 0], right, atol=0.03)

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from netpredict.forecast.calibrate import Rounding, middle_of, moved, widen
+from netpredict.forecast.calibrate import Cells, Rounding, middle_of, moved, widen
+from netpredict.radio.quantities import kpi_of
 from netpredict.types import MISSING_TICKS
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -140,3 +141,41 @@ def test_what_is_missing_stays_missing():
 def test_observed_ticks():
     seen = ROUNDING.observed(np.array([[33.34, np.nan], [33.36, -90.125], [1e30, -1e30]], np.float32))
     assert seen.tolist() == [[333, MISSING_TICKS], [334, -9012], [2**31 - 1, -(2**31) + 1]]
+
+
+CQI_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+
+
+def cqi_forecasts(n, rng):
+    """Distributions over the CQI as sharp and as wide as real ones, their quantiles in ticks, and truths drawn."""
+    place, width = rng.uniform(4, 12, n), rng.choice([0.3, 1.0, 2.5], n)
+    chance = np.exp(-np.abs(np.arange(16) - place[:, None]) / width[:, None])
+    below = np.concatenate([np.zeros((n, 1)), np.cumsum(chance / chance.sum(axis=1, keepdims=True), axis=1)], axis=1)
+    quantiles = np.stack([np.interp(CQI_LEVELS, one, np.arange(17) - 0.5) for one in below])
+    truth = (rng.random(n)[:, None] > below[:, 1:]).sum(axis=1)
+    return np.rint(np.clip(quantiles, 0, 15) * 100).astype(np.int32), (100 * truth).astype(np.int32)
+
+
+def test_truths_of_an_integer_kpi_lie_under_each_level_of_a_right_forecast_as_often_as_it_says():
+    ticks, truth = cqi_forecasts(40_000, np.random.default_rng(5))
+    placed = Cells([kpi_of("cqi")]).truth(truth[:, None], np.arange(-20_000, 20_000) * 10)
+    np.testing.assert_allclose((placed <= ticks).mean(axis=0), CQI_LEVELS, atol=0.01)
+    assert np.abs((truth[:, None] < ticks).mean(axis=0) - CQI_LEVELS).max() > 0.05  # why it has to be spread
+
+
+def test_a_truth_is_spread_within_its_class_evenly_at_every_stride_and_never_beyond_the_range():
+    cells = Cells([kpi_of("cqi"), kpi_of("rsrp_dbm")])
+    for stride in (1, 7, 10, 64, 100, 3600):
+        slot = np.arange(-1000, 1000) * stride
+        ticks = np.tile(np.array([[900, -900]], np.int32), (2000, 1))
+        placed = cells.truth(ticks, slot)
+        counts = np.bincount(placed[:, 0] - 850, minlength=100)
+        assert len(counts) == 100
+        assert counts.min() >= 12, stride  # 20 on average
+        assert (placed[:, 1] == -900).all()
+    ends = cells.truth(np.array([[1500, -900], [0, MISSING_TICKS], [MISSING_TICKS, 0]] * 50, np.int32), np.arange(150))
+    known = ends[:, 0] != MISSING_TICKS
+    assert ends[known, 0].min() == 0
+    assert ends[known, 0].max() == 1500
+    assert (ends[2::3, 0] == MISSING_TICKS).all()
+    assert (ends[1::3, 1] == MISSING_TICKS).all()

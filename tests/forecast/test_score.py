@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netpredict.forecast.calibrate import Cells
 from netpredict.forecast.score import PendingRing, Scoreboard, sampled
+from netpredict.radio.quantities import kpi_of
 from netpredict.types import MISSING_TICKS, Source
 
 KPIS, HORIZON, LEVELS = 2, 3, (0.1, 0.5, 0.9)
@@ -196,3 +198,20 @@ def test_the_places_of_a_kpi_share_its_sums_and_its_calibration():
     for board in (grid, plain):
         board.close_bucket(0)
     np.testing.assert_array_equal(grid.factors(np.array([0])), np.repeat(plain.factors(np.array([0])), places, axis=1))
+
+
+def test_a_truth_of_an_integer_kpi_lies_under_a_quantile_in_its_class_as_often_as_the_class_is_filled():
+    """Quantiles at 8.75, 9 and 9.25 of a class that fills 8.5 to 9.5: a quarter, a half, three quarters."""
+    board = Scoreboard(1, 1, LEVELS, cells=Cells([kpi_of("cqi")]))
+    board.ensure_lanes(1)
+    board.pending.ensure(1)
+    for slot in range(1001):
+        one = np.array([0])
+        board.score(one, one, np.array([slot]), np.array([[900]], np.int32))
+        ticks = np.array([875, 900, 925], np.int32).reshape(1, 1, 1, 3)
+        board.pending.add(
+            one, np.array([slot]), ticks, np.array([[900]], np.int32), np.array([[Source.MODEL]], np.uint8)
+        )
+    (row,) = board.sums(0)
+    assert (row.n, row.abs_ticks) == (1000, 0)
+    np.testing.assert_allclose(row.below, [250, 500, 750], atol=15)
