@@ -2,6 +2,8 @@
 
 It sees the one-hot lags twice: through the recurrent layers, and beside them. Before the first train_epoch the weights
 of the newest class are the logarithm of the Markov table P(class in h steps | class now): what is learnt comes on top.
+With ``by_distance`` the logit of a class is that of its place plus that of its distance from the newest class, so that
+how a channel moves is learnt once and not for every class anew.
 """
 
 from __future__ import annotations
@@ -32,12 +34,16 @@ class CategoricalHead:
     sees_inputs = True
     measured = ("log_loss", "markov_log_loss")
 
-    def __init__(self, output: OutputSpec, classes: Classes, first_lag: int) -> None:
+    def __init__(self, output: OutputSpec, classes: Classes, first_lag: int, by_distance: bool = False) -> None:
         """``first_lag``: where the one-hot of the newest class begins in what the head sees."""
         self.probabilities, self._classes, self._first_lag = output.levels, classes, first_lag
         self.middle = int(np.argmin([abs(level - 0.5) for level in output.levels]))
         self.shape = (len(output.kpis), classes.most, output.horizon_steps)
-        self.dense = keras.layers.Dense(int(np.prod(self.shape)), kernel_initializer="zeros", name="head")
+        self._of_place = int(np.prod(self.shape))
+        distances = 2 * classes.most - 1 if by_distance else 0
+        self._distances = (len(output.kpis), distances, output.horizon_steps)
+        size = self._of_place + int(np.prod(self._distances))
+        self.dense = keras.layers.Dense(size, kernel_initializer="zeros", name="head")
         outside = np.arange(classes.most) >= classes.counts[:, None]
         self._mask = tf.constant(np.where(outside, _NO_CLASS, 0.0)[None, :, :, None], tf.float32)
 
@@ -53,9 +59,11 @@ class CategoricalHead:
         kpis, most, _ = self.shape
         self._table = tf.constant(table)
         kernel = self.dense.kernel.numpy()
-        newest = kernel[self._first_lag : self._first_lag + kpis * most].reshape(kpis, most, *self.shape)
+        newest = np.zeros((kpis, most, *self.shape), np.float32)
         for kpi in range(kpis):
             newest[kpi, :, kpi] = table[kpi]
+        rows = slice(self._first_lag, self._first_lag + kpis * most)
+        kernel[rows, : self._of_place] = newest.reshape(kpis * most, -1)
         self.dense.kernel.assign(kernel)
 
     def check(self, truth: FloatArray) -> None:
@@ -86,7 +94,16 @@ class CategoricalHead:
 
     def raw(self, hidden: Any) -> Any:
         """(m, width) -> (m, kpis, classes, leads)."""
-        return tf.reshape(self.dense(hidden), (-1, *self.shape)) + self._mask
+        logits = self.dense(hidden)
+        of_place = tf.reshape(logits[:, : self._of_place], (-1, *self.shape)) + self._mask
+        if not self._distances[1]:
+            return of_place
+        of_distance = tf.reshape(logits[:, self._of_place :], (-1, *self._distances))
+        kpis, most, _ = self.shape
+        newest = tf.reshape(hidden[:, self._first_lag : self._first_lag + kpis * most], (-1, kpis, most))
+        first = most - 1 - tf.argmax(newest, axis=2, output_type=tf.int32)  # the distance at which class 0 lies
+        distance = first[:, :, None] + tf.range(most)
+        return of_place + tf.gather(of_distance, distance, axis=2, batch_dims=2)
 
     def levels(self, raw: Any, reference: Reference) -> list[Any]:
         """One (m, kpis, leads) per level, none below the level before it."""

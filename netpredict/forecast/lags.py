@@ -15,7 +15,7 @@ from netpredict.forecast.backend import tf
 from netpredict.forecast.encode import Encoded, Encoder
 from netpredict.forecast.predictor import ABSURD
 from netpredict.radio.classes import classes_of
-from netpredict.types import FeatureSpec
+from netpredict.types import FeatureSpec, FloatArray
 
 _STAYS = (1, 2, 3, 5, 9, 17, 33)  # steps; where the next class of run lengths begins
 _MEMORIES = (30.0, 300.0)  # observations that the two frequencies look back
@@ -45,20 +45,36 @@ def classes_of_all(kpis: tuple[str, ...]) -> Classes:
 
 
 class LagEncoder(Encoder):
-    """The scaled inputs of every column, and behind them those of the KPIs that are classes."""
+    """The inputs of ``scaled`` for every column, and behind them those of the KPIs that are classes."""
 
-    def __init__(
-        self, features: FeatureSpec, scaler_steps: int, kpis: tuple[str, ...], lags: int, calendar: bool = True
-    ) -> None:
-        super().__init__(features, scaler_steps, calendar=calendar)
+    def __init__(self, scaled: Encoder, features: FeatureSpec, kpis: tuple[str, ...], lags: int) -> None:
+        self._scaled, self.columns = scaled, scaled.columns
+        self.candidates, self.clock_width = scaled.candidates, scaled.clock_width
+        self.width, self.state_shapes = scaled.width, dict(scaled.state_shapes)
         self.classes, self.first_lag = classes_of_all(kpis), self.width
         self._columns = [features.observed.index(kpi) for kpi in kpis]
         most, count = self.classes.most, len(kpis)
         self.width += count * (most * (lags + len(_STAYS) + 1 + len(_MEMORIES)) + 2)
         self.state_shapes |= {"recent": (count, lags), "stay": (count, 2), "frequency": (count, len(_MEMORIES), most)}
 
+    def named(self) -> dict[str, Any]:
+        """Those of ``scaled``."""
+        return self._scaled.named()
+
+    def learn(self, values: FloatArray) -> None:
+        """What ``scaled`` learns."""
+        self._scaled.learn(values)
+
+    def grain(self) -> Any:
+        """That of ``scaled``."""
+        return self._scaled.grain()
+
+    def clock(self, calendar: Any) -> Any:
+        """That of ``scaled``."""
+        return self._scaled.clock(calendar)
+
     def scale(self, values: Any, calendar: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-        """The scaler, and of the classes:
+        """The arrays of ``scaled``, and of the classes:
 
         ``recent``: 1 + class of the last steps, newest first, 0 = none yet; a missing value repeats the class before.
         ``stay``: steps for which the class has been the same, and since it was last seen. ``frequency``: decayed share
@@ -72,7 +88,7 @@ class LagEncoder(Encoder):
         forget = tf.constant([1.0 / memory for memory in _MEMORIES])[:, None]
         moved = state["frequency"] + forget * (self._hot(now)[:, :, None] - state["frequency"])
         return {
-            **super().scale(values, calendar, state),
+            **self._scaled.scale(values, calendar, state),
             "recent": tf.concat([now[:, :, None], state["recent"][:, :, :-1]], axis=2),
             "stay": tf.minimum(tf.stack([run, since], axis=2), _STEPS_MAX),
             "frequency": tf.where(seen[:, :, None, None], moved, state["frequency"]),
@@ -80,7 +96,7 @@ class LagEncoder(Encoder):
 
     def encode(self, values: Any, calendar: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> Encoded:
         """See the contract; one-hot lags from ``first_lag`` on, the newest of every KPI first."""
-        encoded = super().encode(values, calendar, before, after)
+        encoded = self._scaled.encode(values, calendar, before, after)
         return encoded._replace(inputs=tf.concat([encoded.inputs, *self._of_classes(after)], axis=1))
 
     def _of_classes(self, state: Mapping[str, Any]) -> list[Any]:

@@ -73,6 +73,7 @@ class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     clip_value: Weight = 0.0
     loss: Literal["pinball", "mse", "mae", "bce", "cross_entropy"] = "pinball"
     lags: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    by_distance: bool = False
     teacher_forcing: Ratio = 1.0
     teacher_forcing_last: Ratio = 0.0
     train_epochs: Count = 20
@@ -107,8 +108,8 @@ def check_options(options: RecurrentOptions, output: OutputSpec) -> None:
     if options.warmup_epochs >= options.train_epochs:
         left = f"leaves nothing of {options.train_epochs} train_epochs"
         raise ConfigError(f"warmup_epochs = {options.warmup_epochs:g} {left}")
-    if options.inputs != "moves" and options.loss == "cross_entropy":
-        raise ConfigError(f'inputs = "{options.inputs}" is not for loss = "cross_entropy", which has inputs of its own')
+    if options.inputs not in ("moves", "history") and options.loss == "cross_entropy":
+        raise ConfigError(f'inputs = "{options.inputs}" is not for loss = "cross_entropy": use "moves" or "history"')
     if even := [steps for steps in options.median_steps if steps % 2 == 0]:
         raise ConfigError(f"median_steps are odd numbers of steps, not {even}")
     _check_teacher(options)
@@ -139,9 +140,11 @@ def _check_classes(options: RecurrentOptions, output: OutputSpec) -> None:
     if options.loss != "cross_entropy":
         if options.lags != _DEFAULTS.lags and options.inputs != "history":
             raise ConfigError(f'lags is for inputs = "history" and loss = "cross_entropy", not "{options.loss}"')
+        if options.by_distance:
+            raise ConfigError(f'by_distance is for loss = "cross_entropy", not "{options.loss}"')
         return
-    if options.inputs != "moves" or options.head_units:
-        raise ConfigError('loss = "cross_entropy" brings its own inputs and head: leave inputs and head_units out')
+    if options.head_units:
+        raise ConfigError('loss = "cross_entropy" brings its own head: leave head_units out')
     if options.structure not in AT_ONCE:
         raise ConfigError(f'loss = "cross_entropy" needs structure = "many_to_many", not "{options.structure}"')
     for kpi in output.kpis:

@@ -74,8 +74,13 @@ class Frame:
 
 def encoder_of(options: Any, features: FeatureSpec, output: OutputSpec) -> Encoder:
     """The one that ``inputs`` names; with one-hot lags where the loss is over classes."""
+    scaled = _scaled_encoder_of(options, features, output)
     if options.loss == "cross_entropy":
-        return LagEncoder(features, options.scaler_steps, output.kpis, options.lags, options.calendar)
+        return LagEncoder(scaled, features, output.kpis, options.lags)
+    return scaled
+
+
+def _scaled_encoder_of(options: Any, features: FeatureSpec, output: OutputSpec) -> Encoder:
     if options.inputs == "season":
         return SeasonEncoder(features, output, options)
     if options.inputs == "medians":
@@ -91,7 +96,8 @@ def head_of(frame: Frame, leads: int, point: bool) -> Head:
     """The head of these options: quantiles where the loss teaches them and the structure can carry them."""
     loss, output = frame.options.loss, frame.output
     if isinstance(frame.encoder, LagEncoder):
-        return CategoricalHead(output, frame.encoder.classes, frame.options.units + frame.encoder.first_lag)
+        first_lag = frame.options.units + frame.encoder.first_lag
+        return CategoricalHead(output, frame.encoder.classes, first_lag, frame.options.by_distance)
     if loss == "bce":
         return ShareHead(output, leads, loss, frame.places)
     if point or loss != "pinball":
