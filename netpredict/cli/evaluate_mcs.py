@@ -25,6 +25,8 @@ DECISION_DELAY_MS = 200
 PREDICTOR = "gru"
 RECIPE: dict[str, Any] = {
     "loss": "cross_entropy",
+    "inputs": "history",
+    "by_distance": True,
     "calendar": False,
     "units": 64,
     "lags": 8,
@@ -81,7 +83,7 @@ def mcs(
 
 
 def read_recordings(folder: Path, limit_traces: int | None) -> list[Recording]:
-    """CQI and SINR of the traces on their grids of seconds; what was not measured is missing."""
+    """CQI, SINR and RSRP of the traces on their grids of seconds; what was not measured is missing."""
     from netpredict.cli.backtest_published import spread_over_groups
     from netpredict.evaluate.mcs_forecasts import FEATURES
     from netpredict.evaluate.published import recording

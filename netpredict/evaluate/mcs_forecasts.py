@@ -18,7 +18,7 @@ from netpredict.radio.classes import FINE_LEVELS, classes_of, probability_at_lea
 from netpredict.types import AnyArray, FeatureSpec, FloatArray, IntArray, OutputSpec, TrainingSet
 
 DELAYS_S = (1, 2, 3, 5)
-FEATURES = FeatureSpec(("cqi", "sinr_db"), 1_000_000)
+FEATURES = FeatureSpec(("cqi", "sinr_db", "rsrp_dbm"), 1_000_000)
 OUTPUT = OutputSpec(("cqi",), max(DELAYS_S), FINE_LEVELS)
 SEGMENT_STEPS = 480
 BUCKET_STEPS = 900

@@ -25,7 +25,7 @@ def recordings(count: int = 10, steps: int = 160) -> list[Recording]:
         cqi = np.clip(8 + np.cumsum(jumps), 1, 15).astype(np.float32)
         cqi[rng.random(steps) < 0.1] = np.nan
         group = ("static_strm", "driving_strm")[number % 2]
-        found.append(Recording(f"trace {number}", group, np.stack([cqi, 2 * cqi - 5], axis=1)))
+        found.append(Recording(f"trace {number}", group, np.stack([cqi, 2 * cqi - 5, 3 * cqi - 120], axis=1)))
     return found
 
 
@@ -61,7 +61,7 @@ def test_a_fold_without_a_trace_is_refused():
 
 def test_what_was_not_measured_is_no_target():
     training = training_set(recordings(2, 700))
-    assert training.values.shape == (4, 480, 2)
+    assert training.values.shape == (4, 480, 3)
     assert training.truth is None
     assert np.isnan(training.values[1, 220:]).all()
 
