@@ -15,7 +15,6 @@ import numpy as np
 
 from netpredict import plugins
 from netpredict.errors import DataError
-from netpredict.evaluate import handover_report
 from netpredict.evaluate.handover_compare import Change, Front, Point, least_failures, point
 from netpredict.evaluate.handover_labels import World, backwards, world_of
 from netpredict.evaluate.handover_model import Counts, PlainA3, walk
@@ -230,5 +229,7 @@ def _beside(change: Change) -> list[str]:
 
 
 def write_report(result: Result) -> str:
-    """See ``handover_report``."""
+    """See ``handover_report``; imported here because it brings plotly with it."""
+    from netpredict.evaluate import handover_report
+
     return handover_report.write_report(result)
