@@ -44,7 +44,6 @@ from netpredict.evaluate.handover_real_replay import (
     recorded_of,
     replay,
 )
-from netpredict.evaluate.handover_real_report import write_report as write_report
 from netpredict.evaluate.handover_real_result import (
     AlarmPoint,
     AlarmRow,
@@ -344,3 +343,10 @@ def _alarm_point(sums: AnyArray, bar: float) -> AlarmPoint:
 
 def _span(found: Estimate) -> Span:
     return Span(found.value, found.low, found.high)
+
+
+def write_report(result: Result) -> str:
+    """The result as one HTML page."""
+    from netpredict.evaluate.handover_real_report import write_report as written
+
+    return written(result)
