@@ -17,6 +17,7 @@ from netpredict.errors import DataError, NetpredictError
 from netpredict.learn.child import ARTEFACT, Result, TrainingFailed, run_child, write_job
 from netpredict.learn.dataset import build
 from netpredict.learn.evaluate import loss_ratio
+from netpredict.learn.jobs import job_folder
 from netpredict.learn.registry import load_artefact
 from netpredict.plugins import load
 from netpredict.store.commit import ModelRegistry, ModelRow, RetrainRow
@@ -177,9 +178,9 @@ def history(config: Config, stream: Stream) -> TrainingSet:
     )
 
 
-def models_folder(config: Config, stream: str, predictor: str) -> Path:
-    """Where the artefacts of a predictor stand."""
-    return Path(config.daemon.data_dir).absolute() / "models" / stream / predictor
+def models_folder(config: Config, *names: str) -> Path:
+    """Where artefacts stand: all of them, those of a stream, or those of a stream and predictor."""
+    return Path(config.daemon.data_dir).absolute().joinpath("models", *names)
 
 
 def delete_old(config: Config, store: ModelRegistry, stream: str, predictor: str) -> None:
@@ -210,30 +211,28 @@ def _train(
             raise TrainingCancelled("the daemon stops")
 
     home, learn = models_folder(config, stream.name, predictor), config.learn
-    job = home / f".job-{now_us}"
     bound = config.predictors[predictor]
     compared = (incumbent.folder, incumbent.version) if incumbent else ("", "")
     dataset = history(config, stream)
     stop_when_cancelled()
     try:
-        write_job(job, dataset, bound.plugin, bound.options, now_us, compared)
-        result = run_child(
-            job,
-            timeout_s=learn.timeout_s,
-            nice=learn.nice,
-            threads=learn.threads,
-            memory_max_bytes=learn.memory_max_bytes,
-            on_wait=stop_when_cancelled,
-        )
-        folder = home / result.version
-        if not folder.exists():
-            load_artefact(job / ARTEFACT, result.version)  # whole, before it stands under its name
-            (job / ARTEFACT).rename(folder)
-        return result, folder
+        with job_folder(home, now_us) as job:
+            write_job(job, dataset, bound.plugin, bound.options, now_us, compared)
+            result = run_child(
+                job,
+                timeout_s=learn.timeout_s,
+                nice=learn.nice,
+                threads=learn.threads,
+                memory_max_bytes=learn.memory_max_bytes,
+                on_wait=stop_when_cancelled,
+            )
+            folder = home / result.version
+            if not folder.exists():
+                load_artefact(job / ARTEFACT, result.version)  # whole, before it stands under its name
+                (job / ARTEFACT).rename(folder)
+            return result, folder
     except OSError as error:
         raise TrainingFailed(f"the training of {predictor} could not be kept below {home}: {error}") from error
-    finally:
-        shutil.rmtree(job, ignore_errors=True)
 
 
 def active_version(store: ModelRegistry, stream: str, predictor: str) -> ModelRow | None:

@@ -27,6 +27,8 @@ from netpredict.clock import Clock, SystemClock
 from netpredict.config import Config, RevertConfig, load_config
 from netpredict.errors import NetpredictError, SourceUnavailable, StoreUnavailable
 from netpredict.ingest.source import Source
+from netpredict.learn import jobs
+from netpredict.learn.retrain import models_folder
 from netpredict.learn.retrainer import Retrainer
 from netpredict.learn.shelf import StoreShelf
 from netpredict.operate import memory
@@ -187,6 +189,8 @@ class Daemon:
         self.writer = CommitWriter(self.store, self.config.store, self.clock, self._prune)
         self.writer.start()
         running.callback(self.writer.stop, self.config.daemon.drain_s)
+        if swept := jobs.sweep(models_folder(self.config)):
+            LOG.info("trainings_swept", folders=swept)
         self.retrainer = Retrainer(self.config, self.streams, self.store, self.clock, lambda: self.flags.stop)
         mobility = MobilityHistory(self.config.store_url)
         self.policy_job = PolicyJob(list(self.streams.values()), mobility, self.store)

@@ -65,7 +65,7 @@ class Faults:
         if kind == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
         elif kind == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # to another thread this one would run on
         elif kind == "sleep":
             time.sleep(float(rest[0]))
         else:
