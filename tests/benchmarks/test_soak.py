@@ -26,6 +26,8 @@ from tests.services.process import free_ports
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
 SERIES = int(os.environ.get("SOAK_SERIES", "50000"))
 PER_S = float(os.environ.get("SOAK_PER_S", "1000"))
+BACKLOG_SLOTS = 30
+"""Lie in the topic when the daemon starts: enough to train by, so that a version serves before the second quarter."""
 BURST = 10
 BURST_EVERY_S, BURST_S = 180.0, 30.0
 PERIOD_S = 60
@@ -53,7 +55,7 @@ class Load(threading.Thread):
         rng = np.random.default_rng(3)
         base, walk = rng.uniform(10, 60, SERIES), np.zeros(SERIES)
         first_us = (int(time.time()) // PERIOD_S) * PERIOD_S * 1_000_000
-        began_s, due = time.monotonic(), 0.0
+        began_s, due = time.monotonic(), float(BACKLOG_SLOTS * SERIES)
         last_s = began_s
         encode = msgspec.json.Encoder().encode
         while not self.stop.is_set():
@@ -86,7 +88,7 @@ def config_of(broker: KafkaBroker, topic: str, folder: Path, receiver: Receiver,
         "store": {"url": f"sqlite:///{folder}/soak.db", "retention_days": 0.05},
         "http": {"port": port},
         "publish": {"enabled": True, "forecasts_topic": f"{topic}.forecasts", "actions_topic": f"{topic}.actions"},
-        "learn": {"enabled": True, "cron": "*/7 * * * *", "series_max": 300, "history_steps": 200, "timeout_s": 300.0},
+        "learn": {"enabled": True, "cron": "*/5 * * * *", "series_max": 300, "history_steps": 200, "timeout_s": 300.0},
         "streams": {
             "traffic": {
                 "topic": topic,
@@ -112,6 +114,9 @@ def config_of(broker: KafkaBroker, topic: str, folder: Path, receiver: Receiver,
                 "actuators": ["webhook"],
                 "cooldown_s": 300.0,
                 "rate_per_min": 600.0,
+                "breaker": {
+                    "buckets": 0
+                },  # on noise no forecast beats the naive one, and no action would ever be taken
             }
         },
         "actuators": {"webhook": {"plugin": "webhook", "options": {"url": receiver.url}}},
