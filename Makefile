@@ -33,7 +33,7 @@ demo: setup ## show what netpredict does, without a broker (netpredict demo)
 test: setup ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
-faults: setup ## run the fault catalogue in full (about 40 minutes on 2 cores); its table goes to build/faults.json
+faults: setup ## run the fault catalogue in full (about an hour on 2 cores); its table goes to build/faults.json
 	$(BIN)/python -m pytest tests/faults -m "not benchmark" -k "not short" $(ARGS)
 
 # mypy finds the plugins under the name they are imported by
