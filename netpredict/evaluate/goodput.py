@@ -118,12 +118,6 @@ class Tally:
         ratio: AnyArray = self.nacks[traces].sum(axis=0) / max(1, int(self.blocks[traces].sum()))
         return ratio
 
-    def bler_error(self, traces: AnyArray) -> AnyArray:
-        """Standard error of ``bler`` as a ratio of sums over traces, (P,) (Cochran 1977, 6.4)."""
-        off = self.nacks[traces] - self.bler(traces) * self.blocks[traces][:, None]
-        error: AnyArray = np.sqrt((off**2).sum(axis=0)) / max(1, int(self.blocks[traces].sum()))
-        return error
-
     def above(self, traces: AnyArray) -> AnyArray:
         """Share of these traces whose own ratio is above ``TRACE_BLER_LIMIT``, (P,)."""
         counted = np.asarray(traces)[self.blocks[traces] > 0]
@@ -149,17 +143,15 @@ class Tally:
         return cls(tallies[0].blocks, np.concatenate([each.nacks for each in tallies], axis=1), goodput)
 
 
-def best(tally: Tally, table: int, traces: AnyArray, limited: bool) -> int:
+def best(tally: Tally, table: int, traces: AnyArray, limited: bool, bler_limit: float = BLER_LIMIT) -> int:
     """The candidate of most goodput on these traces; ``limited``: among those that keep both limits there.
 
-    The pooled limit with a standard error to spare: half of the candidates that just keep it here pass it elsewhere.
     Where none keeps them, the one that comes nearest.
     """
     goodput = tally.mean_goodput(table, traces)
     if not limited:
         return int(np.argmax(goodput))
-    bler = (tally.bler(traces) + tally.bler_error(traces)) / BLER_LIMIT
-    above = tally.above(traces) / TRACES_ABOVE_LIMIT
+    bler, above = tally.bler(traces) / bler_limit, tally.above(traces) / TRACES_ABOVE_LIMIT
     kept = (bler <= 1) & (above <= 1)
     return int(np.argmax(np.where(kept, goodput, -np.inf)) if kept.any() else np.argmin(bler + above))
 

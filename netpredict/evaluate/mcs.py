@@ -30,9 +30,7 @@ LEAST_LIKELY = 1e-4
 
 LIMITED = tuple(
     Price(target, first, rate, 0.05, 200.0)
-    for target, first, rate in product(
-        (0.085, 0.09, 0.095, 0.1, 0.105, 0.11, 0.115, 0.12), (2.0, 4.0), (0.0, 0.02, 0.05, 0.1, 0.2)
-    )
+    for target, first, rate in product((0.095, 0.1, 0.105, 0.11, 0.115, 0.12), (2.0, 4.0), (0.0, 0.02, 0.05, 0.1, 0.2))
     if rate or target == 0.1
 )
 """Prices tried where BLER is limited; without a rate the target says nothing."""
