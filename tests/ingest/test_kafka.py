@@ -21,7 +21,7 @@ from netpredict.types import PolledPartition, TopicPartition
 from tests.services.kafka_broker import KafkaBroker
 from tests.services.process import free_ports
 
-WAIT_S = 40.0
+WAIT_S = 90.0
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def test_a_full_queue_never_holds_the_loop_up_and_is_read_back(rig: Rig) -> None
     publisher.start()
     for _ in range(20):
         publisher.offer(rig.commit())  # the sink is shut: to wait for it would be to wait for ever
-    assert publisher.stats["overflows"] > 10
+    assert publisher.stats["overflows"] >= 5
     assert publisher.stats["queued_windows"] < 10
     rig.sink.open.set()
     until(lambda: rig.publications.count() == 0)
