@@ -81,7 +81,7 @@ def test_f07_no_answer_of_a_changing_cluster_costs_a_record(tmp_path: Path, reco
         record("F7", [], f"{errors_sent} errors, 10 moves (mock)", sum(ends.values()), "O holds")
 
 
-@pytest.mark.parametrize("gone", ["leader", "coordinator"])
+@pytest.mark.parametrize("gone", [pytest.param("leader", marks=pytest.mark.faults), "coordinator"])
 def test_f10_a_broker_missing_from_the_metadata_is_overcome_by_a_new_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str, record: Recorder
 ) -> None:

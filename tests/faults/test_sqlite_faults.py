@@ -162,7 +162,7 @@ def test_f16_a_full_log_disk_stops_no_record(tmp_path: Path, record: Recorder) -
 
 
 @needs_shims
-@pytest.mark.parametrize("first", [300, 400])
+@pytest.mark.parametrize("first", [300, pytest.param(400, marks=pytest.mark.faults)])
 def test_f16_errors_of_the_disk_are_tried_again(tmp_path: Path, record: Recorder, first: int) -> None:
     """Writes and syncs of the database and its WAL fail for a while: what failed was not acknowledged."""
     record.about("F16")
