@@ -26,8 +26,10 @@ from tests.services.process import free_ports
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
 SERIES = int(os.environ.get("SOAK_SERIES", "50000"))
 PER_S = float(os.environ.get("SOAK_PER_S", "1000"))
-BACKLOG_SLOTS = 30
-"""Lie in the topic when the daemon starts: enough to train by, so that a version serves before the second quarter."""
+BACKLOG_SLOTS = 60
+"""Come at once: enough to train by, so that a version serves before the second quarter."""
+PAST_SLOTS = 2 * BACKLOG_SLOTS
+"""So long ago the first report is: a broker refuses what is stamped more than an hour ahead of its clock."""
 BURST = 10
 BURST_EVERY_S, BURST_S = 180.0, 30.0
 PERIOD_S = 60
@@ -44,7 +46,7 @@ class Load(threading.Thread):
 
     def __init__(self, broker: KafkaBroker, topic: str) -> None:
         super().__init__(name="load", daemon=True)
-        self.sent, self.damaged = 0, 0
+        self.sent, self.damaged, self.refused = 0, 0, 0
         self.stop = threading.Event()
         self._broker, self._topic = broker, topic
 
@@ -54,7 +56,7 @@ class Load(threading.Thread):
         producer = Producer({"bootstrap.servers": self._broker.bootstrap, "linger.ms": 20})
         rng = np.random.default_rng(3)
         base, walk = rng.uniform(10, 60, SERIES), np.zeros(SERIES)
-        first_us = (int(time.time()) // PERIOD_S) * PERIOD_S * 1_000_000
+        first_us = (int(time.time()) // PERIOD_S - PAST_SLOTS) * PERIOD_S * 1_000_000
         began_s, due = time.monotonic(), float(BACKLOG_SLOTS * SERIES)
         last_s = began_s
         encode = msgspec.json.Encoder().encode
@@ -73,12 +75,15 @@ class Load(threading.Thread):
                 value = encode(Traffic("netpredict.traffic/1", name, time_us, prb_use_dl_percent=use))
                 if self.sent % 5000 == 4999:
                     value, self.damaged = value[:-7], self.damaged + 1
-                producer.produce(self._topic, value, name, timestamp=time_us // 1000)
+                producer.produce(self._topic, value, name, timestamp=time_us // 1000, on_delivery=self._delivered)
                 self.sent += 1
                 if self.sent % 500 == 0:
                     producer.poll(0)
             producer.poll(0.01)
         producer.flush(30)
+
+    def _delivered(self, error: object, _: object) -> None:
+        self.refused += error is not None
 
 
 def config_of(broker: KafkaBroker, topic: str, folder: Path, receiver: Receiver, port: int) -> Path:
@@ -182,6 +187,8 @@ def test_soak(broker: KafkaBroker, tmp_path: Path) -> None:
         while (at_s := time.monotonic() - began_s) < 60 * MINUTES:
             time.sleep(SAMPLE_S)
             assert daemon.process.poll() is None, daemon.tail()
+            assert load.is_alive()
+            assert load.refused == 0
             samples.append({"at_s": at_s, "sent": load.sent, **sample(daemon.process.pid, port)})
             if len(samples) % 12 == 0:
                 print(json.dumps(samples[-1]), flush=True)
@@ -223,6 +230,7 @@ def test_soak(broker: KafkaBroker, tmp_path: Path) -> None:
     OUT.write_text(json.dumps({"result": result, "samples": samples}, indent=1) + "\n")
     picture(samples, OUT.with_suffix(".png"))
     print(json.dumps(result, indent=1))
+    assert load.refused == 0
     assert applied == load.sent
     assert letters == load.damaged
     assert all(row["late_loops"] == 0 for row in samples)
