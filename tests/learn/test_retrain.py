@@ -156,7 +156,7 @@ def make(tmp_path: Path, store: SqlStore, clock: Clock, monkeypatch: pytest.Monk
         world.results = list(results)
         monkeypatch.setattr(retraining, "run_child", world.child)
         monkeypatch.setattr(retraining, "history", lambda config, stream: None)
-        monkeypatch.setattr(retraining, "write_job", lambda folder, *rest: folder.mkdir(parents=True))
+        monkeypatch.setattr(retraining, "write_job", lambda folder, *rest: folder)
         return world
 
     return made
