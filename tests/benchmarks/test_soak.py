@@ -119,6 +119,7 @@ def config_of(broker: KafkaBroker, topic: str, folder: Path, receiver: Receiver,
                 "actuators": ["webhook"],
                 "cooldown_s": 300.0,
                 "rate_per_min": 600.0,
+                "options": {"valid_for_s": 1e9},  # the reports lie hours back
                 "breaker": {
                     "buckets": 0
                 },  # on noise no forecast beats the naive one, and no action would ever be taken
@@ -237,3 +238,4 @@ def test_soak(broker: KafkaBroker, tmp_path: Path) -> None:
     assert rss[1] <= GROWTH_RATIO_MAX * rss[0], rss
     assert fds[1] <= fds[0] + 2, fds
     assert result["model_versions"] > 1
+    assert result["actions_received"] > 0

@@ -18,6 +18,7 @@ from netpredict.ingest.kafka_probe import why_refused
 from netpredict.operate.publisher import FastSink, KafkaSink
 from netpredict.types import Firing, Mode
 from netpredict_plugins.actuators.kafka import KafkaActuator, KafkaOptions
+from tests.faults.rig import end_offsets_of
 from tests.integration.daemon_process import DaemonProcess, cli
 from tests.integration.secure_world import World, mtls, private, scram
 from tests.services.certificates import Authority
@@ -179,6 +180,7 @@ def test_a_verb_that_sends_shows_the_same_password(secure_broker: SecureBroker, 
         secure_broker.create_topic(topic)
     words = ("simulate", "--to", "kafka", "--seconds", "60", "--radio-cells", "2", "--ues", "1", "--speed", "1000000")
     cli(*words, "--config", str(world.path))
+    assert sum(end_offsets_of(secure_broker, "ran.rsrp").values()) > 0
 
 
 def test_tls_is_at_least_1_2_and_names_are_checked(secure_broker: SecureBroker) -> None:

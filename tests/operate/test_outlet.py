@@ -187,9 +187,12 @@ def test_a_full_queue_never_holds_the_loop_up_and_is_read_back(rig: Rig) -> None
     publisher = rig.publisher(config)
     rig.sink.open.clear()
     publisher.start()
-    for _ in range(20):
-        publisher.offer(rig.commit())  # the sink is shut: to wait for it would be to wait for ever
-    assert publisher.stats["overflows"] >= 5
+    publisher.offer(rig.commit())
+    until(lambda: not publisher._queue)  # the thread stands before the sink, which is shut
+    for _ in range(19):
+        publisher.offer(rig.commit())
+    assert publisher.stats["forecasts"] == 0, "who had waited would have seen the sink give up"
+    assert publisher.stats["overflows"] > 10
     assert publisher.stats["queued_windows"] < 10
     rig.sink.open.set()
     until(lambda: rig.publications.count() == 0)
