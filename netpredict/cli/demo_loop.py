@@ -61,17 +61,7 @@ prune_rows = 0
 [http]
 enabled = false
 
-[streams.traffic]
-topic = "ran.traffic"
-schema = "traffic"
-series_by = ["radio_cell_id"]
-period_s = 60
-kpis = ["prb_use_dl_percent"]
-features = ["dl_throughput_kbps", "connected_ues"]
-horizon_steps = 20
-season_s = 86400
-season_buckets = 24
-routes = [{{ active = "{load_by}" }}]
+{traffic}routes = [{{ active = "{load_by}" }}]
 
 [streams.rsrp]
 topic = "ran.rsrp"
@@ -208,6 +198,7 @@ def config_text(home: Path, network: ControlledNetwork, url: str, trained: Train
     )
     return TEMPLATE.format(
         mark=MARK,
+        traffic=demo_world.TRAFFIC,
         folder=demo_world.quoted(str(home)),
         url=demo_world.quoted(f"sqlite:///{home / demo_world.DATABASE}"),
         seed=network.config.seed,

@@ -39,6 +39,20 @@ DATABASE = "netpredict.db"
 CONFIG_FILE = "netpredict.toml"
 MARK = "# Written by `netpredict demo`"
 
+TRAFFIC = """\
+[streams.traffic]
+topic = "ran.traffic"
+schema = "traffic"
+series_by = ["radio_cell_id"]
+period_s = 60
+kpis = ["prb_use_dl_percent"]
+features = ["dl_throughput_kbps", "connected_ues"]
+horizon_steps = 20
+season_s = 86400
+season_buckets = 24
+"""
+"""Of both networks of the demo, for what is trained on the one serves in the other; their routes are their own."""
+
 TEMPLATE = """\
 {mark}; its folder is made anew by every run.
 # Time runs {time_lapse:g} times as fast as in a real network, so actions stay valid for longer than they should there.
@@ -56,17 +70,7 @@ prune_rows = 100000
 [http]
 enabled = false
 
-[streams.traffic]
-topic = "ran.traffic"
-schema = "traffic"
-series_by = ["radio_cell_id"]
-period_s = 60
-kpis = ["prb_use_dl_percent"]
-features = ["dl_throughput_kbps", "connected_ues"]
-horizon_steps = 20
-season_s = 86400
-season_buckets = 24
-routes = [{{ active = "lstm", shadows = ["gru", "simple_rnn"] }}]
+{traffic}routes = [{{ active = "lstm", shadows = ["gru", "simple_rnn"] }}]
 
 [streams.rsrp]
 topic = "ran.rsrp"
@@ -134,6 +138,7 @@ def config_text(folder: Path, seed: int) -> str:
     """The config of a demo as TOML."""
     return TEMPLATE.format(
         mark=MARK,
+        traffic=TRAFFIC,
         time_lapse=TIME_LAPSE,
         folder=quoted(str(folder)),
         url=quoted(f"sqlite:///{folder / DATABASE}"),
