@@ -30,11 +30,11 @@ WARM_UP_MINUTES_MAX = 20.0
 """Until then a version serves and another is on trial beside it: from there on nothing new takes memory."""
 BURST = 10
 BURST_EVERY_S, BURST_S = 180.0, 30.0
-PERIOD_S = 60
+PERIOD_S = round(SERIES / (PER_S * (1 + (BURST - 1) * BURST_S / BURST_EVERY_S)))
+"""Reports come too slowly by it until a burst brings what is behind: over all, event time goes as the clock does."""
 BACKLOG_SLOTS = 60
 """Come at once: enough to train by."""
-PAST_SLOTS = BACKLOG_SLOTS + int((WARM_UP_MINUTES_MAX + MINUTES) * 60 * PER_S * 3 / SERIES)
-"""So long ago the first report is: a broker refuses what is stamped more than an hour ahead of its clock."""
+BUCKET_SLOTS = 5
 PARTITIONS = 4
 SAMPLE_S = 5.0
 DRAIN_S = 120.0
@@ -58,7 +58,7 @@ class Load(threading.Thread):
         producer = Producer({"bootstrap.servers": self._broker.bootstrap, "linger.ms": 20})
         rng = np.random.default_rng(3)
         base, walk = rng.uniform(10, 60, SERIES), np.zeros(SERIES)
-        first_us = (int(time.time()) // PERIOD_S - PAST_SLOTS) * PERIOD_S * 1_000_000
+        first_us = (int(time.time()) // PERIOD_S - BACKLOG_SLOTS) * PERIOD_S * 1_000_000
         began_s, due = time.monotonic(), float(BACKLOG_SLOTS * SERIES)
         last_s = began_s
         encode = msgspec.json.Encoder().encode
@@ -92,7 +92,7 @@ def config_of(broker: KafkaBroker, topic: str, folder: Path, receiver: Receiver,
     table: dict[str, Any] = {
         "daemon": {"data_dir": str(folder / "data")},
         "kafka": {"bootstrap_servers": [broker.bootstrap], "session_timeout_s": 10.0, "group": "soak"},
-        "store": {"url": f"sqlite:///{folder}/soak.db", "retention_days": 0.05},
+        "store": {"url": f"sqlite:///{folder}/soak.db", "retention_days": 0.02},
         "http": {"port": port},
         "publish": {"enabled": True, "forecasts_topic": f"{topic}.forecasts", "actions_topic": f"{topic}.actions"},
         "learn": {
@@ -113,8 +113,7 @@ def config_of(broker: KafkaBroker, topic: str, folder: Path, receiver: Receiver,
                 "kpis": ["prb_use_dl_percent"],
                 "horizon_steps": 6,
                 "warm_steps": 2,
-                "max_future_s": 86_400.0,
-                "bucket_s": 300.0,
+                "bucket_s": float(BUCKET_SLOTS * PERIOD_S),
             }
         },
         "predictors": {
@@ -129,7 +128,6 @@ def config_of(broker: KafkaBroker, topic: str, folder: Path, receiver: Receiver,
                 "actuators": ["webhook"],
                 "cooldown_s": 300.0,
                 "rate_per_min": 600.0,
-                "options": {"valid_for_s": 1e9},  # the reports lie hours back
                 "breaker": {
                     "buckets": 0
                 },  # on noise no forecast beats the naive one, and no action would ever be taken
