@@ -239,6 +239,7 @@ class FastSink:
             "socket.timeout.ms": int(min(30.0, delivery_timeout_s / 2) * 1000),
             "delivery.report.only.error": True,
             "allow.auto.create.topics": False,
+            "error_cb": self._told,
         }
         self._delivery_timeout_s = delivery_timeout_s
         self._kafka: Any = None
@@ -276,10 +277,15 @@ class FastSink:
 
     def flush(self, timeout_s: float = 60.0) -> None:
         """See ``Sink``."""
-        left = self._producer.flush(timeout_s) if self._producer is not None else 0
-        self._raise_refusal()
-        if left:
-            raise SourceUnavailable(f"{left} records not answered in {timeout_s} s")
+        if self._producer is None:
+            return
+        deadline_s = time.monotonic() + timeout_s
+        left = 1
+        while left:
+            left = self._producer.flush(min(1.0, timeout_s))
+            self._raise_refusal()
+            if left and time.monotonic() >= deadline_s:
+                raise SourceUnavailable(f"{left} records not answered in {timeout_s} s")
 
     def close(self, timeout_s: float = 10.0) -> None:
         """See ``Sink``."""
@@ -322,10 +328,15 @@ class FastSink:
             self.stats["failed"] += 1
             self._error = self._error or error
 
+    def _told(self, error: Any) -> None:
+        """librdkafka tries again whatever happens; but a secret is read from its file by a new client only."""
+        if error.code() in (self._kafka.KafkaError._AUTHENTICATION, self._kafka.KafkaError._SSL):
+            self._error = self._error or error
+
     def _raise_refusal(self) -> None:
         if self._error is not None:
             error, self._error = self._error, None
-            raise SourceUnavailable(f"Kafka refused a record: {error}")
+            raise SourceUnavailable(f"Kafka refused us or a record: {error}")
 
 
 def _leave_out(stats: dict[str, int], topic: str, message: Message) -> None:

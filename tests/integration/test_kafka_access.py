@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 
 from netpredict.config import KafkaConfig
-from netpredict.errors import ActuatorError, ConfigError, SourceRefused
+from netpredict.errors import ActuatorError, ConfigError, SourceRefused, SourceUnavailable
 from netpredict.ingest.kafka import KafkaSource
 from netpredict.ingest.kafka_access import client_access, tls_context
 from netpredict.ingest.kafka_probe import why_refused
 from netpredict.operate.publisher import FastSink, KafkaSink
+from netpredict.operate.sink import Message
 from netpredict.types import Firing, Mode
 from netpredict_plugins.actuators.kafka import KafkaActuator, KafkaOptions
 from tests.faults.rig import end_offsets_of
@@ -171,6 +173,30 @@ def test_the_actuator_gives_orders_with_the_same_credentials(secure_broker: Secu
     secure_broker.allow(writes=[topic])
     assert actuator.apply(order).reason == "acknowledged"
     actuator.close()
+
+
+@pytest.mark.parametrize("sink", [KafkaSink, FastSink])
+def test_a_sink_that_is_trusted_no_more_says_so_and_does_not_wait_in_vain(
+    secure_broker: SecureBroker, tmp_path: Path, sink: Callable[..., KafkaSink | FastSink]
+) -> None:
+    config = KafkaConfig(**scram(secure_broker, tmp_path))
+    topic = secure_broker.new_topic("out")
+    secure_broker.allow(writes=[topic])
+    messages = [Message(b"k", b"v", [])]
+    built = sink(config.bootstrap_servers, access=config)
+    built.start()
+    built.send_all(topic, messages)
+    built.flush(10.0)
+    secure_broker.set_password("another")
+    try:
+        with pytest.raises(SourceUnavailable, match=r"(?i)authentication"):
+            for _ in range(100):  # sessions last 4 s
+                built.send_all(topic, messages)
+                built.flush(40.0)
+                time.sleep(0.2)
+    finally:
+        secure_broker.set_password(PASSWORD)
+        built.close(1.0)
 
 
 def test_a_verb_that_sends_shows_the_same_password(secure_broker: SecureBroker, tmp_path: Path) -> None:
