@@ -411,7 +411,8 @@ class Standing:
 
     ``last`` and ``leases`` by attribute of an object; ``applied_last_minute`` counts distinct firings by hook;
     ``changed`` are the radio cells of a stream that were changed within the hour, ``radio_cells`` how many live.
-    ``disarmed`` says why, by hook and group of radio cells.
+    ``disarmed`` says why, by hook and group of radio cells. ``younger``: by firing, one that waits, of a later slot of
+    the same hook for the same attribute.
     """
 
     last: dict[Attribute, LastApplied] = field(default_factory=dict)
@@ -420,6 +421,7 @@ class Standing:
     changed: dict[str, set[str]] = field(default_factory=dict)
     radio_cells: dict[str, int] = field(default_factory=dict)
     disarmed: dict[tuple[str, str], str] = field(default_factory=dict)
+    younger: dict[str, str] = field(default_factory=dict)
 
 
 class Since(NamedTuple):

@@ -27,7 +27,7 @@ class Reason(enum.StrEnum):
 
     SHADOW = "shadow"  # its hook only records
     EXPIRED = "expired"  # the forecast behind it speaks of the past
-    SUPERSEDED = "superseded"  # a younger firing has set the attribute already
+    SUPERSEDED = "superseded"  # a younger firing has set the attribute already, or waits to
     DISARMED = "disarmed"  # the forecasts of its hook are no better than the plain ones, or their intervals are wrong
     HOLDOUT = "holdout"  # its radio cell is one of those that show what happens without actions
     BLACKOUT = "blackout"  # a time of day at which the operator wants no action
@@ -101,6 +101,7 @@ class Facts(NamedTuple):
     changed: frozenset[str] | set[str] = frozenset()
     radio_cells: int = 0
     disarmed: str = ""
+    younger: str = ""
 
 
 def facts_of(firing: Firing, standing: Standing) -> Facts:
@@ -113,6 +114,7 @@ def facts_of(firing: Firing, standing: Standing) -> Facts:
         standing.changed.get(firing.stream, frozenset()),
         standing.radio_cells.get(firing.stream, 0),
         standing.disarmed.get((firing.hook, firing.group), ""),
+        standing.younger.get(firing.firing_id, ""),
     )
 
 
@@ -171,9 +173,11 @@ def _expired(case: _Case) -> str:
 
 
 def _superseded(case: _Case) -> str:
-    last = case.facts.last
-    younger = last is not None and last.slot_time_us > case.firing.slot_time_us
-    return f"{last.firing_id} is of a later slot" if last and younger else ""
+    last, lease, younger = case.facts.last, case.facts.lease, case.facts.younger
+    if last is not None and last.slot_time_us > case.firing.slot_time_us:
+        return f"{last.firing_id} is of a later slot"
+    under_way = lease is not None and lease.firing_id == case.firing.firing_id  # it may have been applied: say so
+    return f"{younger} is of a later slot, and waits" if younger and not under_way else ""
 
 
 def _disarmed(case: _Case) -> str:

@@ -225,7 +225,7 @@ class ActionRunner:
             self._settle()
             for chore in self._chores:
                 chore()
-            expired = self._expire()
+            self._expire()
             pending = self._outbox.pending(self._settings.page)
             self._forget_all_but(pending)
             walk = _Pass(self._standing(pending))
@@ -240,15 +240,17 @@ class ActionRunner:
                 raise
             return self._store_is_away(error)
         self._store_failures = 0
-        more = expired >= self._settings.expire_rows or (walk.settled > 0 and len(pending) >= self._settings.page)
+        more = walk.settled > 0 and len(pending) >= self._settings.page
         return 0.0 if walk.postponed or more else self._idle_s()
 
-    def _expire(self) -> int:
-        """Settle what has expired in bulk: it costs no look at the guards, and a backlog never keeps others waiting."""
-        expired = self._outbox.expire(self._clock.now_us(), self._settings.expire_rows)
-        self.stats[OutcomeKind.SKIPPED] += expired
-        self.stats[f"skipped_{Reason.EXPIRED}"] += expired
-        return expired
+    def _expire(self) -> None:
+        """Settle all that has expired, in bulk: a walk may take long, and meanwhile more expires than one piece."""
+        expired = self._settings.expire_rows
+        while expired >= self._settings.expire_rows and not self._stopping:
+            expired = self._outbox.expire(self._clock.now_us(), self._settings.expire_rows)
+            self.stats[OutcomeKind.SKIPPED] += expired
+            self.stats[f"skipped_{Reason.EXPIRED}"] += expired
+            self.beat = self._clock.monotonic_s()
 
     def _standing(self, pending: Sequence[PendingFiring]) -> Standing:
         if not pending:

@@ -90,7 +90,7 @@ class Metrics:
         # act
         self.firings = counter("firings_total", "Actions that hooks decided.", "hook", "mode")
         self.outcomes = counter("outcomes_total", "What came of firings.", "hook", "kind", "reason")
-        self.outbox_depth = gauge("outbox_depth", "Firings not finished yet.", "hook")
+        self.outbox_depth = gauge("outbox_depth", "Outcomes of firings that are awaited.", "hook")
         self.hook_disarmed = gauge(
             "hook_disarmed", "1 where a hook may not act, by group of radio cells.", "hook", "group"
         )

@@ -406,8 +406,8 @@ class History:
         return [row | {"detail": msgspec.json.decode(row["detail"])} for row in rows]
 
     def outbox_depth(self) -> dict[str, int]:
-        """Actions that have no outcome yet at one of their actuators, by hook."""
-        rows = self._rows("SELECT hook, count(DISTINCT firing_id) AS n FROM outbox WHERE kind IS NULL GROUP BY hook")
+        """Outcomes that are awaited, by hook: one for each actuator of an action."""
+        rows = self._rows("SELECT hook, count(*) AS n FROM outbox WHERE kind IS NULL GROUP BY hook")
         return {row["hook"]: row["n"] for row in rows}
 
     # -- skill --------------------------------------------------------------------------------------------------------

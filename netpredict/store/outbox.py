@@ -95,6 +95,8 @@ class SqlOutbox:
                 found.leases[object_id, attribute] = Lease(*lease)
             for hook, group, said in connection.execute(_DISARMED).fetchall():
                 found.disarmed[hook, group] = said
+            all_ids = {"ids": sorted({item.firing.firing_id for item in items})}
+            found.younger = dict(connection.execute(_YOUNGER, all_ids).fetchall())
             for hook in {item.firing.hook for item in items}:
                 found.applied_last_minute[hook] = _applied_since(connection, hook, since.rate_us)
             for stream in sorted(streams):
@@ -247,6 +249,14 @@ _LEASES = """
 SELECT e.object_id, e.attribute, e.hook, e.firing_id, e.priority, e.until_us, e.taken_us
 FROM each_text(:ids) AS i CROSS JOIN firing AS f CROSS JOIN lease AS e
 WHERE f.firing_id = i.value AND e.object_id = f.object_id AND e.attribute = f.attribute
+"""
+# what waits for a person does not supersede: it may never be approved
+_YOUNGER = """
+SELECT i.value, max(o.firing_id)
+FROM each_text(:ids) AS i CROSS JOIN firing AS f CROSS JOIN outbox AS o CROSS JOIN firing AS g
+WHERE f.firing_id = i.value AND o.kind IS NULL AND o.hook = f.hook AND o.object_id = f.object_id
+  AND o.attribute = f.attribute AND o.held = 0 AND g.firing_id = o.firing_id AND g.slot_time_us > f.slot_time_us
+GROUP BY i.value
 """
 _CHANGED = f"""
 SELECT DISTINCT o.radio_cell_id FROM each_text(:hooks) AS h CROSS JOIN outbox AS o CROSS JOIN firing AS f

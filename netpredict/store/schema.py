@@ -286,6 +286,14 @@ outbox = sa.Table(
         postgresql_where=sa.text("kind IS NULL"),
     ),
     sa.Index(
+        "ix_outbox_waiting",
+        "hook",
+        "object_id",
+        "attribute",
+        sqlite_where=sa.text("kind IS NULL"),
+        postgresql_where=sa.text("kind IS NULL"),
+    ),
+    sa.Index(
         "ix_outbox_applied",
         "object_id",
         "attribute",

@@ -106,6 +106,15 @@ class MemoryOutbox:
         for hook in {item.firing.hook for item in items}:
             of_hook = {f.firing_id for f, at_us in self._applied() if f.hook == hook and at_us >= since.rate_us}
             found.applied_last_minute[hook] = len(of_hook)
+        for old in items:
+            for new in self.items:
+                waits = (new.firing.firing_id, new.actuator_name) not in self.outcomes
+                same = all(
+                    getattr(old.firing, name) == getattr(new.firing, name)
+                    for name in ("hook", "object_id", "attribute")
+                )
+                if waits and same and new.firing.slot_time_us > old.firing.slot_time_us:
+                    found.younger[old.firing.firing_id] = new.firing.firing_id
         found.radio_cells = dict.fromkeys((item.firing.stream for item in items), self.radio_cells)
         return found
 

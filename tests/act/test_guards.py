@@ -66,6 +66,17 @@ def test_an_old_value_never_replaces_a_younger_one() -> None:
     assert reason(f, LastApplied("f2", f.slot_time_us + 1, NOW_US - 10 * MINUTE_US)) is Reason.SUPERSEDED
 
 
+def test_an_old_value_gives_way_to_a_younger_one_that_waits() -> None:
+    verdict = judged(firing("f1"), Facts(younger="f2"), NOW_US, GuardSettings())
+    assert (verdict.reason, verdict.said) == (Reason.SUPERSEDED, "f2 is of a later slot, and waits")
+
+
+def test_what_may_have_been_sent_is_sent_again_though_a_younger_one_waits() -> None:
+    f = firing("f1")
+    under_way = Lease(f.hook, f.firing_id, 0, NOW_US + MINUTE_US, NOW_US)
+    assert judged(f, Facts(lease=under_way, younger="f2"), NOW_US, GuardSettings()).reason is None
+
+
 def test_the_rate_is_full_when_the_limit_is_reached() -> None:
     assert reason(firing("f1"), applied_last_minute=2) is None
     assert reason(firing("f1"), applied_last_minute=3) is Reason.RATE

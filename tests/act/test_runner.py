@@ -99,6 +99,25 @@ def test_a_second_firing_on_the_same_attribute_waits_for_the_cooldown() -> None:
     assert rig.runner.stats["skipped_cooldown"] == 1
 
 
+def test_of_two_that_wait_for_an_attribute_the_younger_one_is_applied_and_no_cooldown_stands_in_its_way() -> None:
+    rig = Rig(guards={"bandwidth": GuardSettings(cooldown_s=60.0)})
+    rig.outbox.add(firing("f1", object_id="o"))
+    rig.outbox.add(firing("f2", object_id="o", slot_time_us=NOW_US))
+    rig.drain()
+    assert rig.log.applied == ["f2"]
+    assert rig.outbox.outcome("f1") == Outcome(OutcomeKind.SKIPPED, Reason.SUPERSEDED)
+
+
+def test_all_that_has_expired_is_settled_before_anything_is_applied() -> None:
+    rig = Rig(settings=RunnerSettings(expire_rows=2))
+    for number in range(7):
+        rig.outbox.add(firing(f"old-{number}", expires_at_us=NOW_US - 1))
+    rig.outbox.add(firing("new"))
+    rig.runner.run_pass()
+    assert rig.runner.stats["skipped_expired"] == 7
+    assert rig.log.applied == ["new"]
+
+
 def test_the_rate_counts_the_firings_of_the_last_minute_only() -> None:
     rig = Rig(guards={"bandwidth": GuardSettings(cooldown_s=0.0, rate_per_min=2)})
     for name in ("f1", "f2", "f3"):

@@ -17,7 +17,7 @@ from netpredict.ingest.kafka import KafkaSource
 from netpredict.ingest.kafka_access import client_access, tls_context
 from netpredict.ingest.kafka_probe import why_refused
 from netpredict.operate.publisher import FastSink, KafkaSink
-from netpredict.operate.sink import Message
+from netpredict.operate.sink import Message, Sink
 from netpredict.types import Firing, Mode
 from netpredict_plugins.actuators.kafka import KafkaActuator, KafkaOptions
 from tests.faults.rig import end_offsets_of
@@ -175,6 +175,14 @@ def test_the_actuator_gives_orders_with_the_same_credentials(secure_broker: Secu
     actuator.close()
 
 
+def send_until_refused(sink: Sink, topic: str, messages: list[Message]) -> None:
+    """A session lasts 4 s."""
+    for _ in range(100):
+        sink.send_all(topic, messages)
+        sink.flush(40.0)
+        time.sleep(0.2)
+
+
 @pytest.mark.parametrize("sink", [KafkaSink, FastSink])
 def test_a_sink_that_is_trusted_no_more_says_so_and_does_not_wait_in_vain(
     secure_broker: SecureBroker, tmp_path: Path, sink: Callable[..., KafkaSink | FastSink]
@@ -190,10 +198,7 @@ def test_a_sink_that_is_trusted_no_more_says_so_and_does_not_wait_in_vain(
     secure_broker.set_password("another")
     try:
         with pytest.raises(SourceUnavailable, match=r"(?i)authentication"):
-            for _ in range(100):  # sessions last 4 s
-                built.send_all(topic, messages)
-                built.flush(40.0)
-                time.sleep(0.2)
+            send_until_refused(built, topic, messages)
     finally:
         secure_broker.set_password(PASSWORD)
         built.close(1.0)

@@ -143,6 +143,25 @@ def test_guards_are_told_of_every_attribute_of_a_page_at_once(store: SqlStore) -
     assert outbox.standing(outbox.pending(10), Since(400, 200, 50), []).changed == {}
 
 
+def test_what_waits_gives_way_to_a_younger_one_of_the_same_hook_and_attribute_that_needs_no_person(
+    store: SqlStore,
+) -> None:
+    outbox = SqlOutbox(store)
+    same = {"object_id": "cell-1"}
+    fire(
+        store,
+        (firing(1, **same), ("log", "webhook")),
+        (firing(2, **same), ("log",)),
+        (firing(3, **same, mode=Mode.ASSIST), ("log",)),
+        (firing(4, **same, hook="other"), ("log",)),
+        (firing(5, object_id="cell-2"), ("log",)),
+    )
+    assert outbox.standing(outbox.pending(10), Since(400, 200, 50), []).younger == {"firing-1": "firing-2"}
+    record(outbox, firing(2, **same), "log", APPLIED, 100)
+    assert outbox.standing(outbox.pending(10), Since(400, 200, 50), []).younger == {}
+    assert History(store.url).outbox_depth() == {"bandwidth": 4, "other": 1}
+
+
 def test_a_lease_has_one_holder_and_a_higher_priority_takes_it(store: SqlStore) -> None:
     outbox = SqlOutbox(store)
     fire(store, *((firing(number, hook=f"hook-{number}"), ("log",)) for number in range(4)))
