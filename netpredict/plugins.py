@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -36,8 +37,12 @@ def installed(kind: str) -> list[EntryPoint]:
     return sorted(entry_points(group=f"netpredict.{kind}"), key=lambda point: point.name)
 
 
+@functools.cache
 def load(kind: str, name: str) -> Plugin:
-    """Import the one plugin of this kind and name; PluginError when there is none, two, or an unknown api_version."""
+    """Import the one plugin of this kind and name; PluginError when there is none, two, or an unknown api_version.
+
+    What was loaded stays: a package that is replaced beneath a running daemon has no entry points for a moment.
+    """
     points = [point for point in installed(kind) if point.name == name]
     if len(points) != 1:
         known = ", ".join(sorted({point.name for point in installed(kind)})) or "none"
