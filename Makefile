@@ -30,8 +30,14 @@ $(VENV)/.stamp: pyproject.toml requirements.lock bootstrap.lock
 demo: setup ## show what netpredict does, without a broker (netpredict demo)
 	$(BIN)/netpredict demo $(ARGS)
 
+# Those of the fault catalogue mostly wait, so they run two at a time.
 test: setup ## run the tests
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest --ignore tests/faults
+	$(BIN)/python -m pytest tests/faults --numprocesses 2 --dist loadfile
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 faults: setup ## run the fault catalogue in full (about an hour on 2 cores); its table goes to build/faults.json
 	$(BIN)/python -m pytest tests/faults -m "not benchmark" -k "not short" $(ARGS)

@@ -16,7 +16,8 @@ from tests.faults.supervisor import Supervisor, supervisor
 from tests.faults.world import World
 from tests.services.kafka_broker import KafkaBroker
 
-ROWS = pytest.StashKey[list["Line"]]()
+LINE = pytest.StashKey["Line"]()
+PROPERTY = "fault"
 FIGURES = Path("build/faults.json")
 
 
@@ -42,7 +43,7 @@ class Recorder:
     def __init__(self, item: pytest.Item) -> None:
         self.line = Line("", item.name, [], "", 0, 0.0, "failed")
         self._began_s = time.monotonic()
-        item.config.stash.setdefault(ROWS, []).append(self.line)
+        item.stash[LINE] = self.line
 
     def about(self, row: str, *seeds: int) -> None:
         """Name the row and the seeds before anything can fail."""
@@ -61,9 +62,24 @@ def record(request: pytest.FixtureRequest) -> Recorder:
     return Recorder(request.node)
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """The line goes with the report: the test may run in another process than the one that writes the table."""
+    if call.when == "call" and (line := item.stash.get(LINE, None)):
+        item.user_properties.append((PROPERTY, asdict(line)))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The table, at the end of the run and in build/faults.json."""
-    lines = sorted(config.stash.get(ROWS, []), key=lambda line: (int(line.row.lstrip("F") or 0), line.test))
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    found = [
+        Line(**value)
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == PROPERTY
+    ]
+    lines = sorted(found, key=lambda line: (int(line.row.lstrip("F") or 0), line.test))
     if not lines:
         return
     terminalreporter.section("fault catalogue")
