@@ -81,6 +81,7 @@ class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     minibatch_size: Count = 64
     bptt_steps: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 32
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 1
+    ensemble: Annotated[int, msgspec.Meta(ge=1, le=32)] = 1
     adapt: Literal["none", "rls"] = "none"
     adapt_steps: Annotated[int, msgspec.Meta(ge=20, le=100_000)] = 100
 
@@ -145,6 +146,8 @@ def _check_classes(options: RecurrentOptions, output: OutputSpec) -> None:
         return
     if options.head_units:
         raise ConfigError('loss = "cross_entropy" brings its own head: leave head_units out')
+    if options.ensemble > 1:
+        raise ConfigError('ensemble averages quantiles, loss = "cross_entropy" forecasts classes: set ensemble = 1')
     if options.structure not in AT_ONCE:
         raise ConfigError(f'loss = "cross_entropy" needs structure = "many_to_many", not "{options.structure}"')
     for kpi in output.kpis:

@@ -13,6 +13,7 @@ import numpy as np
 from netpredict.errors import ConfigError
 from netpredict.forecast import bptt
 from netpredict.forecast.backend import tf
+from netpredict.forecast.ensemble import Ensemble
 from netpredict.forecast.network import Network
 from netpredict.forecast.options import RecurrentOptions, check_options
 from netpredict.types import (
@@ -45,9 +46,14 @@ class RecurrentPredictor:
         check_specs(features, output)
         check_options(options, output)
         self.layer, self.options, self._features, self._output = layer, options, features, output
-        self._network = self.network(layer, options, features, output)
+        self._network = self._built()
         self._shapes = {"rnn": self._network.rnn_shape, **self._network.encoder.state_shapes}
         self._step = self._compiled()
+
+    def _built(self) -> Network | Ensemble:
+        if self.options.ensemble == 1:
+            return self.network(self.layer, self.options, self._features, self._output)
+        return Ensemble(self.network, self.layer, self.options, self._features, self._output)
 
     def _compiled(self) -> Any:
         """One graph for every batch size: the leading axis is open, the rest is fixed; no XLA (it is not bit-equal)."""
@@ -66,7 +72,8 @@ class RecurrentPredictor:
     def state_spec(self) -> Mapping[str, StateArray]:
         """``rnn``: h (and c) of each layer; ``scaler``: last value, mean, deviation and count of each column.
 
-        With ``loss = "cross_entropy"`` also ``recent``, ``stay`` and ``frequency`` of the classes, see ``lags.py``.
+        With ``ensemble`` the rows of ``rnn`` stand member behind member; the other arrays are there once. With
+        ``loss = "cross_entropy"`` also ``recent``, ``stay`` and ``frequency`` of the classes, see ``lags.py``.
         """
         return {name: StateArray(shape) for name, shape in self._shapes.items()}
 
@@ -86,12 +93,14 @@ class RecurrentPredictor:
         """Train from scratch on the part before ``validation_from``, validate on the rest; seeded."""
         if dataset.features != self._features or dataset.output != self._output:
             raise ConfigError("the training set has other columns or outputs than this predictor was built for")
-        self._network = self.network(self.layer, self.options, self._features, self._output)
+        self._network = self._built()
         self._step = self._compiled()
+        if isinstance(self._network, Ensemble):
+            return self._network.fit(dataset, progress)
         return bptt.fit(self._network, self.options, dataset, progress)
 
     def weights(self) -> Mapping[str, Any]:
-        """Name -> numpy array: rnn_cells, norms, head and the scaler's prior."""
+        """Name -> numpy array: rnn_cells, norms, head (of each member) and the scaler's prior."""
         return self._network.values()
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:

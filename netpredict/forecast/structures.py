@@ -53,9 +53,11 @@ class Frame:
 
     places = 1
 
-    def __init__(self, layer: str, options: Any, features: FeatureSpec, output: OutputSpec) -> None:
+    def __init__(
+        self, layer: str, options: Any, features: FeatureSpec, output: OutputSpec, encoder: Encoder | None = None
+    ) -> None:
         self.layer, self.options, self.output = layer, options, output
-        self.encoder = encoder_of(options, features, output)
+        self.encoder = encoder or encoder_of(options, features, output)
         self.kpi_columns = [features.observed.index(kpi) for kpi in output.kpis]
         self.stack = self._stacked(features)
 
