@@ -7,6 +7,7 @@ from html import escape
 
 from netpredict.evaluate.frame import AXIS, TRUTH, Figure, Frame, grid, header, legend, row, section, table
 from netpredict.evaluate.handover_real_result import AlarmRow, Curves, PingPongRow, Result, Span, WarningRow
+from netpredict.evaluate.handover_real_warning import AIMED_PRECISION
 
 OURS, PLAIN = "#0072b2", "#d55e00"
 KIND_COLOURS = {"rlf": "#b2182b", "handover": "#0072b2", "nr_handover": "#009e73"}
@@ -21,8 +22,8 @@ LINKED_NOTE = (
 )
 ALARM_NOTE = (
     "Counted per failure and per alarm: an alarm stands for the horizon, and is true if a failure comes in that time. "
-    "The curve shows all folds at one bar; the dots are by the bar that gave one false alarm in 10 minutes on the "
-    "other folds."
+    "The curve shows all folds at one bar; the dots are by the lowest bar that gave at most one false alarm in "
+    f"10 minutes, and at least {AIMED_PRECISION:.0%} true ones, on the other folds."
 )
 AUC_NOTE = (
     "Area under the receiver's curve, 95 % intervals by drawing whole runs. Seconds with such an event of their own "

@@ -81,8 +81,8 @@ class AlarmPoint(msgspec.Struct, frozen=True):
 
 
 class AlarmRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Alarms of radio-link failures. ``chosen``: each fold at the bar that gave one false alarm in 10 minutes on the
-    other folds; ``curve``: all folds at one bar each. ``lead_s``: median from alarm to failure.
+    """Alarms of radio-link failures. ``chosen``: each fold at the bar of the other folds (``bar_for``);
+    ``curve``: all folds at one bar each. ``lead_s``: median from alarm to failure.
     """
 
     horizon_s: int

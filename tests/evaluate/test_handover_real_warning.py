@@ -63,12 +63,24 @@ def test_alarms_are_counted_per_event():
     assert found.seconds == 100 - warning.WARM_S
 
 
-def test_the_bar_is_that_of_one_false_alarm_in_ten_minutes():
-    drives = [quiet(608) for _ in range(4)]
+def test_the_bar_is_the_lowest_that_gives_one_false_alarm_in_ten_minutes():
+    drives = [quiet(608, rlf=[300, 320, 340, 360]) for _ in range(4)]
     chances = [np.zeros(608, np.float32) for _ in drives]
     for each, high in zip(chances, (0.3, 0.5, 0.7, 0.9), strict=True):
         each[[100, 200]] = high
+        each[[298, 318, 338, 358]] = 0.95
     assert warning.bar_for(drives, chances, (0.2, 0.4, 0.6, 0.8)) == 0.6
+
+
+def test_the_bar_rises_until_most_alarms_are_true():
+    """Two false alarms an hour are rare enough, yet a third of six, and one of four is too much, too; one of five is not."""
+    long = quiet(3608, rlf=[1000, 2000, 3000, 3500])
+    chance = np.zeros(3608, np.float32)
+    chance[[500, 1500]] = 0.3, 0.5
+    chance[[998, 1998, 2998, 3498]] = 0.3, 0.9, 0.9, 0.9
+    assert warning.bar_for([long], [chance], (0.2, 0.4, 0.6)) == 0.6
+    chance[998] = 0.9
+    assert warning.bar_for([long], [chance], (0.2, 0.4, 0.6)) == 0.4
 
 
 def test_no_weights_see_the_runs_that_they_warn_of():
