@@ -18,21 +18,22 @@ if TYPE_CHECKING:
 
 
 class Dataset(NamedTuple):
-    """Its folder below $NETPREDICT_DATA, and the module that evaluates it."""
+    """Its folder below $NETPREDICT_DATA, none where nothing is read, and the module that evaluates it."""
 
-    folder: str
+    folder: str | None
     module: str
 
 
 DATASETS = {
     "ns3-uma": Dataset("ns3-uma", "netpredict.evaluate.handover_exact"),
+    "simulate": Dataset(None, "netpredict.evaluate.handover_simulated"),
     "wmnlab": Dataset("wmnlab", "netpredict.evaluate.handover_real"),
 }
 DECISION_DELAY_MS = 200
 
 
 def handover(
-    dataset: Annotated[str, typer.Option("--dataset", help=f"Below $NETPREDICT_DATA: {', '.join(DATASETS)}.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="Below $NETPREDICT_DATA, or simulate: simulated scenes.")],
     scenes: Annotated[
         list[str] | None, typer.Option("--scene", help="Only this part of the data set; repeatable.")
     ] = None,
@@ -63,7 +64,7 @@ def handover(
     folder, module = DATASETS[dataset]
     evaluation = cast("DatasetEvaluation", import_module(module))
     wish = Wish(decision_delay_ms, limit_traces, train_epochs, tuple(scenes or ()))
-    result = evaluation.run(data_folder() / folder, wish, say)
+    result = evaluation.run(Path() if folder is None else data_folder() / folder, wish, say)
     took_s = round(time.monotonic() - started_s, 1)
     if report is not None:
         _write(evaluation.write_report(result), report)

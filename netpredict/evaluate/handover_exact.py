@@ -1,4 +1,6 @@
-"""The handover hook on ns3-uma, where the RSRP of every radio cell is known, and so what becomes of a choice.
+"""The handover hook where the RSRP of every radio cell is known, and so what becomes of a choice: on ns3-uma.
+
+``handover_simulated`` gives it scenes of ``netpredict simulate`` instead.
 
 Everything is chosen on seed 1: the plain settings, the weights (all UEs, also walked backwards), the price at which
 they are taught, and the prices that are acted on (on forecasts of one half of the UEs by weights of the other half).
@@ -7,7 +9,8 @@ Seed 2 is scored once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from netpredict.evaluate.handover_policy import (
     training_set,
 )
 from netpredict.evaluate.handover_result import Choice, Result, Scene
-from netpredict.evaluate.handover_wish import Table, Tell, Wish
+from netpredict.evaluate.handover_wish import SceneSource, Table, Tell, Wish
 from netpredict.forecast.predictor import Predictor, Trainable
 from netpredict.traces import ns3_uma
 from netpredict.types import FloatArray, IntArray, TrainingSet
@@ -86,14 +89,27 @@ RECIPE: dict[str, Any] = {
 
 def run(folder: Path, wish: Wish, tell: Tell) -> Result:
     """Train and choose on seed 1, score on seed 2."""
-    names = wish.scenes or ns3_uma.SCENES
-    if unknown := [name for name in names if name not in ns3_uma.SCENES]:
-        raise DataError(f"there is no scene {', '.join(unknown)}: take {', '.join(ns3_uma.SCENES)}")
+    return run_on(ns3_uma, folder, wish, tell)
+
+
+def run_on(source: SceneSource, folder: Path, wish: Wish, tell: Tell) -> Result:
+    """The same on scenes of another source."""
+    names = wish.scenes or source.SCENES
+    if unknown := [name for name in names if name not in source.SCENES]:
+        raise DataError(f"there is no scene {', '.join(unknown)}: take {', '.join(source.SCENES)}")
     if wish.decision_delay_ms % ns3_uma.PERIOD_MS:
         raise DataError(f"decision_delay_ms = {wish.decision_delay_ms} is not a multiple of {ns3_uma.PERIOD_MS}")
     recipe = RECIPE | ({} if wish.train_epochs is None else {"train_epochs": wish.train_epochs})
-    scenes = [_scene(folder, name, wish, _fitting(recipe, name, tell), tell) for name in names]
-    return Result(predictor=PREDICTOR, options=recipe, rounds=ROUNDS, plain_settings=len(_plain_names()), scenes=scenes)
+    read = partial(source.read, folder)
+    scenes = [_scene(read, name, wish, _fitting(recipe, name, tell), tell) for name in names]
+    return Result(
+        dataset=source.NAME,
+        predictor=PREDICTOR,
+        options=recipe,
+        rounds=ROUNDS,
+        plain_settings=len(_plain_names()),
+        scenes=scenes,
+    )
 
 
 def _fitting(recipe: dict[str, Any], scene: str, tell: Tell) -> Fit:
@@ -111,8 +127,8 @@ def _fitting(recipe: dict[str, Any], scene: str, tell: Tell) -> Fit:
     return fit
 
 
-def _scene(folder: Path, name: str, wish: Wish, fit: Fit, tell: Tell) -> Scene:
-    learnt, scored = (world_of(ns3_uma.read(folder, name, seed).first(wish.limit_traces)) for seed in (1, 2))
+def _scene(read: Callable[[str, int], ns3_uma.Scene], name: str, wish: Wish, fit: Fit, tell: Tell) -> Scene:
+    learnt, scored = (world_of(read(name, seed).first(wish.limit_traces)) for seed in (1, 2))
     plain, plain_scored = _plain(learnt), _plain(scored)
     tell(f"{name}: plain A3 walked in {len(_plain_names())} settings")
     price = taught_price(plain)
@@ -203,7 +219,7 @@ COLUMNS += ("plain at equal ping-pongs", "change", "95 %", "plain at equal hando
 def tables(result: Result) -> Iterator[Table]:
     """Ours beside plain A3, then the best plain settings."""
     rows = [_cells(scene, choice) for scene in result.scenes for choice in scene.choices]
-    yield Table("handover hook on ns3-uma, failures per UE-minute", COLUMNS, rows)
+    yield Table(f"handover hook on {result.dataset}, failures per UE-minute", COLUMNS, rows)
     best = [
         [scene.name, each.setting, *(f"{x:.2f}" for x in (each.failures, each.handovers, each.ping_pongs))]
         for scene in result.scenes

@@ -1,4 +1,4 @@
-"""The HTML report of ``netpredict evaluate handover --dataset ns3-uma``: one file, the answer first."""
+"""The HTML report of ``netpredict evaluate handover`` where every radio cell is known: one file, the answer first."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _body(result: Result, frame: Frame) -> Iterator[str]:
         for scene, choice in now
         if _is_first(choice)
     ]
-    yield header("netpredict evaluate handover · ns3-uma", answer, why, tiles)
+    yield header(f"netpredict evaluate handover · {result.dataset}", answer, why, tiles)
     yield legend([("the hook", OURS), ("plain A3", PLAIN)])
     by_handovers = (_curve(frame, scene, "handovers", scene.front_by_handovers) for scene in result.scenes)
     yield from section("Failures by handovers", CURVE_NOTE, [grid(by_handovers)])

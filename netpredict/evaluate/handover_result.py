@@ -39,6 +39,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """All scenes, and what they were trained with."""
 
+    dataset: str
     predictor: str
     options: dict[str, Any]
     rounds: int

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from netpredict.traces.ns3_uma import Scene
+
 Tell = Callable[[str], None]
 """Called with a line on how far it is."""
 
@@ -19,6 +21,16 @@ class Wish:
     limit_traces: int | None = None
     train_epochs: int | None = None
     scenes: tuple[str, ...] = ()
+
+
+class SceneSource(Protocol):
+    """A module with scenes of known RSRP: seed 1 to learn from, seed 2 to be scored on."""
+
+    NAME: str
+    SCENES: tuple[str, ...]
+
+    def read(self, folder: Path, name: str, seed: int) -> Scene:
+        """One scene; DataError when it is not there."""
 
 
 class Table(NamedTuple):

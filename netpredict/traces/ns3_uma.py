@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from netpredict.errors import DataError
 from netpredict.traces.archive import readable
 from netpredict.types import AnyArray, FloatArray
 
-FOLDER = "ns3-uma"
-SCENES = ("v003", "v030", "v060", "v120", "los_v060")
+NAME = "ns3-uma"
+"""Of its folder too."""
+SCENES: tuple[str, ...] = ("v003", "v030", "v060", "v120", "los_v060")
 RADIO_CELLS = 57
 STEP_MS = 100
 PERIOD_MS = 200
@@ -26,7 +28,7 @@ NOISE_SEED = 100
 _SLOTS = 12
 _SAMPLES = 5
 _SHARES = (0.36, 0.48, 0.16)
-_NEEDED = ("drsrp", "drest", "cell", "speed_kmh", "dt_s")
+_NEEDED = ("drsrp", "drest", "cell", "speed_kmh", "dt_s", "dxy", "site_xy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,20 @@ class Scene:
         return Scene(self.name, self.seed, self.speed_kmh, self.rsrp_dbm[:ues])
 
 
+class Places(NamedTuple):
+    """Where the UEs were (UEs, steps, 2), and the sites (sites, 2), m; radio cell c is of site c // 3."""
+
+    ue_xy_m: FloatArray
+    site_xy_m: FloatArray
+
+
 def read(folder: Path, name: str, seed: int) -> Scene:
     """Unpack ``{name}_s{seed}.npz``; DataError when it is not there or not such a file."""
+    return with_places(folder, name, seed)[0]
+
+
+def with_places(folder: Path, name: str, seed: int) -> tuple[Scene, Places]:
+    """The same with the places of UEs and sites."""
     path = folder / f"{name}_s{seed}.npz"
     with readable(path):
         try:
@@ -55,13 +69,15 @@ def read(folder: Path, name: str, seed: int) -> Scene:
             return _scene(path, name, seed, file)
 
 
-def _scene(path: Path, name: str, seed: int, file: Mapping[str, AnyArray]) -> Scene:
+def _scene(path: Path, name: str, seed: int, file: Mapping[str, AnyArray]) -> tuple[Scene, Places]:
     missing = [key for key in _NEEDED if key not in file]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}: take the published file")
     if not np.isclose(float(file["dt_s"]), STEP_MS / 1000):
         raise DataError(f"{path} has steps of {float(file['dt_s'])} s, not {STEP_MS} ms: take the published file")
-    return Scene(name, seed, float(file["speed_kmh"]), unpack(file["cell"], file["drsrp"], file["drest"]))
+    scene = Scene(name, seed, float(file["speed_kmh"]), unpack(file["cell"], file["drsrp"], file["drest"]))
+    ue_xy_m = np.cumsum(file["dxy"], axis=1, dtype=np.int64).astype(np.float32) / np.float32(10)
+    return scene, Places(ue_xy_m, np.asarray(file["site_xy"], np.float32))
 
 
 def unpack(cell: AnyArray, drsrp: AnyArray, drest: AnyArray) -> FloatArray:

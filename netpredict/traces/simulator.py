@@ -21,7 +21,10 @@ from netpredict.traces.wire import STREAM_KPIS
 
 @dataclass(frozen=True, slots=True)
 class SimulatorConfig:
-    """What to simulate. ``start_us`` is UTC µs (default: Monday 2026-01-05); periods are whole seconds."""
+    """What to simulate. ``start_us`` is UTC µs (default: Monday 2026-01-05); periods are whole seconds.
+
+    ``inter_site_m`` is that of urban macro in TR 38.901 Table 7.2-1; for it the antennas are tilted.
+    """
 
     seed: int = 1
     radio_cells: int = 500
@@ -30,7 +33,7 @@ class SimulatorConfig:
     traffic_period_s: int = 60
     rsrp_period_s: int = 1
     channel_state_period_s: int = 1
-    inter_site_m: float = 1000.0
+    inter_site_m: float = 500.0
 
     def __post_init__(self) -> None:
         if self.radio_cells < 1 or self.ues < 0:

@@ -34,3 +34,28 @@ def test_what_the_data_set_has_not_is_refused(cli, tmp_path: Path, monkeypatch, 
     monkeypatch.setenv("NETPREDICT_DATA", str(tmp_path))
     refused = cli("evaluate", "handover", "--dataset", "ns3-uma", *words)
     assert (refused.exit_code, told in refused.stderr) == (1, True)
+
+
+@pytest.mark.slow
+def test_simulated_scenes_need_no_data(cli, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("NETPREDICT_DATA", str(tmp_path / "none"))
+    report = tmp_path / "handover.html"
+    words = ("--scene", "v060", "--limit-traces", 2, "--train-epochs", 1, "--report", report)
+
+    told = json.loads(cli("evaluate", "handover", "--dataset", "simulate", *words, "--json").stdout)
+
+    (scene,) = told["result"]["scenes"]
+    assert (told["result"]["dataset"], scene["speed_kmh"]) == ("simulate", 60.0)
+    assert scene["plain"]["handovers"] > 1
+    assert "simulate" in report.read_text()
+
+
+def test_the_simulated_radio_is_told_without_data(cli, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("NETPREDICT_DATA", str(tmp_path / "none"))
+    monkeypatch.setattr("netpredict.traces.simulated_scenes.STEPS", 300)
+    told = cli("evaluate", "radio", "--scene", "v060", "--seeds", 1, "--json")
+    assert "no data folder" in told.stderr
+    rows = json.loads(told.stdout)["statistics"]
+    assert {row["scene"] for row in rows} == {"v060"}
+    assert all(row["recorded"] is None for row in rows)
+    assert "there is no scene v999" in cli("evaluate", "radio", "--scene", "v999").stderr

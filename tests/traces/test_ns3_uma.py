@@ -16,6 +16,8 @@ def packed(steps: int = 9) -> dict[str, np.ndarray]:
         "drest": np.diff(rest, axis=1, prepend=np.int16(0)),
         "speed_kmh": np.array(60.0),
         "dt_s": np.array(0.1),
+        "dxy": np.tile(np.array([10, -5], np.int16), (1, steps, 1)),
+        "site_xy": np.array([[0, 0], [500, 0]], np.float32),
     }
 
 
@@ -48,6 +50,14 @@ def test_the_noise_is_that_of_five_samples_and_comes_from_the_seed(tmp_path):
     assert np.array_equal(measured, ns3_uma.measure(scene))
     expected = np.random.default_rng(101).normal(0, 1 / 5**0.5, measured.shape)
     np.testing.assert_allclose(measured, expected, atol=1e-6)
+
+
+def test_places_are_in_metres(tmp_path):
+    written(tmp_path)
+    scene, places = ns3_uma.with_places(tmp_path, "v060", 1)
+    assert places.ue_xy_m.shape == (*scene.rsrp_dbm.shape[:2], 2)
+    np.testing.assert_allclose(places.ue_xy_m[0, 3], (4.0, -2.0))
+    assert places.site_xy_m.tolist() == [[0, 0], [500, 0]]
 
 
 @pytest.mark.parametrize(
