@@ -24,15 +24,32 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """Our failures over those of plain A3 at an equal price, less 1, with a 95 % interval by bootstrap over UEs.
 
-    ``plain_failures`` per UE-minute, where the price lies between two settings a mixture of both. None where plain A3
-    has no failure there, or no setting is that cheap.
+    ``plain_failures`` per UE-minute, where the price lies between two settings a mixture of both. ``difference`` is
+    ours less theirs, per UE-minute: it says something where there are few failures, too. None where no setting is that
+    cheap; ``change`` also where plain A3 has no failure there.
     """
 
-    plain_failures: float | None
-    plain_settings: tuple[str, ...]
-    change: float | None
-    low: float | None
-    high: float | None
+    plain_failures: float | None = None
+    plain_settings: tuple[str, ...] = ()
+    change: float | None = None
+    low: float | None = None
+    high: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+
+    @property
+    def is_less(self) -> bool:
+        """Whether all of the interval lies below zero."""
+        return self.high is not None and self.high < 0
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting against plain A3 at as many ping-pongs and at as many handovers."""
+
+    point: Point
+    at_equal_ping_pongs: Change
+    at_equal_handovers: Change
 
 
 class Front:
@@ -53,7 +70,7 @@ class Front:
         at = self._price[self.rows].mean(axis=1)
         above = int(np.searchsorted(at, price.mean(), side="left"))
         if above == 0 and price.mean() < at[0]:
-            return _nothing()
+            return Change()
         high = min(above, len(at) - 1)
         low = high if above == len(at) or at[high] == price.mean() else high - 1
         share = 0.0 if low == high else float((price.mean() - at[low]) / (at[high] - at[low]))
@@ -65,22 +82,39 @@ class Front:
         return _judged(np.stack([failures, price, mixed[1], mixed[0]], axis=1), slope, names)
 
 
+def beside(name: str, ours: Counts, setting: int, plain: Counts, row: int) -> Change:
+    """One setting against this one of plain A3, whatever the price of each."""
+    failures, theirs = _minutely(ours, "failures")[setting], _minutely(plain, "failures")[row]
+    return _judged(np.stack([failures, failures * 0, theirs, failures * 0], axis=1), 0.0, (name,))
+
+
 def _judged(parts: FloatArray, slope: float, names: tuple[str, ...]) -> Change:
     """A draw of UEs moves the prices apart a little: the plain failures follow theirs along the front."""
-    plain = float(parts[:, 2].mean())
-    if plain <= 0:
-        return Change(plain_failures=plain, plain_settings=names, change=None, low=None, high=None)
+
+    def expected(sums: AnyArray) -> AnyArray:
+        failures: AnyArray = sums[:, 2] + slope * (sums[:, 1] - sums[:, 3])
+        return failures
 
     def relative(sums: AnyArray) -> AnyArray:
-        ratio: AnyArray = sums[:, 0] / (sums[:, 2] + slope * (sums[:, 1] - sums[:, 3])) - 1
+        ratio: AnyArray = sums[:, 0] / expected(sums) - 1
         return ratio
 
-    found = estimate(parts, relative)
-    return Change(plain_failures=plain, plain_settings=names, change=found.value, low=found.low, high=found.high)
+    def absolute(sums: AnyArray) -> AnyArray:
+        difference: AnyArray = (sums[:, 0] - expected(sums)) / len(parts)
+        return difference
 
-
-def _nothing() -> Change:
-    return Change(plain_failures=None, plain_settings=(), change=None, low=None, high=None)
+    plain, apart = float(parts[:, 2].mean()), estimate(parts, absolute)
+    found = estimate(parts, relative) if plain > 0 else None
+    return Change(
+        plain_failures=plain,
+        plain_settings=names,
+        change=None if found is None else found.value,
+        low=None if found is None else found.low,
+        high=None if found is None else found.high,
+        difference=apart.value,
+        difference_low=apart.low,
+        difference_high=apart.high,
+    )
 
 
 def undominated(price: AnyArray, failures: AnyArray) -> list[int]:
@@ -104,6 +138,15 @@ def point(name: str, counts: Counts, index: int) -> Point:
         float(_minutely(counts, which)[index].mean()) for which in ("failures", "handovers", "ping_pongs")
     )
     return Point(setting=name, failures=failures, handovers=handovers, ping_pongs=ping_pongs)
+
+
+def judged(name: str, counts: Counts, index: int, by_ping_pongs: Front, by_handovers: Front) -> Judged:
+    """One setting of ours on both fronts."""
+    return Judged(
+        point=point(name, counts, index),
+        at_equal_ping_pongs=by_ping_pongs.change(counts, index),
+        at_equal_handovers=by_handovers.change(counts, index),
+    )
 
 
 def least_failures(counts: Counts, ping_pongs: float, handovers: float = np.inf) -> int:

@@ -2,40 +2,33 @@
 
 ``handover_simulated`` gives it scenes of ``netpredict simulate`` instead.
 
-Everything is chosen on seed 1: the plain settings, the weights (all UEs, also walked backwards), the price at which
-they are taught, and the prices that are acted on (on forecasts of one half of the UEs by weights of the other half).
-Seed 2 is scored once.
+Weights are taught on drives along the paths of seed 1 under shadowing drawn anew (``traces.redrawn``): the recording of
+a path is one draw, and a network learns it by heart. On the recorded drives of seed 1, which the network has not seen,
+the plain settings are chosen, the price at which is taught, the prices that are acted on, and whether to act on
+forecasts at all: where they do not win there, ours is plain A3. Seed 2 is scored once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from netpredict import plugins
 from netpredict.errors import DataError
-from netpredict.evaluate.handover_compare import Change, Front, Point, least_failures, point
-from netpredict.evaluate.handover_labels import World, backwards, world_of
+from netpredict.evaluate.handover_compare import Change, Front, Judged, Point, beside, judged, least_failures, point
+from netpredict.evaluate.handover_labels import World, world_of
 from netpredict.evaluate.handover_model import Counts, PlainA3, walk
-from netpredict.evaluate.handover_policy import (
-    PIECE_STEPS,
-    CostRule,
-    Fit,
-    Prices,
-    first_guess,
-    forecasts,
-    improved,
-    training_set,
-)
+from netpredict.evaluate.handover_policy import PIECE_STEPS, CostRule, Fit, Prices, first_guess, forecasts, improved
 from netpredict.evaluate.handover_result import Choice, Result, Scene
 from netpredict.evaluate.handover_wish import SceneSource, Table, Tell, Wish
 from netpredict.forecast.predictor import Predictor, Trainable
 from netpredict.traces import ns3_uma
-from netpredict.types import FloatArray, IntArray, TrainingSet
+from netpredict.traces.redrawn import Redrawn
+from netpredict.types import FloatArray, TrainingSet
 
 FILTER_KS = (0, 1, 2, 3, 4, 6, 8)
 OFFSETS_DB = tuple(half / 2 for half in range(17))
@@ -66,7 +59,8 @@ BACK_PRICES = (0.0, 0.05, 0.1, 0.2)
 PRICES = [Prices(handover, back) for back in BACK_PRICES for handover in HANDOVER_PRICES]
 TAUGHT_PRICE = (0.05, 0.15)
 """Bounds of what a handover costs in the targets; between them it is what plain A3 pays for one failure less."""
-ROUNDS = 3
+DRAWS = (3, 3, 8)
+"""Of all paths in each round of policy iteration, every other one backwards; only the last round's network is used."""
 PREDICTOR = "gru"
 RECIPE: dict[str, Any] = {
     "loss": "mse",
@@ -80,7 +74,7 @@ RECIPE: dict[str, Any] = {
     "schedule": "cosine",
     "final_rate_ratio": 0.05,
     "learning_rate": 0.004,
-    "train_epochs": 6,
+    "train_epochs": 4,
     "patience": 10_000,
     "minibatch_size": 96,
     "bptt_steps": PIECE_STEPS,
@@ -100,13 +94,12 @@ def run_on(source: SceneSource, folder: Path, wish: Wish, tell: Tell) -> Result:
     if wish.decision_delay_ms % ns3_uma.PERIOD_MS:
         raise DataError(f"decision_delay_ms = {wish.decision_delay_ms} is not a multiple of {ns3_uma.PERIOD_MS}")
     recipe = RECIPE | ({} if wish.train_epochs is None else {"train_epochs": wish.train_epochs})
-    read = partial(source.read, folder)
-    scenes = [_scene(read, name, wish, _fitting(recipe, name, tell), tell) for name in names]
+    scenes = [_scene(source, folder, name, wish, _fitting(recipe, name, tell), tell) for name in names]
     return Result(
         dataset=source.NAME,
         predictor=PREDICTOR,
         options=recipe,
-        rounds=ROUNDS,
+        rounds=len(DRAWS),
         plain_settings=len(_plain_names()),
         scenes=scenes,
     )
@@ -127,38 +120,38 @@ def _fitting(recipe: dict[str, Any], scene: str, tell: Tell) -> Fit:
     return fit
 
 
-def _scene(read: Callable[[str, int], ns3_uma.Scene], name: str, wish: Wish, fit: Fit, tell: Tell) -> Scene:
-    learnt, scored = (world_of(read(name, seed).first(wish.limit_traces)) for seed in (1, 2))
+def _scene(source: SceneSource, folder: Path, name: str, wish: Wish, fit: Fit, tell: Tell) -> Scene:
+    (learnt_scene, places), (scored_scene, _) = (source.with_places(folder, name, seed) for seed in (1, 2))
+    learnt, scored = (world_of(each.first(wish.limit_traces)) for each in (learnt_scene, scored_scene))
     plain, plain_scored = _plain(learnt), _plain(scored)
     tell(f"{name}: plain A3 walked in {len(_plain_names())} settings")
     price = taught_price(plain)
     periods_late = wish.decision_delay_ms // ns3_uma.PERIOD_MS
-    worlds = [learnt, world_of(backwards(learnt.scene))]
-    predictor, lesson = improved(worlds, fit, price, ROUNDS, 1 + periods_late)
-    ues = np.arange(learnt.radio.ues)
-    first, second = np.array_split(ues, 2)
-    tuned = learnt.of(second)
-    halved = fit(training_set(lesson.of(first), 1 + periods_late), "half of the UEs, to tune by")
-    by_half, by_all = forecasts(halved, tuned), forecasts(predictor, scored)
-    fronts = {which: Front(_plain_names(), plain, plain_scored, which) for which in ("ping_pongs", "handovers")}
-    counts = {late: _walked(scored, by_all, late) for late in sorted({0, periods_late})}
-    choices = []
-    for late, ours in counts.items():
-        inner = _walked(tuned, by_half, late)
-        for aim, ping_pongs, handovers in _aims(plain, second):
-            best = least_failures(inner, ping_pongs, handovers)
-            choices.append(_choice(aim, late, ours, best, fronts))
+    redrawn = Redrawn(learnt.scene, places.first(wish.limit_traces), name in source.LINE_OF_SIGHT)
+    predictor = improved(partial(_drawn, redrawn), fit, price, len(DRAWS), 1 + periods_late)
+    known = [forecasts(predictor, world) for world in (learnt, scored)]
+    fronts = _Fronts(plain, plain_scored)
+    counts = {
+        late: [_walked(world, each, late) for world, each in zip((learnt, scored), known, strict=True)]
+        for late in sorted({0, periods_late})
+    }
     return Scene(
         name=name,
         speed_kmh=scored.scene.speed_kmh,
-        ue_minutes=plain_scored.minutes * len(ues),
+        ue_minutes=plain_scored.minutes * scored.radio.ues,
         taught_price=price,
         plain=point(_plain_names()[at := least_failures(plain, PING_PONGS)], plain_scored, at),
-        choices=choices,
-        front_by_ping_pongs=_points(fronts["ping_pongs"], plain_scored),
-        front_by_handovers=_points(fronts["handovers"], plain_scored),
-        curve=[point(_named(each), counts[0], index) for index, each in enumerate(PRICES)],
+        choices=[fronts.choice(aim, late, *ours) for late, ours in counts.items() for aim in _aims(plain)],
+        front_by_ping_pongs=_points(fronts.scored[0], plain_scored),
+        front_by_handovers=_points(fronts.scored[1], plain_scored),
+        curve=[point(_named(each), counts[0][1], index) for index, each in enumerate(PRICES)],
     )
+
+
+def _drawn(redrawn: Redrawn, number: int) -> Iterator[World]:
+    """The worlds of one round, one at a time: each takes several hundred megabytes."""
+    for index in range(DRAWS[number]):
+        yield world_of(redrawn.scene(max(DRAWS) * number + index, backwards=index % 2 == 1))
 
 
 def _plain(world: World) -> Counts:
@@ -169,13 +162,52 @@ def _plain_names() -> list[str]:
     return [f"k {k}, {offset:g} dB, {ttt} ms" for k in FILTER_KS for offset in OFFSETS_DB for ttt in TTTS_MS]
 
 
-def _aims(plain: Counts, ues: IntArray) -> Iterator[tuple[str, float, float]]:
-    """What our prices are chosen for: limits of ping-pongs and of handovers, those of the best plain setting."""
-    at = least_failures(plain, PING_PONGS)
-    handovers = float(plain.handovers[at, ues].mean() / plain.minutes)
-    yield "few ping-pongs", PING_PONGS, np.inf
-    yield "few handovers", np.inf, handovers
-    yield "few of both", PING_PONGS, handovers
+class _Aim(NamedTuple):
+    """What is chosen for: the least failures within limits of ping-pongs and of handovers per UE-minute."""
+
+    name: str
+    ping_pongs: float
+    handovers: float
+
+
+def _aims(plain: Counts) -> Iterator[_Aim]:
+    """The limits are ``PING_PONGS`` and the handovers of the best plain setting within it."""
+    handovers = float(plain.handovers[least_failures(plain, PING_PONGS)].mean() / plain.minutes)
+    yield _Aim("few ping-pongs", PING_PONGS, np.inf)
+    yield _Aim("few handovers", np.inf, handovers)
+    yield _Aim("few of both", PING_PONGS, handovers)
+
+
+class _Fronts:
+    """Plain A3 on both seeds, by ping-pongs and by handovers, and what is chosen beside it."""
+
+    def __init__(self, plain: Counts, plain_scored: Counts) -> None:
+        self._plain, self._plain_scored, names = plain, plain_scored, _plain_names()
+        self.tuned, self.scored = (
+            tuple(Front(names, plain, counts, price) for price in ("ping_pongs", "handovers"))
+            for counts in (plain, plain_scored)
+        )
+
+    def choice(self, aim: _Aim, late: int, ours: Counts, ours_scored: Counts) -> Choice:
+        """Chosen by what was learnt on, told by what was scored."""
+        index, row = (least_failures(each, aim.ping_pongs, aim.handovers) for each in (ours, self._plain))
+        name, plain_name = _named(PRICES[index]), _plain_names()[row]
+        tuned, cost = judged(name, ours, index, *self.tuned), judged(name, ours_scored, index, *self.scored)
+        plain = judged(plain_name, self._plain_scored, row, *self.scored)
+        wins = tuned.at_equal_ping_pongs.is_less and tuned.at_equal_handovers.is_less
+        taken, counts, place = (cost, ours_scored, index) if wins else (plain, self._plain_scored, row)
+        return Choice(
+            aim=aim.name,
+            decision_delay_ms=late * ns3_uma.PERIOD_MS,
+            rule="cost" if wins else "a3",
+            ours=taken.point,
+            at_equal_ping_pongs=taken.at_equal_ping_pongs,
+            at_equal_handovers=taken.at_equal_handovers,
+            plain=plain.point,
+            beside_plain=beside(plain_name, counts, place, self._plain_scored, row),
+            cost=cost,
+            tuned=tuned,
+        )
 
 
 def taught_price(plain: Counts) -> float:
@@ -194,16 +226,6 @@ def _walked(world: World, known: FloatArray, late: int) -> Counts:
     return walk(world.radio, CostRule(np.concatenate([*waited, timely]), world.best, PRICES))
 
 
-def _choice(aim: str, late: int, ours: Counts, index: int, fronts: dict[str, Front]) -> Choice:
-    return Choice(
-        aim=aim,
-        decision_delay_ms=late * ns3_uma.PERIOD_MS,
-        ours=point(_named(PRICES[index]), ours, index),
-        at_equal_ping_pongs=fronts["ping_pongs"].change(ours, index),
-        at_equal_handovers=fronts["handovers"].change(ours, index),
-    )
-
-
 def _named(prices: Prices) -> str:
     return f"handover {prices.handover:g}, back {prices.back:g}"
 
@@ -212,14 +234,22 @@ def _points(front: Front, scored: Counts) -> list[Point]:
     return [point(_plain_names()[row], scored, row) for row in front.rows]
 
 
-COLUMNS: tuple[str, ...] = ("scene", "delay", "aim", "prices", "failures", "handovers", "ping-pongs")
-COLUMNS += ("plain at equal ping-pongs", "change", "95 %", "plain at equal handovers", "change", "95 %")
+COLUMNS: tuple[str, ...] = ("scene", "delay", "aim", "rule", "setting", "failures", "handovers", "ping-pongs")
+COLUMNS += ("at equal ping-pongs", "at equal handovers", "beside the plain setting of the same aim")
 
 
 def tables(result: Result) -> Iterator[Table]:
-    """Ours beside plain A3, then the best plain settings."""
+    """Ours beside plain A3, then what it was chosen by, then the best plain settings."""
     rows = [_cells(scene, choice) for scene in result.scenes for choice in scene.choices]
     yield Table(f"handover hook on {result.dataset}, failures per UE-minute", COLUMNS, rows)
+    learnt = [
+        [scene.name, f"+{choice.decision_delay_ms} ms", choice.aim, seed, *_cost_cells(each)]
+        for scene in result.scenes
+        for choice in scene.choices
+        for seed, each in ((1, choice.tuned), (2, choice.cost))
+    ]
+    columns = ("scene", "delay", "aim", "seed", "prices", "failures", "at equal ping-pongs", "at equal handovers")
+    yield Table("the rule on forecasts alone: on seed 1, where it was chosen, and on seed 2", columns, learnt)
     best = [
         [scene.name, each.setting, *(f"{x:.2f}" for x in (each.failures, each.handovers, each.ping_pongs))]
         for scene in result.scenes
@@ -231,17 +261,27 @@ def tables(result: Result) -> Iterator[Table]:
 
 def _cells(scene: Scene, choice: Choice) -> list[object]:
     ours = choice.ours
-    figures = [f"{each:.2f}" for each in (ours.failures, ours.handovers, ours.ping_pongs)]
-    beside = [cell for each in (choice.at_equal_ping_pongs, choice.at_equal_handovers) for cell in _beside(each)]
-    return [scene.name, f"+{choice.decision_delay_ms} ms", choice.aim, ours.setting, *figures, *beside]
+    figures = [f"{each:.3f}" for each in (ours.failures, ours.handovers, ours.ping_pongs)]
+    beside_plain = [
+        _told(each) for each in (choice.at_equal_ping_pongs, choice.at_equal_handovers, choice.beside_plain)
+    ]
+    delay = f"+{choice.decision_delay_ms} ms"
+    return [scene.name, delay, choice.aim, choice.rule, ours.setting, *figures, *beside_plain]
 
 
-def _beside(change: Change) -> list[str]:
+def _cost_cells(each: Judged) -> list[object]:
+    beside_plain = [_told(change) for change in (each.at_equal_ping_pongs, each.at_equal_handovers)]
+    return [each.point.setting, f"{each.point.failures:.3f}", *beside_plain]
+
+
+def _told(change: Change) -> str:
+    """Plain failures, the change and the difference, with intervals."""
     if change.plain_failures is None:
-        return ["none so cheap", "–", "–"]
-    if change.change is None or change.low is None or change.high is None:
-        return [f"{change.plain_failures:.2f}", "–", "–"]
-    return [f"{change.plain_failures:.2f}", f"{change.change:+.0%}", f"{change.low:+.0%} … {change.high:+.0%}"]
+        return "none so cheap"
+    apart = f"{change.difference:+.3f} ({change.difference_low:+.3f} … {change.difference_high:+.3f})"
+    if change.change is None:
+        return f"{change.plain_failures:.3f}: {apart}"
+    return f"{change.plain_failures:.3f}: {change.change:+.0%} ({change.low:+.0%} … {change.high:+.0%}), {apart}"
 
 
 def write_report(result: Result) -> str:

@@ -17,8 +17,12 @@ from netpredict.evaluate.handover_model import EXECUTION, PREPARATION, T310, TIC
 from netpredict.radio.handover_cost import arrival_cost, gain_of_going
 from netpredict.radio.quantities import KPIS
 from netpredict.traces import ns3_uma
+from netpredict.traces.layout import SECTORS
 from netpredict.types import BoolArray, FloatArray, IntArray
 
+REPORTED: tuple[str, ...] = ("rsrp_dbm", "sinr_db", "nbr1_rsrp_dbm", "nbr1_sinr_db")
+REPORTED += ("nbr2_rsrp_dbm", "onsite_rsrp_dbm", "offsite_rsrp_dbm")
+"""Columns of a row of a report."""
 FORGET = 0.98
 """By period: a cost so much later counts so much less, 10 s on 0.36."""
 LINK_FILTER_K, REFERENCE_FILTER_K = 4, 2
@@ -45,48 +49,51 @@ class World:
         close: BoolArray = self.measured_dbm > self.measured_dbm.max(axis=-1, keepdims=True) - REPORTED_DB
         return close
 
-    def again(self, noise_seed: int) -> World:
-        """The same with other noise."""
-        return _measured(self.scene, self.radio, noise_seed)
-
-    def of(self, ues: IntArray) -> World:
-        """Only these UEs, with what they have measured."""
-        scene = ns3_uma.Scene(self.scene.name, self.scene.seed, self.scene.speed_kmh, self.scene.rsrp_dbm[ues])
-        radio = Radio(self.radio.ends[:, ues], self.radio.lost[:, ues], self.radio.out[:, ues])
-        return World(scene, radio, self.measured_dbm[ues], self.best[:, ues], self.strongest[ues])
-
 
 def world_of(scene: ns3_uma.Scene) -> World:
     """With the noise of the data README."""
-    return _measured(scene, radio_of(scene), ns3_uma.NOISE_SEED)
-
-
-def backwards(scene: ns3_uma.Scene) -> ns3_uma.Scene:
-    """The way back: as likely as the way there, for paths and shadowing alike, so it doubles what there is to learn."""
-    return ns3_uma.Scene(scene.name, scene.seed, scene.speed_kmh, scene.rsrp_dbm[:, ::-1].copy())
-
-
-def _measured(scene: ns3_uma.Scene, radio: Radio, noise_seed: int) -> World:
-    measured_dbm = ns3_uma.measure(scene, noise_seed=noise_seed)
+    measured_dbm = ns3_uma.measure(scene)
     best = filtered(measured_dbm, LINK_FILTER_K).argmax(axis=-1).T
-    return World(scene, radio, measured_dbm, best, filtered(measured_dbm, REFERENCE_FILTER_K).argmax(axis=-1))
+    strongest = filtered(measured_dbm, REFERENCE_FILTER_K).argmax(axis=-1)
+    return World(scene, radio_of(scene), measured_dbm, best, strongest)
 
 
 def reports(measured_dbm: FloatArray) -> FloatArray:
-    """What a report says of each radio cell: (UEs, periods, radio cells, 4).
+    """What a report says of each radio cell: (UEs, periods, radio cells, ``REPORTED``), rounded as reported KPIs.
 
-    RSRP and SINR, and both of the strongest other radio cell, all from the same measurement, rounded as reported KPIs.
+    RSRP and SINR, and both of the strongest other radio cell, all from the same measurement. Where the second strongest
+    other one, or one of the same or of another site, is too weak to be reported stands the level that it is below.
     """
     sinr = sinr_db(measured_dbm)
-    first, second = (each[..., None] for each in np.moveaxis(np.argsort(measured_dbm, axis=-1)[..., :-3:-1], -1, 0))
-    is_first = np.arange(measured_dbm.shape[-1]) == first
+    first, second, third = (
+        each[..., None] for each in np.moveaxis(np.argsort(measured_dbm, axis=-1)[..., :-4:-1], -1, 0)
+    )
+    cell = np.arange(measured_dbm.shape[-1])
     columns = [measured_dbm, sinr]
     for values in (measured_dbm, sinr):
         high, low = (np.take_along_axis(values, place, axis=-1) for place in (first, second))
-        columns.append(np.where(is_first, low, high))
-    ranges = [KPIS["rsrp_dbm"], KPIS["sinr_db"]] * 2
-    rounded = [np.clip(np.round(each, 2), kpi.low, kpi.high) for each, kpi in zip(columns, ranges, strict=True)]
+        columns.append(np.where(cell == first, low, high))
+    highest_dbm, next_dbm, last_dbm = (
+        np.take_along_axis(measured_dbm, each, axis=-1) for each in (first, second, third)
+    )
+    weakest_dbm = highest_dbm - REPORTED_DB
+    others = [np.where((cell == first) | (cell == second), last_dbm, next_dbm), *_by_site(measured_dbm)]
+    columns += [np.maximum(each, weakest_dbm) for each in others]
+    ranges = [KPIS[kpi] for kpi in REPORTED]
+    rounded = [
+        np.clip(np.round(each, kpi.decimals), kpi.low, kpi.high) for each, kpi in zip(columns, ranges, strict=True)
+    ]
     return np.stack(rounded, axis=-1).astype(np.float32)
+
+
+def _by_site(measured_dbm: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """RSRP of the strongest other radio cell of the same site, and of the strongest of another site."""
+    by_site = measured_dbm.reshape(*measured_dbm.shape[:2], -1, SECTORS)
+    onsite = np.stack([np.delete(by_site, sector, axis=-1).max(axis=-1) for sector in range(SECTORS)], axis=-1)
+    of_site = by_site.max(axis=-1)
+    low, high = (np.partition(of_site, rank, axis=-1)[..., rank, None] for rank in (-2, -1))
+    offsite = np.where(of_site == high, low, high)
+    return onsite.reshape(measured_dbm.shape), np.repeat(offsite, SECTORS, axis=-1)
 
 
 def targets(world: World, forecasts: FloatArray, handover_cost: float) -> FloatArray:

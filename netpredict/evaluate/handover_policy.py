@@ -6,14 +6,14 @@ reports of one UE as they come, this rule all UEs under many prices at once (a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from netpredict.evaluate.datasets import Period
 from netpredict.evaluate.forecasting import walk as walk_forecasts
-from netpredict.evaluate.handover_labels import World, reports, targets
+from netpredict.evaluate.handover_labels import REPORTED, World, reports, targets
 from netpredict.evaluate.handover_model import OUT_OF_SYNC_DB, PING_PONG, TICKS
 from netpredict.forecast.predictor import Predictor
 from netpredict.radio import handover_cost as cost
@@ -21,7 +21,6 @@ from netpredict.radio.quantities import KPIS
 from netpredict.traces.ns3_uma import PERIOD_MS
 from netpredict.types import FeatureSpec, FloatArray, IntArray, OutputSpec, TrainingSet
 
-REPORTED = ("rsrp_dbm", "sinr_db", "nbr1_rsrp_dbm", "nbr1_sinr_db")
 FEATURES = FeatureSpec((*REPORTED, *cost.KPIS), PERIOD_MS * 1000)
 PIECE_STEPS, PIECE_EVERY = 40, 32
 LEAST_REPORTED = 0.25
@@ -48,32 +47,27 @@ class Prices(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """Worlds with what is known in hindsight of their links, (UEs, periods, radio cells, 3) each."""
+    """Pieces of links as series: values (S, steps, features), and truths (S, steps, KPIs)."""
 
-    worlds: list[World]
-    known: list[FloatArray]
-
-    def of(self, ues: IntArray) -> Lesson:
-        """Of these UEs only."""
-        return Lesson([world.of(ues) for world in self.worlds], [each[ues] for each in self.known])
+    values: FloatArray
+    truth: FloatArray
 
 
-def improved(worlds: Sequence[World], fit: Fit, price: float, rounds: int, leads: int) -> tuple[Predictor, Lesson]:
-    """So many rounds of policy iteration; every round trains from scratch on new noise and on the mean of two targets.
+def improved(draw: Callable[[int], Iterable[World]], fit: Fit, price: float, rounds: int, leads: int) -> Predictor:
+    """So many rounds of policy iteration, each on the worlds that ``draw`` gives for it; the last round's predictor.
 
-    The mean of this round's and the last one's keeps the policy from swinging. Answers the last predictor with what it
-    was taught.
+    Every round trains from scratch. The policy before the first one is ``first_guess``.
     """
-    lesson = Lesson(list(worlds), [targets(world, first_guess(world), price) for world in worlds])
-    predictor = fit(training_set(lesson, leads), f"round 1 of {rounds}")
+    predictor = fit(training_set([_lesson(each, None, price) for each in draw(0)], leads), f"round 1 of {rounds}")
     for number in range(1, rounds):
-        fresh = [world.again(1000 * number + index) for index, world in enumerate(lesson.worlds)]
-        found = [targets(world, forecasts(predictor, world)[..., 0, :], price) for world in fresh]
-        if number > 1:
-            found = [(new + old) / np.float32(2) for new, old in zip(found, lesson.known, strict=True)]
-        lesson = Lesson(fresh, found)
-        predictor = fit(training_set(lesson, leads), f"round {number + 1} of {rounds}")
-    return predictor, lesson
+        lessons = [_lesson(each, predictor, price) for each in draw(number)]
+        predictor = fit(training_set(lessons, leads), f"round {number + 1} of {rounds}")
+    return predictor
+
+
+def _lesson(world: World, predictor: Predictor | None, price: float) -> Lesson:
+    acted_on = first_guess(world) if predictor is None else forecasts(predictor, world)[..., 0, :]
+    return lesson_of(world, targets(world, acted_on, price))
 
 
 def first_guess(world: World) -> FloatArray:
@@ -84,15 +78,14 @@ def first_guess(world: World) -> FloatArray:
     return guess
 
 
-def training_set(lesson: Lesson, leads: int) -> TrainingSet:
-    """Pieces of links as series, each from cold; what is not reported is no target."""
-    parts = [_pieces(world, known) for world, known in zip(*lesson, strict=True)]
-    values, truth = (np.concatenate([part[index] for part in parts]) for index in (0, 1))
+def training_set(lessons: Sequence[Lesson], leads: int) -> TrainingSet:
+    """Each piece from cold; what is not reported is no target."""
+    values, truth = (np.concatenate(each) for each in zip(*lessons, strict=True))
     return TrainingSet(FEATURES, output(leads), values, np.zeros(len(values), np.int64), PIECE_STEPS, truth=truth)
 
 
-def _pieces(world: World, known: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Values (S, steps, features) and truths (S, steps, KPIs): what is decided at a step is the truth of the next."""
+def lesson_of(world: World, known: FloatArray) -> Lesson:
+    """Of what is known in hindsight, (UEs, periods, radio cells, 3): decided at a step, it is the truth of the next."""
     places = piece_places(world, known.shape[1])
     start, ue, cell = places.T
     steps = start[:, None] + np.arange(PIECE_STEPS)
@@ -100,7 +93,7 @@ def _pieces(world: World, known: FloatArray) -> tuple[FloatArray, FloatArray]:
     masked = np.where(reported[..., None], known, np.nan)
     truth = np.full((len(places), PIECE_STEPS, len(cost.KPIS)), np.nan, np.float32)
     truth[:, 1:] = masked[ue[:, None], steps[:, :-1], cell[:, None]]
-    return _with_outcomes(reports(world.measured_dbm)[ue[:, None], steps, cell[:, None]]), truth
+    return Lesson(_with_outcomes(reports(world.measured_dbm)[ue[:, None], steps, cell[:, None]]), truth)
 
 
 def piece_places(world: World, periods: int) -> IntArray:

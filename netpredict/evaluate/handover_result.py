@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from netpredict.evaluate.handover_compare import Change, Point
+from netpredict.evaluate.handover_compare import Change, Judged, Point
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """One pair of prices of ours, as scored, against plain A3 at as many ping-pongs and at as many handovers."""
+    """What an operator would be given for one aim, as scored: the rule of the hook or, where it has not won, plain A3.
+
+    ``rule``: "cost" where ``tuned``, the prices of ours chosen on the training seed, had fewer failures there both at
+    equal ping-pongs and at equal handovers, with the whole of both intervals; else "a3", which is ``plain``: the plain
+    setting chosen there for the same aim, at which the hook stays in shadow and so is never late. ``beside_plain`` is
+    ours less that setting; ``cost`` are the prices of ours as scored, whether taken or not.
+    """
 
     aim: str
     decision_delay_ms: int
+    rule: Literal["cost", "a3"]
     ours: Point
     at_equal_ping_pongs: Change
     at_equal_handovers: Change
+    plain: Point
+    beside_plain: Change
+    cost: Judged
+    tuned: Judged
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from netpredict.traces.ns3_uma import Scene
+from netpredict.traces.ns3_uma import Places, Scene
 
 Tell = Callable[[str], None]
 """Called with a line on how far it is."""
@@ -28,9 +28,10 @@ class SceneSource(Protocol):
 
     NAME: str
     SCENES: tuple[str, ...]
+    LINE_OF_SIGHT: tuple[str, ...]
 
-    def read(self, folder: Path, name: str, seed: int) -> Scene:
-        """One scene; DataError when it is not there."""
+    def with_places(self, folder: Path, name: str, seed: int) -> tuple[Scene, Places]:
+        """One scene and where its UEs were; DataError when it is not there."""
 
 
 class Table(NamedTuple):

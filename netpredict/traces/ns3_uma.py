@@ -19,6 +19,8 @@ from netpredict.types import AnyArray, FloatArray
 NAME = "ns3-uma"
 """Of its folder too."""
 SCENES: tuple[str, ...] = ("v003", "v030", "v060", "v120", "los_v060")
+LINE_OF_SIGHT: tuple[str, ...] = ("los_v060",)
+"""Scenes in which sites come into sight and go out of it."""
 RADIO_CELLS = 57
 STEP_MS = 100
 PERIOD_MS = 200
@@ -50,6 +52,10 @@ class Places(NamedTuple):
 
     ue_xy_m: FloatArray
     site_xy_m: FloatArray
+
+    def first(self, ues: int | None) -> Places:
+        """The same with fewer UEs."""
+        return Places(self.ue_xy_m[:ues], self.site_xy_m)
 
 
 def read(folder: Path, name: str, seed: int) -> Scene:
@@ -87,6 +93,15 @@ def unpack(cell: AnyArray, drsrp: AnyArray, drest: AnyArray) -> FloatArray:
     dense: FloatArray = np.repeat(share[..., None], RADIO_CELLS, -1)
     np.put_along_axis(dense, cell.astype(np.int64), rsrp, -1)
     return dense
+
+
+def strongest_only(rsrp_dbm: FloatArray) -> FloatArray:
+    """What ``unpack`` would give of levels that were recorded: in tenths, the twelve strongest at every step."""
+    least = np.partition(rsrp_dbm, -_SLOTS, axis=-1)[..., -_SLOTS, None]
+    rest_mw = np.where(rsrp_dbm < least, np.exp(rsrp_dbm * np.float32(np.log(10) / 10)), 0).sum(axis=-1, keepdims=True)
+    rest_dbm = 10 * np.log10(rest_mw / np.float32(RADIO_CELLS - _SLOTS))
+    kept = np.where(rsrp_dbm < least, rest_dbm, rsrp_dbm).astype(np.float32)
+    return np.round(kept, 1)
 
 
 def measure(scene: Scene, sigma_db: float = NOISE_DB, noise_seed: int = NOISE_SEED) -> FloatArray:

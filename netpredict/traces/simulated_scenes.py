@@ -18,6 +18,7 @@ from netpredict.traces.ns3_uma import RADIO_CELLS, STEP_MS, Places, Scene
 NAME = "simulate"
 SPEEDS_KMH = {"v003": 3.0, "v030": 30.0, "v060": 60.0, "v120": 120.0}
 SCENES: tuple[str, ...] = tuple(SPEEDS_KMH)
+LINE_OF_SIGHT: tuple[str, ...] = ()
 INTER_SITE_M, RADIUS_M = 500.0, 900.0
 UES, STEPS = 20, 4000
 

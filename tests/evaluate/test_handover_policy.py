@@ -5,19 +5,19 @@ import pytest
 
 from netpredict import plugins
 from netpredict.evaluate import handover_exact
-from netpredict.evaluate.handover_compare import Front, least_failures, undominated
-from netpredict.evaluate.handover_labels import World, backwards, reports, targets, world_of
+from netpredict.evaluate.handover_compare import Front, beside, least_failures, undominated
+from netpredict.evaluate.handover_labels import REPORTED, World, reports, targets, world_of
 from netpredict.evaluate.handover_model import PERIOD_MS, Counts, sinr_db, walk
 from netpredict.evaluate.handover_policy import (
     FEATURES,
     PIECE_STEPS,
     UNKNOWN,
     CostRule,
-    Lesson,
     Prices,
     first_guess,
     forecasts,
     improved,
+    lesson_of,
     piece_places,
     training_set,
 )
@@ -111,16 +111,20 @@ def one_report(known: np.ndarray, cells: np.ndarray, serving: int, period: int) 
     )
 
 
-def test_a_report_names_the_strongest_other_radio_cell():
+def test_a_report_names_the_strongest_other_radio_cells():
     measured = np.full((1, 1, 57), -120.0, np.float32)
-    measured[0, 0, [3, 8]] = -90.0, -95.0
-    told = reports(measured)[0, 0]
-    assert told[3].tolist()[::2] == [-90.0, -95.0]
-    assert told[8].tolist()[::2] == [-95.0, -90.0]
-    assert told[20].tolist()[::2] == [-120.0, -90.0]
+    measured[0, 0, [3, 8, 5]] = -90.0, -95.0, -99.0  # 3 and 5 are of one site, 8 of another
+    told = {kpi: reports(measured)[0, 0, :, column] for column, kpi in enumerate(REPORTED)}
+    row = [3, 8, 5, 20]
+    assert told["rsrp_dbm"][row].tolist() == [-90, -95, -99, -120]
+    assert told["nbr1_rsrp_dbm"][row].tolist() == [-95, -90, -90, -90]
+    assert told["nbr2_rsrp_dbm"][row].tolist() == [-99, -99, -95, -95]
+    assert told["offsite_rsrp_dbm"][row].tolist() == [-95, -90, -95, -90]
+    # of 8 and 20 the others of the site are too weak to be reported: 16 dB below the strongest
+    assert told["onsite_rsrp_dbm"][row].tolist() == [-99, -106, -90, -106]
     ratio = sinr_db(measured)[0, 0]
-    np.testing.assert_allclose(told[[3, 8], 1], ratio[[3, 8]], atol=0.01)
-    np.testing.assert_allclose(told[[3, 8], 3], ratio[[8, 3]], atol=0.01)
+    np.testing.assert_allclose(told["sinr_db"][[3, 8]], ratio[[3, 8]], atol=0.01)
+    np.testing.assert_allclose(told["nbr1_sinr_db"][[3, 8]], ratio[[8, 3]], atol=0.01)
 
 
 def test_the_strongest_radio_cell_costs_nothing_and_a_lost_one_a_failure(world: World):
@@ -141,22 +145,17 @@ def test_a_higher_price_makes_the_targets_wait(world: World):
 
 def test_what_is_decided_at_a_report_is_the_truth_of_the_next_slot(world: World):
     known = targets(world, first_guess(world), 0.1)
-    taught = training_set(Lesson([world], [known]), 2)
+    taught = training_set([lesson_of(world, known)], 2)
     assert taught.values.shape[1:] == (PIECE_STEPS, len(FEATURES.observed))
     assert np.isnan(taught.truth[:, 0]).all()
     measured = reports(world.measured_dbm)
     for piece, (step, ue, cell) in enumerate(piece_places(world, known.shape[1])):
-        assert np.array_equal(taught.values[piece, :, :4], measured[ue, step : step + PIECE_STEPS, cell])
+        shown = taught.values[piece, :, : len(REPORTED)]
+        np.testing.assert_array_equal(shown, measured[ue, step : step + PIECE_STEPS, cell])
         told = known[ue, step : step + PIECE_STEPS - 1, cell]
         shown = taught.truth[piece, 1:]
         np.testing.assert_array_equal(shown[~np.isnan(shown)], told[~np.isnan(shown)])
         assert (np.isnan(shown[:, 0]) == ~world.reported[ue, step : step + PIECE_STEPS - 1, cell]).all()
-
-
-def test_the_way_back_is_the_scene_backwards():
-    there = scene()
-    back = backwards(there)
-    assert np.array_equal(back.rsrp_dbm[:, ::-1], there.rsrp_dbm)
 
 
 def drift(training, name):
@@ -166,7 +165,7 @@ def drift(training, name):
 
 
 def test_forecasts_see_nothing_that_comes_later(world: World):
-    predictor, _ = improved([world], drift, 0.1, 2, 2)
+    predictor = improved(lambda number: [world], drift, 0.1, 2, 2)
     known = forecasts(predictor, world)
     assert known.shape == (world.radio.periods, world.radio.ues, 57, 2, 3)
     changed = world.measured_dbm.copy()
@@ -211,6 +210,61 @@ def test_the_least_failures_lie_within_the_limits_or_nearest_to_them():
     assert least_failures(found, 0.5, handovers=4) == 2
     assert least_failures(found, 5) == 0
     assert least_failures(found, 0.5, handovers=1) == 2
+
+
+def test_every_round_is_taught_by_the_policy_of_the_one_before_on_worlds_of_its_own(world: World):
+    drawn, taught = [], []
+
+    def draw(number):
+        drawn.append(number)
+        yield world
+
+    def fit(training, name):
+        taught.append(training.truth)
+        return drift(training, name)
+
+    predictor = improved(draw, fit, 0.1, 2, 1)
+    assert drawn == [0, 1]
+    by_a3 = lesson_of(world, targets(world, first_guess(world), 0.1)).truth
+    by_forecasts = lesson_of(world, targets(world, forecasts(predictor, world)[..., 0, :], 0.1)).truth
+    np.testing.assert_array_equal(taught[0], by_a3)
+    np.testing.assert_array_equal(taught[1], by_forecasts)
+    assert not np.array_equal(by_a3, by_forecasts, equal_nan=True)
+
+
+def test_where_plain_a3_has_no_failures_the_difference_still_says_something():
+    plain = counts([[0, 0, 0, 0]], [[2, 2, 2, 2]], [[0, 0, 0, 0]])
+    found = Front(["calm"], plain, plain, "handovers").change(counts([[0, 1, 0, 1]], [[2, 2, 2, 2]], [[0] * 4]), 0)
+    assert (found.change, found.difference) == (None, 0.5)
+    assert 0 <= found.difference_low < 0.5 < found.difference_high <= 1
+    assert not found.is_less
+
+
+def fronts(ours, plain=([[8, 6, 7, 9], [4, 4, 3, 5]], [[2, 2, 2, 2], [6, 6, 6, 6]])):
+    """What is chosen for few of both when ours is the same at every price, on plain A3 of two settings."""
+    settings = len(handover_exact._plain_names())
+    plain = counts(*(np.array((each * settings)[:settings]) for each in plain), np.zeros((settings, 4), int))
+    tuned = counts(*(np.array([each] * len(handover_exact.PRICES)) for each in ours), np.zeros((72, 4), int))
+    return plain, tuned
+
+
+def test_the_rule_on_forecasts_is_taken_only_where_it_has_won_on_the_training_seed():
+    plain, wins = fronts(ours=([2, 1, 2, 1], [6, 6, 6, 6]))
+    _, alike = fronts(ours=([4, 5, 2, 5], [6, 6, 6, 6]))
+    compared = handover_exact._Fronts(plain, plain)
+    aim = handover_exact._Aim("few of both", 0.5, 6.0)
+    taken = compared.choice(aim, 1, wins, alike)
+    assert (taken.rule, taken.ours, taken.decision_delay_ms) == ("cost", taken.cost.point, 200)
+    assert taken.at_equal_handovers.change == pytest.approx(0.0)  # by what is scored, not by what it was chosen on
+    left = compared.choice(aim, 1, alike, wins)
+    assert (left.rule, left.ours, left.plain.failures) == ("a3", left.plain, 4.0)
+    assert (left.beside_plain.difference, left.beside_plain.difference_high) == (0.0, 0.0)
+    assert left.cost.at_equal_handovers.change == pytest.approx(-0.625)  # told, though not taken
+
+
+def test_a_setting_stands_beside_one_of_plain_a3_whatever_their_prices():
+    found = beside("plain", counts([[1, 1]], [[9, 9]], [[3, 3]]), 0, counts([[4, 4]], [[2, 2]], [[0, 0]]), 0)
+    assert (found.change, found.difference, found.plain_settings) == (-0.75, -3.0, ("plain",))
 
 
 def test_the_price_that_is_taught_keeps_within_bounds():
