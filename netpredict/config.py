@@ -376,7 +376,14 @@ class HookConfig(Section, frozen=True, kw_only=True):
     ] = 60.0
     rate_per_min: Annotated[float, Meta(gt=0, description="Most applied actions of the hook per minute.")] = 600.0
     blackout_utc: Annotated[list[str], Meta(description='Hours without actions, e.g. "22:00-05:30".')] = []
-    effect_s: Annotated[float, Meta(gt=0, description="How long an action is meant to hold, s.")] = 900.0
+    effect_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="How long an action holds, s. What is to stand longer is refreshed at half of it; below two"
+            " periods of the stream (two windows of a policy) it cannot be.",
+        ),
+    ] = 900.0
     priority: Annotated[
         int, Meta(ge=0, le=1000, description="A hook of a higher priority takes an attribute from another one.")
     ] = 0

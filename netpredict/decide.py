@@ -16,7 +16,7 @@ from netpredict.config import HookConfig
 from netpredict.errors import PluginError
 from netpredict.forecast.series import SeriesTable
 from netpredict.lane import firing_id
-from netpredict.types import AnyArray, DueAction, Firing, HookBatch, Source, StateArray
+from netpredict.types import REFRESHES, AnyArray, DueAction, Firing, HookBatch, Source, StateArray
 
 LOG = structlog.get_logger(__name__)
 _ENCODER = msgspec.json.Encoder()
@@ -51,6 +51,7 @@ class BoundHook:
 
         A report for which the hook raises fires nothing and keeps its state, whatever else is in the batch.
         """
+        batch = replace(batch, refresh_slots=refresh_slots(self.config, batch.period_us))
         state = table.gather(self.prefix, self.arrays, series)
         for array in state.values():
             array.setflags(write=False)
@@ -85,6 +86,10 @@ class BoundHook:
         time_us = int(batch.slot_time_us[action.row])
         key = batch.key_of(action.row)
         group = self.config.group_of(key.fields[-1])
+        why = {**action.why, "basis": self._basis(batch, action.row)}
+        if action.set_slot is not None:
+            set_us = time_us - (int(batch.slot[action.row]) - action.set_slot) * batch.period_us
+            why[REFRESHES] = firing_id(self.name, action.object_id, action.attribute, set_us)
         return Firing(
             firing_id(self.name, action.object_id, action.attribute, time_us),
             self.name,
@@ -92,7 +97,7 @@ class BoundHook:
             action.object_id,
             action.attribute,
             action.value,
-            {**action.why, "basis": self._basis(batch, action.row)},
+            why,
             self.config.mode if group is None else group.mode,
             time_us,
             time_us + round(action.valid_for_s * 1_000_000),
@@ -123,6 +128,11 @@ class BoundHook:
                 for kpi in kpis
             },
         }
+
+
+def refresh_slots(config: HookConfig, period_us: int) -> int:
+    """Half of what an action of a hook lasts, so that one refresh may be late; 0 where it cannot be in time."""
+    return round(config.effect_s * 1_000_000) // (2 * period_us)
 
 
 def _plain(value: float) -> float | None:

@@ -252,7 +252,8 @@ class HookBatch:
     ``forecasts[kpi]`` float32 (n, horizon_steps, m), NaN where the source is NONE; ``levels`` the m probabilities;
     ``observed`` float32 (n, k) by the columns ``columns``; rows of one report share ``record`` and stand together.
     ``key_of(i)`` names the series of row i, ``model_of(i)`` the version that served it, predictor@version; ``flags``
-    are ``Quality`` bits; ``source`` is a ``Source``.
+    are ``Quality`` bits; ``source`` is a ``Source``. A value that is to stand is due again ``refresh_slots`` behind the
+    slot in which it was asked for last, 0 = never.
     """
 
     stream: str
@@ -268,6 +269,7 @@ class HookBatch:
     flags: npt.NDArray[np.uint16]
     key_of: Callable[[int], SeriesKey]
     model_of: Callable[[int], str] = lambda row: ""
+    refresh_slots: int = 0
 
     def __len__(self) -> int:
         return len(self.slot)
@@ -277,7 +279,8 @@ class HookBatch:
 class DueAction:
     """One row of what a hook decided: set ``attribute`` of ``object_id`` to ``value``; ``row`` is its row in the batch.
 
-    ``why`` holds what the decision was computed from, in plain JSON values with units in the names.
+    ``why`` holds what the decision was computed from, in plain JSON values with units in the names. ``set_slot`` is the
+    slot of the action that asked for this value first where this one only repeats it, for it to last.
     """
 
     row: int
@@ -286,6 +289,7 @@ class DueAction:
     value: Mapping[str, Any]
     why: Mapping[str, Any]
     valid_for_s: float
+    set_slot: int | None = None
 
 
 FiringBatch: TypeAlias = Sequence[DueAction]
@@ -308,7 +312,7 @@ class Window(NamedTuple):
 
 
 class LastSet(NamedTuple):
-    """What stands at an attribute because of own actions: the value, and the slot time of the action behind it."""
+    """What stands at an attribute because of own actions: the value, and the slot time of the action that set it."""
 
     value: Mapping[str, Any]
     slot_time_us: int
@@ -353,6 +357,15 @@ class Firing:
         """The radio cell: the last field of the key of its series."""
         return self.series.rpartition("|")[2]
 
+    @property
+    def refreshes(self) -> str:
+        """Id of the firing whose value this one only repeats, for it to last; "" when it asks for a new one."""
+        return str(self.why.get(REFRESHES, ""))
+
+
+REFRESHES = "refreshes"
+"""Member of a firing's ``why`` that makes it a refresh."""
+
 
 class OutcomeKind(enum.StrEnum):
     """What came of a firing."""
@@ -381,11 +394,26 @@ class PendingFiring(NamedTuple):
 
 
 class LastApplied(NamedTuple):
-    """The last firing applied to one attribute of one object, by whatever actuator; ``at_us`` is when."""
+    """The last firing applied to one attribute of one object, by whatever actuator; ``at_us`` is when.
+
+    ``refreshes`` is the applied firing whose value it repeated, "" where it changed something; ``taken_back``: a person
+    or a KPI has had it reverted; ``changed_us`` is when that value was set, 0 = ``at_us``.
+    """
 
     firing_id: str
     slot_time_us: int
     at_us: int
+    hook: str = ""
+    value: Mapping[str, Any] = {}
+    effect_until_us: int = 0
+    refreshes: str = ""
+    taken_back: bool = False
+    changed_us: int = 0
+
+    @property
+    def origin(self) -> str:
+        """The firing that set the value."""
+        return self.refreshes or self.firing_id
 
 
 class Lease(NamedTuple):
@@ -435,7 +463,8 @@ class Since(NamedTuple):
 class Settled(NamedTuple):
     """An outcome to be stored: ``checks`` are what the guards said, ``reply`` what the actuator answered at first.
 
-    ``maybe_set``: it failed, and yet something may have been set: it counts for the cooldown.
+    ``maybe_set``: it failed, and yet something may have been set: it counts for the cooldown. ``refreshes`` is the
+    applied firing whose value it only repeated; ``stands`` whose the attribute stays where it failed.
     """
 
     firing: Firing
@@ -445,6 +474,8 @@ class Settled(NamedTuple):
     checks: Mapping[str, Any] = {}
     reply: str = ""
     maybe_set: bool = False
+    refreshes: str = ""
+    stands: Lease | None = None
 
 
 class Taken(enum.StrEnum):

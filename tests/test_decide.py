@@ -1,9 +1,10 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 
 from netpredict.config import GroupConfig, HookConfig
-from netpredict.decide import BoundHook, Fired
+from netpredict.decide import BoundHook, Fired, refresh_slots
 from netpredict.forecast.series import SeriesTable
 from netpredict.types import DueAction, Firing, HookBatch, Mode, SeriesKey
 
@@ -93,3 +94,20 @@ def test_a_firing_says_what_its_hook_could_see():
         "levels": [0.1, 0.5, 0.9],
         "forecast": {"prb": [[12.0, 13.0, 15.0], [16.0, 17.0, 19.0]]},
     }
+
+
+def test_a_refresh_names_the_firing_whose_value_it_repeats_and_has_an_id_of_its_own():
+    hook = SetAlways()
+    config = HookConfig(plugin="p", stream="traffic", effect_s=600.0)
+    bound = BoundHook("h", config, hook, ())
+    table, due = SeriesTable(4), []
+    hook.decide = lambda batch, state: due.append(batch.refresh_slots) or SetAlways().decide(batch, state)
+    first = [firing for _, firing in bound.decide(table, seen(), np.array([0, 1, 2]))]
+    assert due == [5], "half of its effect, in slots"
+    again = [DueAction(0, "cell-0", "quota", {"quota": 1}, {"rule": "test"}, 60.0, set_slot=7)]
+    hook.decide = lambda batch, state: (again, {})
+    later = replace(seen(), slot=np.array([12, 12, 12]), slot_time_us=np.array([12, 12, 12]) * 60_000_000)
+    ((_, refresh),) = bound.decide(table, later, np.array([0, 1, 2]))
+    assert refresh.refreshes == refresh.why["refreshes"] == first[0].firing_id != refresh.firing_id
+    assert first[0].refreshes == ""
+    assert refresh_slots(HookConfig(plugin="p", stream="traffic", effect_s=60.0), 60_000_000) == 0

@@ -28,6 +28,7 @@ class Reason(enum.StrEnum):
     SHADOW = "shadow"  # its hook only records
     EXPIRED = "expired"  # the forecast behind it speaks of the past
     SUPERSEDED = "superseded"  # a younger firing has set the attribute already, or waits to
+    TAKEN_BACK = "taken_back"  # it would refresh what a person or a KPI has had reverted
     DISARMED = "disarmed"  # the forecasts of its hook are no better than the plain ones, or their intervals are wrong
     HOLDOUT = "holdout"  # its radio cell is one of those that show what happens without actions
     BLACKOUT = "blackout"  # a time of day at which the operator wants no action
@@ -119,11 +120,15 @@ def facts_of(firing: Firing, standing: Standing) -> Facts:
 
 
 class Verdict(NamedTuple):
-    """``reason`` is the first guard that refuses, None when none does; ``said`` its word, ``passed`` those before."""
+    """``reason`` is the first guard that refuses, None when none does; ``said`` its word, ``passed`` those before.
+
+    ``refreshes`` is the applied firing whose value it only repeats while that holds, "" where it changes something.
+    """
 
     reason: Reason | None
     said: str = ""
     passed: tuple[str, ...] = ()
+    refreshes: str = ""
 
     def record(self) -> dict[str, Any]:
         """As it is stored with the outcome."""
@@ -134,16 +139,36 @@ class Verdict(NamedTuple):
 def judged(firing: Firing, facts: Facts, now_us: int, settings: GuardSettings) -> Verdict:
     """What the guards say of applying ``firing`` at ``now_us``.
 
-    A firing that one of its actuators has applied already is neither cooled down nor counted again for the others.
+    A firing that one of its actuators has applied already is neither cooled down nor counted again for the others, nor
+    is one that only repeats what holds.
     """
     applied_already = facts.last is not None and facts.last.firing_id == firing.firing_id
+    refreshes = refreshed(firing, facts, now_us)
     case = _Case(firing, facts, now_us, settings)
     passed: list[str] = []
-    for reason, guard in _ALWAYS if applied_already else _ALWAYS + _ONCE:
+    for reason, guard in _ALWAYS if applied_already or refreshes else _ALWAYS + _ONCE:
         if said := guard(case):
             return Verdict(reason, said, tuple(passed))
         passed.append(str(reason))
-    return Verdict(None, "", tuple(passed))
+    return Verdict(None, "", tuple(passed), refreshes)
+
+
+def refreshed(firing: Firing, facts: Facts, now_us: int) -> str:
+    """The applied firing whose value this one keeps in force, "" where that does not hold (any more).
+
+    A hook that says so is not enough: its first action may have been refused, have ended, or have been replaced.
+    """
+    last, lease = facts.last, facts.lease
+    if last is None or last.firing_id == firing.firing_id:
+        return last.refreshes if last else ""
+    unsure = lease is not None and lease.firing_id not in (last.firing_id, firing.firing_id)
+    if unsure or last.taken_back or last.effect_until_us <= now_us or not _repeats(firing, last):
+        return ""
+    return last.origin
+
+
+def _repeats(firing: Firing, last: LastApplied) -> bool:
+    return bool(firing.refreshes) and last.hook == firing.hook and last.value == firing.value
 
 
 @dataclass(frozen=True)
@@ -194,6 +219,12 @@ def _holdout(case: _Case) -> str:
     return f"{case.firing.radio_cell_id} never gets an action" if held else ""
 
 
+def _taken_back(case: _Case) -> str:
+    last = case.facts.last
+    gone = last is not None and last.taken_back and _repeats(case.firing, last)
+    return f"{last.firing_id} was taken back" if last and gone else ""
+
+
 def _blackout(case: _Case) -> str:
     return "in blackout_utc" if in_day_windows(case.now_us, case.settings.blackouts) else ""
 
@@ -239,8 +270,9 @@ def _lease(case: _Case) -> str:
 def _cooldown(case: _Case) -> str:
     last, lease = case.facts.last, case.facts.lease
     # what was taken may have been applied by a runner that died before it could say so
-    known = [(last.at_us, last.firing_id)] if last else []
-    known += [(lease.taken_us, lease.firing_id)] if lease and lease.firing_id != case.firing.firing_id else []
+    known = [(last.changed_us or last.at_us, last.origin)] if last else []
+    recorded = {case.firing.firing_id, last.firing_id if last else ""}
+    known += [(lease.taken_us, lease.firing_id)] if lease and lease.firing_id not in recorded else []
     if not known:
         return ""
     at_us, other = max(known)
@@ -267,6 +299,7 @@ _ALWAYS: tuple[tuple[Reason, _Guard], ...] = (
     (Reason.DISARMED, _disarmed),
     (Reason.HOLDOUT, _holdout),
     (Reason.SUPERSEDED, _superseded),
+    (Reason.TAKEN_BACK, _taken_back),
     (Reason.BLACKOUT, _blackout),
     (Reason.QUALITY, _quality),
     (Reason.DEVIATION, _deviation),
@@ -277,4 +310,4 @@ _ONCE: tuple[tuple[Reason, _Guard], ...] = (
     (Reason.RATE, _rate),
     (Reason.BLAST_RADIUS, _blast_radius),
 )
-"""What a firing has to pass for the first of its actuators only."""
+"""What a firing has to pass for the first of its actuators only, and not where it refreshes what holds."""

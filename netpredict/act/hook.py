@@ -30,6 +30,10 @@ class AdaptationHook(Protocol):
     State is one row per series (the rows of a report are separate series that stand together in the batch).
     ``decide`` must answer the same for a series whatever other reports share the batch, and never reads a clock. Its
     arrays are read-only. A report for which it raises fires nothing and keeps its state.
+
+    An action ends at ``effect_until``. A hook whose value is to stand asks for it again ``refresh_slots`` of the batch
+    behind its last action, with the ``set_slot`` of the action that it refreshes; where nothing can be decided it does
+    not, and the receiver falls back.
     """
 
     api_version: int
@@ -96,7 +100,7 @@ class Actuator(Protocol):
         ...
 
     def revert(self, firing: Firing) -> Outcome:
-        """Set back what ``apply`` replaced."""
+        """Set back what ``apply`` replaced; of a refresh what the firing replaced whose value it repeats."""
         ...
 
     def close(self) -> None:

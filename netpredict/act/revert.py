@@ -27,8 +27,11 @@ Means = tuple[float | None, float | None]
 class Reversals(Protocol):
     """Where reversals are noted. Every method may raise StoreUnavailable (retriable)."""
 
-    def begin_reversal(self, firing_id: str, cause: str, who: str) -> tuple[Firing, list[str]]:
-        """Note that a firing is being taken back; gives it with its actuators. DataError when there is no need."""
+    def begin_reversal(self, firing_id: str, cause: str, who: str) -> list[tuple[Firing, str]]:
+        """Note that a firing is being taken back; gives what is to be reverted at which actuator.
+
+        DataError when there is no need.
+        """
         ...
 
     def end_reversal(self, firing_id: str, actuator: str, outcome: Outcome) -> None:
@@ -52,9 +55,8 @@ def revert(
     store: Reversals, actuators: Mapping[str, Actuator], firing_id: str, cause: str, who: str
 ) -> list[tuple[str, Outcome]]:
     """Take a firing back at every actuator that applied it; outcomes by actuator. DataError when there is no need."""
-    firing, names = store.begin_reversal(firing_id, cause, who)
     done = []
-    for name in names:
+    for firing, name in store.begin_reversal(firing_id, cause, who):
         outcome = _reverted(actuators.get(name), name, firing)
         store.end_reversal(firing.firing_id, name, outcome)
         done.append((name, outcome))

@@ -282,7 +282,16 @@ class ActionRunner:
         outcome, reply = self._attempt(item, walk)
         if outcome is not None:
             now_us = self._clock.now_us()
-            self._unrecorded = Settled(*item, outcome, now_us, verdict.record(), reply, _maybe_set(outcome))
+            self._unrecorded = Settled(
+                *item,
+                outcome,
+                now_us,
+                verdict.record(),
+                reply,
+                _maybe_set(outcome),
+                verdict.refreshes,
+                self._stands(item.firing, walk),
+            )
             self._remember(self._unrecorded, walk.standing)
             self._settle()
             walk.settled += 1
@@ -303,15 +312,27 @@ class ActionRunner:
             walk.standing.leases[firing.object_id, firing.attribute] = lease
         return taken
 
+    def _stands(self, firing: Firing, walk: _Pass) -> Lease | None:
+        """The lease of what was applied to the attribute before, None when nothing holds."""
+        last = walk.standing.last.get((firing.object_id, firing.attribute))
+        if last is None or last.firing_id == firing.firing_id or last.taken_back:
+            return None
+        priority = self._guards.get(last.hook, GuardSettings()).priority
+        return Lease(last.hook, last.firing_id, priority, last.effect_until_us, last.at_us)
+
     def _remember(self, done: Settled, standing: Standing) -> None:
         """Let the rest of the page be judged by what was just applied."""
         if done.outcome.kind is not OutcomeKind.APPLIED:
             return
         firing, attribute = done.firing, (done.firing.object_id, done.firing.attribute)
         before = standing.last.get(attribute)
+        changed_us = before.changed_us or before.at_us if before and done.refreshes else done.at_us
+        holds = (firing.hook, firing.value, firing.effect_until_us, done.refreshes, False, changed_us)
+        standing.last[attribute] = LastApplied(firing.firing_id, firing.slot_time_us, done.at_us, *holds)
+        if done.refreshes:
+            return
         if before is None or before.firing_id != firing.firing_id:
             standing.applied_last_minute[firing.hook] = standing.applied_last_minute.get(firing.hook, 0) + 1
-        standing.last[attribute] = LastApplied(firing.firing_id, firing.slot_time_us, done.at_us)
         standing.changed.setdefault(firing.stream, set()).add(firing.radio_cell_id)
 
     def _settle_refused(self, walk: _Pass) -> None:

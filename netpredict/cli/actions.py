@@ -143,10 +143,10 @@ def review(config: ConfigPath = None, url: StoreUrl = None, as_json: AsJson = Fa
     from netpredict.operate.policy import PolicyJob
     from netpredict.store.mobility import MobilityHistory
 
-    where = store_url(config, url)
-    streams = build_streams(read_config(config))
+    where, settings = store_url(config, url), read_config(config)
+    streams = build_streams(settings)
     with opened_store(where) as store:
-        fired = PolicyJob(streams, MobilityHistory(where), store).turn()
+        fired = PolicyJob(streams, MobilityHistory(where), store, publish=settings.publish.enabled).turn()
     if as_json:
         print_json({"actions": [msgspec.to_builtins(firing) for firing in fired]})
         return
@@ -231,8 +231,8 @@ def _show_head(row: dict[str, Any]) -> None:
 
 
 def _show_outcomes(row: dict[str, Any]) -> None:
-    columns = ("actuator", "kind", "reason", "detail", "reply", "attempts", "at")
-    names = ("reason", "detail", "reply", "attempts")
+    columns = ("actuator", "kind", "reason", "detail", "reply", "refreshes", "attempts", "at")
+    names = ("reason", "detail", "reply", "refreshes", "attempts")
     outcomes = [
         [found["actuator"], found["kind"] or "pending", *(found[name] for name in names), utc(found["at_us"])]
         for found in row["outcomes"]

@@ -66,6 +66,8 @@ def _looks(config: Config) -> Iterator[tuple[str, Callable[[], tuple[str, str]]]
     yield "kafka", lambda: _kafka(config)
     for name, stream in config.streams.items():
         yield f"stream {name}", lambda stream=stream: _topic(config, stream)  # type: ignore[misc]
+    for name in config.hooks:
+        yield f"hook {name}", lambda name=name: _lasting(config, name)  # type: ignore[misc]
     for kind, name in sorted(_plugins(config)):
         yield f"plugin {name}", lambda kind=kind, name=name: _origin(kind, name)  # type: ignore[misc]
 
@@ -102,6 +104,20 @@ def _sqlite_version() -> tuple[str, str]:
     if VERSION >= SQLITE_MENDED:
         return OK, shown
     return WARNING, f"{shown} may damage a WAL that two processes write (mended in 3.51.3): let the daemon write alone"
+
+
+def _lasting(config: Config, name: str) -> tuple[str, str]:
+    from netpredict.act.hook import MobilityPolicy
+    from netpredict.build import bind_hook
+
+    bound = bind_hook(name, config, config.hooks[name].stream)
+    policy = bound.hook if isinstance(bound.hook, MobilityPolicy) else None
+    every_s = policy.window_s() if policy else config.streams[bound.config.stream].period_s
+    effect_s = bound.config.effect_s
+    if effect_s < 2 * every_s:
+        what = f"it decides every {every_s:g} s, so nothing is refreshed in time: a value that is to stand falls back"
+        return WARNING, f"effect_s = {effect_s:g}: {what}; use {2 * every_s:g} or more"
+    return OK, f"what is to stand is refreshed at half of {effect_s:g} s"
 
 
 def _kafka(config: Config) -> tuple[str, str]:

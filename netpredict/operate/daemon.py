@@ -193,7 +193,9 @@ class Daemon:
             LOG.info("trainings_swept", folders=swept)
         self.retrainer = Retrainer(self.config, self.streams, self.store, self.clock, lambda: self.flags.stop)
         mobility = MobilityHistory(self.config.store_url)
-        self.policy_job = PolicyJob(list(self.streams.values()), mobility, self.store)
+        self.policy_job = PolicyJob(
+            list(self.streams.values()), mobility, self.store, publish=self.config.publish.enabled
+        )
         self.scheduler = RetrainScheduler(self._jobs())
         self.scheduler.start()
         running.callback(self.scheduler.stop, True)
@@ -282,7 +284,7 @@ class Daemon:
         self.metrics.before_render(lambda: self.metrics.unpublished_windows.set(publications.count()))
 
     def _jobs(self) -> list[ScheduledJob]:
-        jobs = [ScheduledJob("policies", POLICIES_CRON, self.policy_job.scheduled)]
+        jobs = [ScheduledJob("policies", POLICIES_CRON, self._review)]
         if not self.config.learn.enabled:
             return jobs
         return [
@@ -290,6 +292,12 @@ class Daemon:
             ScheduledJob("retrain", self.config.learn.cron, self.retrainer.scheduled),
             ScheduledJob("trials", TRIALS_CRON, self.retrainer.turn),
         ]
+
+    def _review(self) -> None:
+        """Let the policies decide, and see to it that what they or a verb have fired is published."""
+        self.policy_job.scheduled()
+        if self.publisher is not None:
+            self.publisher.look_back()
 
     def _watch(self, running: ExitStack) -> None:
         stall_s = self.config.daemon.stall_after_s

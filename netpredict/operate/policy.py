@@ -13,7 +13,7 @@ from netpredict.decide import BoundHook
 from netpredict.lane import firing_id
 from netpredict.store.mobility import MobilityHistory
 from netpredict.stream import Stream
-from netpredict.types import Firing, PolicyAction, Window
+from netpredict.types import REFRESHES, Firing, PolicyAction, Window
 
 LOG = structlog.get_logger(__name__)
 
@@ -21,19 +21,26 @@ LATE_S = 3600.0
 """A topic partition that lies behind the others by more than this is not waited for: nobody may speak on it."""
 
 
+FIRINGS_AT_ONCE = 200
+"""So many fit into one question to the process that holds the store."""
+
+
 class Fires(Protocol):
     """Where firings of policies are stored. Raises StoreUnavailable (retriable)."""
 
-    def fire(self, firing: Firing, actuators: Sequence[str]) -> bool:
-        """Store a firing; false when it is there already."""
+    def fire(self, firings: Sequence[Firing], actuators: Sequence[str], publish: bool) -> list[str]:
+        """Store the firings of a window, to be published too; gives the ids of those that were not there already."""
         ...
 
 
 class PolicyJob:
     """Decides the newest complete window of each policy; a window that was decided before gives the same ids again."""
 
-    def __init__(self, streams: Sequence[Stream], history: MobilityHistory, store: Fires) -> None:
+    def __init__(
+        self, streams: Sequence[Stream], history: MobilityHistory, store: Fires, *, publish: bool = False
+    ) -> None:
         self.follow(streams)
+        self._publish = publish
         self._history = history
         self._store = store
         self._decided: dict[str, int] = {}
@@ -59,13 +66,28 @@ class PolicyJob:
             return []
         from_us = window.from_us - round(policy.lookback_s() * 1e6)
         served = self._history.served(stream.name, stream.period_us, from_us, window.until_us)
-        firings = [
-            firing_of(bound, stream.name, action, window)
-            for action in policy.review(served, window, self._history.last_set)
-        ]
-        new = [firing for firing in firings if self._store.fire(firing, bound.config.actuators)]
+        last_set = lambda object_id, attribute: self._history.last_set(object_id, attribute, window.until_us)  # noqa: E731
+        firings = [firing_of(bound, stream.name, action, window) for action in policy.review(served, window, last_set)]
+        firings += self._refreshes(bound, stream.name, window, firings)
+        new = {
+            firing_id
+            for start in range(0, len(firings), FIRINGS_AT_ONCE)
+            for firing_id in self._store.fire(
+                firings[start : start + FIRINGS_AT_ONCE], bound.config.actuators, self._publish
+            )
+        }
         self._decided[bound.name] = window.until_us
-        return new
+        return [firing for firing in firings if firing.firing_id in new]
+
+    def _refreshes(self, bound: BoundHook, stream: str, window: Window, fired: Sequence[Firing]) -> list[Firing]:
+        """What is to stand is asked for again once half of its time is over: a policy speaks of changes only."""
+        half_us = round(bound.config.effect_s * 500_000)
+        changed = {(firing.object_id, firing.attribute) for firing in fired}
+        return [
+            firing_of(bound, stream, _again(firing, origin), window)
+            for firing, origin in self._history.ending(bound.name, window.until_us, window.until_us + half_us)
+            if (firing.object_id, firing.attribute) not in changed and firing.slot_time_us < window.until_us
+        ]
 
 
 def policies(streams: Sequence[Stream]) -> Iterator[tuple[Stream, BoundHook, MobilityPolicy]]:
@@ -89,6 +111,13 @@ def newest_window(buckets: Sequence[int], stream: Stream, window_s: float) -> Wi
     complete_us = slowest * bucket_us + stream.phase_us
     until_us = complete_us // window_us * window_us
     return Window(until_us - window_us, until_us)
+
+
+def _again(firing: Firing, origin: str) -> PolicyAction:
+    why = {**firing.why, REFRESHES: origin}
+    valid_for_s = (firing.expires_at_us - firing.slot_time_us) / 1e6
+    what = (firing.object_id, firing.attribute, firing.value)
+    return PolicyAction(firing.radio_cell_id, *what, why, valid_for_s)
 
 
 def firing_of(bound: BoundHook, stream: str, action: PolicyAction, window: Window) -> Firing:

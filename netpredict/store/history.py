@@ -229,7 +229,8 @@ class History:
         """Newest firings first, each with its ``outcomes``: one per actuator, kind None while it is pending.
 
         ``checks`` of an outcome is what the guards said, None while it is pending; ``approval`` is what a person
-        said to it, None when nobody did; ``effect`` what a KPI did behind it, ``reversals`` where it was taken back.
+        said to it, None when nobody did; ``effect`` what a KPI did behind it, ``reversals`` where it was taken back, be
+        it by its last refresh.
         ``firing_id`` may be the beginning of one.
         """
         rows = self._rows(
@@ -248,7 +249,8 @@ class History:
         )
         ids = [row["firing_id"] for row in rows]
         outcomes = self._rows(
-            "SELECT o.firing_id, o.actuator, o.kind, o.reason, o.detail, o.attempts, o.at_us, o.checks, o.reply"
+            "SELECT o.firing_id, o.actuator, o.kind, o.reason, o.detail, o.attempts, o.at_us, o.checks, o.reply,"
+            " o.refreshes"
             " FROM each_text(:ids) AS i JOIN outbox AS o ON o.firing_id = i.value ORDER BY o.number",
             ids=ids,
         )
@@ -261,10 +263,14 @@ class History:
         by_effect = {row.pop("firing_id"): row for row in effects}
         reversals: dict[str, list[Row]] = {}
         for row in self._rows(
-            "SELECT r.* FROM each_text(:ids) AS i JOIN reversal AS r ON r.firing_id = i.value ORDER BY r.begun_us",
+            "SELECT r.*, i.value AS of_id FROM each_text(:ids) AS i JOIN reversal AS r ON r.firing_id = i.value"
+            " UNION ALL SELECT r.*, i.value AS of_id FROM each_text(:ids) AS i"
+            " JOIN outbox AS o ON o.refreshes = i.value"
+            " JOIN reversal AS r ON r.firing_id = o.firing_id AND r.actuator = o.actuator"
+            " WHERE o.kind = 'applied' AND o.refreshes <> '' ORDER BY begun_us",
             ids=ids,
         ):
-            reversals.setdefault(row.pop("firing_id"), []).append(row)
+            reversals.setdefault(row.pop("of_id"), []).append(row)
         approved = {row.pop("firing_id"): row for row in approvals}
         by_firing: dict[str, list[Row]] = {}
         for outcome in outcomes:
@@ -279,8 +285,11 @@ class History:
         return rows
 
     def acted(self, hook: str | None = None, from_us: int | None = None, limit: int = 10_000) -> list[Row]:
-        """Newest firings first that were applied (``applied`` 1), or withheld from a radio cell held out (0)."""
-        done = "SELECT 1 FROM outbox AS o WHERE o.firing_id = f.firing_id AND o.kind"
+        """Newest firings first that were applied (``applied`` 1), or withheld from a radio cell held out (0).
+
+        Those that only refreshed what held, or were to, are left out: they changed nothing.
+        """
+        done = "SELECT 1 FROM outbox AS o WHERE o.firing_id = f.firing_id AND o.refreshes = '' AND o.kind"
         return self._rows(
             "SELECT f.hook, f.attribute, f.stream, f.series, f.slot_time_us, f.effect_until_us,"
             f" CASE WHEN EXISTS ({done} = 'applied') THEN 1 ELSE 0 END AS applied FROM firing AS f"

@@ -11,7 +11,8 @@ import numpy as np
 from netpredict.errors import ConfigError
 from netpredict.store.database import database_of
 from netpredict.store.encode import ticks_rows
-from netpredict.types import MISSING_TICKS, LastSet, OutcomeKind, Quality, Served
+from netpredict.store.outbox import FIRING_COLUMNS, firing_of
+from netpredict.types import MISSING_TICKS, Firing, LastSet, OutcomeKind, Quality, Served
 
 COLUMNS = ("rsrp_dbm", "serving")
 SLOTS_PER_READ, ROWS_PER_READ = 64, 10_000
@@ -54,11 +55,17 @@ class MobilityHistory:
                     found += _serving(some, layouts)
             yield from found
 
-    def last_set(self, object_id: str, attribute: str) -> LastSet | None:
-        """The newest applied action on an attribute that was not taken back; None when there is none."""
+    def last_set(self, object_id: str, attribute: str, at_us: int) -> LastSet | None:
+        """The newest applied action on an attribute that was not taken back; None when there is none or it is over."""
         with self._database.reader() as connection:
             row = connection.execute(_LAST_SET, {"object_id": object_id, "attribute": attribute}).fetchone()
-        return None if row is None else LastSet(msgspec.json.decode(row[0]), row[1])
+        return None if row is None or row[2] <= at_us else LastSet(msgspec.json.decode(row[0]), row[1])
+
+    def ending(self, hook: str, from_us: int, until_us: int) -> list[tuple[Firing, str]]:
+        """Applied actions of a hook that hold and end within these times, with the id of what set their values."""
+        with self._database.reader() as connection:
+            rows = connection.execute(_ENDING, {"hook": hook, "from_us": from_us, "until_us": until_us}).fetchall()
+        return [(firing_of(row[1:]), row[0] or row[1]) for row in rows]
 
     def _layouts(self, stream: str) -> dict[int, tuple[int, int, float, int]]:
         """By layout: place of level and of ``serving``, ticks of a dB, width."""
@@ -99,9 +106,19 @@ WHERE o.slot_time_us >= :from_us AND o.slot_time_us < :until_us AND (o.flags & :
   AND o.layout_id IN (SELECT value FROM each_number(:layouts) AS l)
 ORDER BY o.slot_time_us, o.series_id
 """
+# A value is taken back by its last refresh.
 _LAST_SET = f"""
-SELECT f.value, f.slot_time_us FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
-WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = :object_id AND o.attribute = :attribute
-  AND NOT EXISTS (SELECT 1 FROM reversal AS r WHERE r.firing_id = o.firing_id AND r.kind = '{OutcomeKind.APPLIED}')
-ORDER BY o.at_us DESC LIMIT 1
+SELECT f.value, coalesce(s.slot_time_us, f.slot_time_us), f.effect_until_us
+FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id LEFT JOIN firing AS s ON s.firing_id = o.refreshes
+WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = :object_id AND o.attribute = :attribute AND NOT EXISTS (
+  SELECT 1 FROM outbox AS q JOIN reversal AS r ON r.firing_id = q.firing_id AND r.kind = '{OutcomeKind.APPLIED}'
+  WHERE q.kind = '{OutcomeKind.APPLIED}' AND q.object_id = :object_id AND q.attribute = :attribute
+    AND coalesce(nullif(q.refreshes, ''), q.firing_id) = coalesce(nullif(o.refreshes, ''), o.firing_id))
+ORDER BY o.at_us DESC, o.number DESC LIMIT 1
+"""
+_ENDING = f"""
+SELECT max(o.refreshes), {FIRING_COLUMNS} FROM lease AS e JOIN firing AS f ON f.firing_id = e.firing_id
+JOIN outbox AS o ON o.firing_id = e.firing_id AND o.kind = '{OutcomeKind.APPLIED}'
+WHERE e.hook = :hook AND f.hook = :hook AND f.effect_until_us > :from_us AND f.effect_until_us <= :until_us
+GROUP BY f.firing_id ORDER BY f.firing_id
 """

@@ -90,7 +90,7 @@ class SqlOutbox:
         with self._store.database.reader() as connection:
             ids = {"ids": sorted(set(attributes.values()))}
             for object_id, attribute, *last in connection.execute(_LAST, ids).fetchall():
-                found.last[object_id, attribute] = LastApplied(*last)
+                found.last[object_id, attribute] = _last_applied(last)
             for object_id, attribute, *lease in connection.execute(_LEASES, ids).fetchall():
                 found.leases[object_id, attribute] = Lease(*lease)
             for hook, group, said in connection.execute(_DISARMED).fetchall():
@@ -123,12 +123,11 @@ class SqlOutbox:
         with self._store.database.transaction() as connection:
             if (firing.hook, firing.group) in {row[:2] for row in connection.execute(_DISARMED).fetchall()}:
                 return Taken.DISARMED
-            if self._owner is not None:
-                row = connection.execute(_LAST_OF, known).fetchone()
-                if (None if row is None else LastApplied(*row)) != last:
-                    return Taken.BUSY
-                if not self._claim(connection, firing.firing_id, item.actuator_name, now_us):
-                    return Taken.BUSY
+            row = connection.execute(_LAST_OF, known).fetchone()
+            if (None if row is None else _last_applied(row)) != last:
+                return Taken.BUSY
+            if self._owner is not None and not self._claim(connection, firing.firing_id, item.actuator_name, now_us):
+                return Taken.BUSY
             got = connection.execute(_TAKE_LEASE, {**known, **lease._asdict(), "now_us": now_us})
         return Taken.YES if got.rowcount else Taken.LEASED
 
@@ -140,16 +139,13 @@ class SqlOutbox:
         """Store what came of firings, all or none, durable on return. The first outcome of an actuator stands."""
         with self._store.database.transaction() as connection:
             for settled in done:
-                if settled.outcome.kind is OutcomeKind.APPLIED and settled.firing.hook in self.exclusions:
+                changed = settled.outcome.kind is OutcomeKind.APPLIED or settled.maybe_set
+                if changed and settled.firing.hook in self.exclusions:
                     self._exclude(connection, settled)
             connection.execute_many(_RECORD, [self._outcome_row(settled) for settled in done])
-            failed = [settled for settled in done if settled.outcome.kind is OutcomeKind.FAILED]
-            if gone := [{"firing_id": one.firing.firing_id} for one in failed if not one.maybe_set]:
-                connection.execute_many(_LET_GO, gone)
-            if open_still := [
-                {"firing_id": one.firing.firing_id, "at_us": one.at_us} for one in failed if one.maybe_set
-            ]:
-                connection.execute_many(_CUT_SHORT, open_still)
+            for settled in done:
+                if settled.outcome.kind is OutcomeKind.FAILED:
+                    _end_lease(connection, settled)
 
     def _exclude(self, connection: Connection, settled: Settled) -> None:
         """Ask every lane of the stream to leave out what this changes; once for all actuators of a firing."""
@@ -174,6 +170,8 @@ class SqlOutbox:
             "at_us": settled.at_us,
             "checks": text(settled.checks),
             "reply": settled.reply,
+            # of what was applied what it was, of the rest what the hook said
+            "refreshes": settled.refreshes if outcome.kind is OutcomeKind.APPLIED else settled.firing.refreshes,
             "firing_id": settled.firing.firing_id,
             "actuator": settled.actuator_name,
             # what another instance is applying is its to record, whatever the guards say here by now
@@ -184,7 +182,7 @@ class SqlOutbox:
         """The firing applied last to this attribute of this object, by any actuator."""
         with self._store.database.reader() as connection:
             row = connection.execute(_LAST_OF, {"object_id": object_id, "attribute": attribute}).fetchone()
-        return None if row is None else LastApplied(*row)
+        return None if row is None else _last_applied(row)
 
     def applied_since(self, hook: str, since_us: int) -> int:
         """Number of distinct firings of a hook with an APPLIED outcome at or after ``since_us``."""
@@ -192,9 +190,28 @@ class SqlOutbox:
             return _applied_since(connection, hook, since_us)
 
 
+def _last_applied(row: Sequence[Any]) -> LastApplied:
+    """Of a row of ``_LAST_COLUMNS``."""
+    firing_id, slot_time_us, at_us, hook, value, effect_until_us, refreshes, taken_back, changed_us = row
+    told = (hook, msgspec.json.decode(value), effect_until_us, refreshes, bool(taken_back), changed_us)
+    return LastApplied(firing_id, slot_time_us, at_us, *told)
+
+
+def _end_lease(connection: Connection, failed: Settled) -> None:
+    """What failed everywhere holds its attribute no longer: what it was to replace, or only to repeat, still does."""
+    known = {"firing_id": failed.firing.firing_id, "at_us": failed.at_us}
+    if failed.maybe_set and not failed.refreshes:
+        connection.execute(_CUT_SHORT, known)
+    elif failed.stands is None or failed.stands.until_us <= failed.at_us:
+        connection.execute(_LET_GO, known)
+    else:
+        stands = {f"stands_{name}": value for name, value in failed.stands._asdict().items()}
+        connection.execute(_GIVE_BACK, known | stands)
+
+
 def _applied_since(connection: Connection, hook: str, since_us: int) -> int:
     (count,) = connection.execute(
-        f"SELECT count(DISTINCT firing_id) FROM outbox WHERE kind = '{OutcomeKind.APPLIED}'"
+        f"SELECT count(DISTINCT firing_id) FROM outbox WHERE kind = '{OutcomeKind.APPLIED}' AND refreshes = ''"
         " AND hook = :hook AND at_us >= :since_us",
         {"hook": hook, "since_us": since_us},
     ).fetchone()
@@ -232,17 +249,27 @@ ORDER BY o.number LIMIT :most
 """
 
 _DISARMED = f"SELECT hook, group_name, said FROM breaker WHERE state = '{ArmState.NOT_MEET}'"
+
+# What ended by itself was taken back only to say so: the next action sets it again.
+_TAKEN_BACK = """EXISTS (SELECT 1 FROM reversal AS r WHERE r.firing_id = {of}.firing_id AND r.cause <> 'expired'
+    AND coalesce(r.kind, '') <> 'failed')"""
+_LAST_COLUMNS = (
+    "{o}.firing_id, {f}.slot_time_us, {o}.at_us, {f}.hook, {f}.value, {f}.effect_until_us, {o}.refreshes,"
+    f" {_TAKEN_BACK.format(of='{o}')},"
+    f" coalesce((SELECT max(c.at_us) FROM outbox AS c WHERE c.firing_id = {{o}}.refreshes"
+    f" AND c.kind = '{OutcomeKind.APPLIED}'), {{o}}.at_us)"
+)
 _LAST_OF = f"""
-SELECT o.firing_id, f.slot_time_us, o.at_us FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
+SELECT {_LAST_COLUMNS.format(o="o", f="f")} FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
 WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = :object_id AND o.attribute = :attribute
-ORDER BY o.at_us DESC LIMIT 1
+ORDER BY o.at_us DESC, o.number DESC LIMIT 1
 """
 _LAST = f"""
-SELECT f.object_id, f.attribute, o.firing_id, g.slot_time_us, o.at_us
+SELECT f.object_id, f.attribute, {_LAST_COLUMNS.format(o="o", f="g")}
 FROM each_text(:ids) AS i CROSS JOIN firing AS f CROSS JOIN outbox AS o CROSS JOIN firing AS g
 WHERE f.firing_id = i.value AND o.number = (
   SELECT a.number FROM outbox AS a WHERE a.kind = '{OutcomeKind.APPLIED}' AND a.object_id = f.object_id
-    AND a.attribute = f.attribute ORDER BY a.at_us DESC LIMIT 1)
+    AND a.attribute = f.attribute ORDER BY a.at_us DESC, a.number DESC LIMIT 1)
   AND g.firing_id = o.firing_id
 """
 _LEASES = """
@@ -260,7 +287,7 @@ GROUP BY i.value
 """
 _CHANGED = f"""
 SELECT DISTINCT o.radio_cell_id FROM each_text(:hooks) AS h CROSS JOIN outbox AS o CROSS JOIN firing AS f
-WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.hook = h.value AND o.at_us >= :from_us
+WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.hook = h.value AND o.at_us >= :from_us AND o.refreshes = ''
   AND f.firing_id = o.firing_id AND f.stream = :stream
 """
 _LIVE_KEYS = (
@@ -283,7 +310,7 @@ WHERE lease.hook = excluded.hook OR lease.until_us <= :now_us OR lease.priority 
 """
 _RECORD = """
 UPDATE outbox SET kind = :kind, reason = :reason, detail = :detail, attempts = :attempts, at_us = :at_us,
-  checks = :checks, reply = :reply
+  checks = :checks, reply = :reply, refreshes = :refreshes
 WHERE firing_id = :firing_id AND actuator = :actuator AND kind IS NULL
   AND (:owner IS NULL OR claimed_by IS NULL OR claimed_by = :owner OR claimed_until_us <= :at_us)
 """
@@ -294,12 +321,17 @@ WHERE f.firing_id = :firing_id AND own.lane_id = f.lane_id AND p.group_name = ow
   AND p.stream = own.stream AND p.owner <> ''
   AND EXISTS (SELECT 1 FROM outbox AS o WHERE o.firing_id = :firing_id AND o.actuator = :actuator AND o.kind IS NULL)
   AND NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.firing_id = :firing_id AND o.kind = '{OutcomeKind.APPLIED}')
+  AND NOT EXISTS (SELECT 1 FROM control_request AS r WHERE r.lane_id = p.lane_id AND r.payload = :payload)
 """
 _FAILED_EVERYWHERE = f"""
 firing_id = :firing_id AND NOT EXISTS (
   SELECT 1 FROM outbox AS o WHERE o.firing_id = :firing_id AND (o.kind IS NULL OR o.kind = '{OutcomeKind.APPLIED}'))
 """
 _LET_GO = f"DELETE FROM lease WHERE {_FAILED_EVERYWHERE}"
+_GIVE_BACK = f"""
+UPDATE lease SET hook = :stands_hook, firing_id = :stands_firing_id, priority = :stands_priority,
+  until_us = :stands_until_us, taken_us = :stands_taken_us WHERE {_FAILED_EVERYWHERE}
+"""
 # others may have the attribute, but only after the cooldown from when this one was taken
 _CUT_SHORT = f"UPDATE lease SET until_us = :at_us WHERE until_us > :at_us AND {_FAILED_EVERYWHERE}"
 

@@ -13,7 +13,7 @@ import numpy as np
 from netpredict.store.commit import SERIES_PER_LANE, ForecastLayout, ForecastRows
 from netpredict.store.encode import columns_of, sources_rows, ticks_rows
 from netpredict.store.outbox import FIRING_COLUMNS, firing_of
-from netpredict.store.sql import SqlStore
+from netpredict.store.sql import SqlStore, policy_window
 from netpredict.types import Firing, TopicPartition
 
 ROWS_PER_READ = 4096
@@ -21,7 +21,10 @@ ROWS_PER_READ = 4096
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Slot times, both ends included, of the forecasts and firings that one commit brought for one lane."""
+    """Slot times, both ends included, of the forecasts and firings that one commit brought for one lane.
+
+    Where ``next_offset`` is no offset (``policy_window``) no commit did, but a policy: it brought firings only.
+    """
 
     lane_id: int
     topic_partition: TopicPartition
@@ -75,6 +78,8 @@ class SqlPublications:
 
     def forecasts(self, window: Window) -> Iterator[ForecastRows]:
         """The stored forecasts of a lane in its window, a read transaction a chunk. ``observed`` stays empty."""
+        if window.next_offset < 0:
+            return
         first, last = window.lane_id * SERIES_PER_LANE, (window.lane_id + 1) * SERIES_PER_LANE - 1
         slot_time_us: int | None = window.from_time_us
         while slot_time_us is not None and slot_time_us <= window.until_time_us:
@@ -94,7 +99,11 @@ class SqlPublications:
                 " AND f.lane_id = :lane_id ORDER BY f.slot_time_us, f.firing_id",
                 {"from_us": window.from_time_us, "until_us": window.until_time_us, "lane_id": window.lane_id},
             ).fetchall()
-        return [firing_of(row) for row in rows]
+        found = [firing_of(row) for row in rows]
+        if window.next_offset >= 0:
+            return found
+        hooks = {firing.hook for firing in found if policy_window(firing.firing_id) == window.next_offset}
+        return [firing for firing in found if firing.hook in hooks]
 
     def firings_of(self, window: Window, firing_ids: Sequence[str]) -> list[Firing]:
         """Those of these firings that the lane stored: the same id from another lane may have been there before."""

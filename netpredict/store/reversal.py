@@ -14,29 +14,30 @@ from netpredict.store.sql import SqlStore
 from netpredict.types import Firing, Outcome, OutcomeKind
 
 
-def begin(connection: Connection, firing_id: str, cause: str, who: str, now_us: int) -> tuple[Firing, list[str]]:
+def begin(connection: Connection, firing_id: str, cause: str, who: str, now_us: int) -> list[tuple[Firing, str]]:
     """Note that a firing is being taken back; see ``SqlStore.begin_reversal``."""
     whole = the_id(connection, firing_id)
     known = {"firing_id": whole, "cause": cause, "who": who, "now_us": now_us, "dead_us": now_us - CLAIM_US}
-    firing = firing_of(
-        connection.execute(f"SELECT {FIRING_COLUMNS} FROM firing AS f WHERE firing_id = :firing_id", known).fetchone()
-    )
-    applied = [name for (name,) in connection.execute(_APPLIED, known).fetchall()]
-    if not applied:
+    applied = connection.execute(_APPLIED, known).fetchone()
+    if applied is None:
         raise DataError(f"action {whole} was not applied: there is nothing to revert")
-    younger = connection.execute(
-        _YOUNGER, {**known, "object_id": firing.object_id, "attribute": firing.attribute}
-    ).fetchone()
+    known |= {"origin": applied[0] or whole}
+    younger = connection.execute(_YOUNGER, known).fetchone()
     if younger:
         raise DataError(f"action {whole} does not hold any more: {younger[0]} was applied behind it")
-    begun = [name for name in applied if connection.execute(_BEGIN, {**known, "actuator": name}).rowcount]
+    held = {row[0]: firing_of(row[1:]) for row in connection.execute(_HELD, known).fetchall()}
+    begun = [
+        (firing, actuator)
+        for actuator, firing in held.items()
+        if connection.execute(_BEGIN, {**known, "firing_id": firing.firing_id, "actuator": actuator}).rowcount
+    ]
     if not begun:
         raise DataError(f"action {whole} was reverted before, or is being reverted: netpredict why {whole}")
     connection.execute(
         "INSERT INTO audit(at_us, who, what, detail) VALUES (:now_us, :who, :what, :detail)",
         {**known, "what": "action_revert", "detail": text({"firing_id": whole, "cause": cause})},
     )
-    return firing, begun
+    return begun
 
 
 def end(connection: Connection, firing_id: str, actuator: str, outcome: Mapping[str, Any], now_us: int) -> None:
@@ -81,7 +82,7 @@ class SqlFollowUps:
                 },
             )
 
-    def begin_reversal(self, firing_id: str, cause: str, who: str) -> tuple[Firing, list[str]]:
+    def begin_reversal(self, firing_id: str, cause: str, who: str) -> list[tuple[Firing, str]]:
         """See ``SqlStore``."""
         return self._store.begin_reversal(firing_id, cause, who)
 
@@ -91,13 +92,19 @@ class SqlFollowUps:
 
 
 _APPLIED = f"""
-SELECT actuator FROM outbox WHERE firing_id = :firing_id AND kind = '{OutcomeKind.APPLIED}' ORDER BY number
+SELECT refreshes FROM outbox WHERE firing_id = :firing_id AND kind = '{OutcomeKind.APPLIED}' ORDER BY number LIMIT 1
 """
 _YOUNGER = f"""
-SELECT o.firing_id FROM outbox AS o WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = :object_id
-  AND o.attribute = :attribute AND o.firing_id <> :firing_id
-  AND o.at_us > (SELECT max(m.at_us) FROM outbox AS m WHERE m.firing_id = :firing_id)
-LIMIT 1
+SELECT o.firing_id FROM outbox AS m CROSS JOIN outbox AS o
+WHERE m.firing_id = :firing_id AND m.kind = '{OutcomeKind.APPLIED}' AND o.kind = '{OutcomeKind.APPLIED}'
+  AND o.object_id = m.object_id AND o.attribute = m.attribute AND o.firing_id <> :origin AND o.refreshes <> :origin
+  AND o.at_us > m.at_us AND o.at_us > (SELECT max(n.at_us) FROM outbox AS n WHERE n.firing_id = :firing_id)
+ORDER BY o.at_us LIMIT 1
+"""
+# By actuator the last one applied, for a receiver knows what it was told last.
+_HELD = f"""
+SELECT o.actuator, {FIRING_COLUMNS} FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
+WHERE o.kind = '{OutcomeKind.APPLIED}' AND (o.firing_id = :origin OR o.refreshes = :origin) ORDER BY o.at_us, o.number
 """
 _BEGIN = f"""
 INSERT INTO reversal(firing_id, actuator, cause, who, begun_us)
@@ -115,6 +122,7 @@ DELETE FROM lease WHERE firing_id = :firing_id AND NOT EXISTS (
 _DUE = f"""
 SELECT o.at_us, {FIRING_COLUMNS} FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
 WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.hook = :hook AND o.at_us > :from_us AND o.at_us <= :until_us
+  AND o.refreshes = ''
   AND NOT EXISTS (SELECT 1 FROM effect AS e WHERE e.firing_id = o.firing_id)
   AND (:owner IS NULL OR EXISTS (SELECT 1 FROM topic_progress AS p WHERE p.lane_id = f.lane_id AND p.owner = :owner))
 ORDER BY o.at_us LIMIT :most

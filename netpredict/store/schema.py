@@ -270,6 +270,8 @@ outbox = sa.Table(
     sa.Column("radio_cell_id", sa.Text, nullable=False, server_default=""),
     sa.Column("checks", sa.Text),  # JSON: what the guards said
     sa.Column("reply", sa.Text),  # what the actuator answered, before it was verified
+    # the firing whose value it repeats; of what was applied: while that held, so that nothing was changed
+    sa.Column("refreshes", sa.Text, nullable=False, server_default=""),
     sa.UniqueConstraint("firing_id", "actuator"),
     sa.ForeignKeyConstraint(["firing_id"], ["firing.firing_id"]),
     sa.Index(
@@ -300,6 +302,12 @@ outbox = sa.Table(
         "at_us",
         sqlite_where=sa.text("kind = 'applied'"),
         postgresql_where=sa.text("kind = 'applied'"),
+    ),
+    sa.Index(
+        "ix_outbox_refreshes",
+        "refreshes",
+        sqlite_where=sa.text("refreshes <> ''"),
+        postgresql_where=sa.text("refreshes <> ''"),
     ),
     sa.Index(
         "ix_outbox_rate",

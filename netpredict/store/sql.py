@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -480,26 +481,34 @@ class SqlStore:
         with self.database.transaction() as connection:
             return approval.decide(connection, firing_id, verdict, who, self._clock.now_us())
 
-    def fire(self, firing: Firing, actuators: Sequence[str]) -> bool:
-        """Store what a policy decided over all topic partitions, for its actuators; false when it is there already.
+    def fire(self, firings: Sequence[Firing], actuators: Sequence[str], publish: bool) -> list[str]:
+        """Store what a policy decided for one window over all topic partitions, for its actuators and to be published.
 
-        It belongs to the first lane of its stream, whose owner applies it. DataError when the stream has none.
+        All of one stream. They belong to its first lane, whose owner applies and publishes them. Gives the ids of those
+        that were not there already. DataError when the stream has no lane.
         """
+        stream = firings[0].stream
         with self.database.transaction() as connection:
             (lane_id,) = connection.execute(
-                "SELECT min(lane_id) FROM topic_progress WHERE stream = :stream", {"stream": firing.stream}
+                "SELECT min(lane_id) FROM topic_progress WHERE stream = :stream", {"stream": stream}
             ).fetchone()
             if lane_id is None:
-                raise DataError(f"stream {firing.stream} has no topic partition in this store")
+                raise DataError(f"stream {stream} has no topic partition in this store")
             known = connection.execute(
-                "SELECT 1 FROM firing WHERE firing_id = :firing_id", {"firing_id": firing.firing_id}
-            ).fetchone()
-            _insert_fired(connection, [(lane_id, firing, tuple(actuators))])
-        return known is None
+                "SELECT f.firing_id FROM each_text(:ids) AS i JOIN firing AS f ON f.firing_id = i.value",
+                {"ids": [firing.firing_id for firing in firings]},
+            ).fetchall()
+            ids = {firing_id for (firing_id,) in known}
+            new = [firing for firing in firings if firing.firing_id not in ids]
+            _insert_fired(connection, [(lane_id, firing, tuple(actuators)) for firing in new])
+            if new and publish:
+                _note_window_of_policy(connection, lane_id, new)
+        return [firing.firing_id for firing in new]
 
-    def begin_reversal(self, firing_id: str, cause: str, who: str) -> tuple[Firing, list[str]]:
-        """Note that a firing is being taken back, and who did; gives it with the actuators that are to revert it.
+    def begin_reversal(self, firing_id: str, cause: str, who: str) -> list[tuple[Firing, str]]:
+        """Note that a firing is being taken back, and who did; gives what is to be reverted at which actuator.
 
+        That is the firing, or where its value was refreshed since, the last refresh.
         DataError when it was not applied, does not hold any more, or was reverted or is being reverted already.
         """
         from netpredict.store import reversal  # it reads firings as the outbox does, which stands on this module
@@ -696,6 +705,7 @@ def _insert_fired(connection: Connection, fired: Sequence[tuple[int, Firing, tup
             firing.radio_cell_id,
             firing.expires_at_us,
             int(firing.mode is Mode.ASSIST),
+            firing.refreshes,
         )
         for _, firing, actuators in fired
         if firing.mode is not Mode.SHADOW
@@ -710,7 +720,7 @@ def _insert_fired(connection: Connection, fired: Sequence[tuple[int, Firing, tup
         rows.sort(key=itemgetter(0))  # stable: of equal ids the first counts
         connection.insert_rows(into, columns_of(rows), "ON CONFLICT (firing_id) DO NOTHING")
     if outbox:
-        into = "outbox(firing_id, actuator, hook, object_id, attribute, radio_cell_id, expires_at_us, held)"
+        into = "outbox(firing_id, actuator, hook, object_id, attribute, radio_cell_id, expires_at_us, held, refreshes)"
         connection.insert_rows(into, columns_of(outbox), "ON CONFLICT (firing_id, actuator) DO NOTHING")
 
 
@@ -813,6 +823,25 @@ def _note_windows(connection: Connection, lanes: list[LaneCommit]) -> None:
             " THEN excluded.until_time_us ELSE publication.until_time_us END",
             windows,
         )
+
+
+def policy_window(firing_id: str) -> int:
+    """What stands for an offset in the window of a policy's firings, of which this is the first: below 0."""
+    return -1 - int.from_bytes(hashlib.sha256(firing_id.encode()).digest()[:7])
+
+
+def _note_window_of_policy(connection: Connection, lane_id: int, firings: Sequence[Firing]) -> None:
+    times = [firing.slot_time_us for firing in firings]
+    connection.execute(
+        "INSERT INTO publication(lane_id, next_offset, from_time_us, until_time_us)"
+        " VALUES (:lane_id, :number, :from_us, :until_us) ON CONFLICT DO NOTHING",
+        {
+            "lane_id": lane_id,
+            "number": policy_window(firings[0].firing_id),
+            "from_us": min(times),
+            "until_us": max(times),
+        },
+    )
 
 
 def _insert_gap(

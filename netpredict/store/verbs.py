@@ -79,12 +79,12 @@ class StoreVerbs(Protocol):
         """Approve or reject a firing in mode assist, once; see ``SqlStore``."""
         ...
 
-    def fire(self, firing: Firing, actuators: Sequence[str]) -> bool:
-        """Store what a policy decided; false when it is there already; see ``SqlStore``."""
+    def fire(self, firings: Sequence[Firing], actuators: Sequence[str], publish: bool) -> list[str]:
+        """Store what a policy decided; gives the ids of what was not there already; see ``SqlStore``."""
         ...
 
-    def begin_reversal(self, firing_id: str, cause: str, who: str) -> tuple[Firing, list[str]]:
-        """Note that a firing is being taken back; gives it with its actuators; see ``SqlStore``."""
+    def begin_reversal(self, firing_id: str, cause: str, who: str) -> list[tuple[Firing, str]]:
+        """Note that a firing is being taken back; gives what is to be reverted at which actuator; see ``SqlStore``."""
         ...
 
     def end_reversal(self, firing_id: str, actuator: str, outcome: Outcome) -> None:

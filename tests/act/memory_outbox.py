@@ -99,12 +99,14 @@ class MemoryOutbox:
         self._check(self.down)
         found = Standing(leases=dict(self.leases))
         for firing, at_us in sorted(self._applied(), key=lambda done: (done[0].slot_time_us, done[1])):
-            last = LastApplied(firing.firing_id, firing.slot_time_us, at_us)
+            told = (firing.hook, firing.value, firing.effect_until_us, self._refreshes(firing))
+            last = LastApplied(firing.firing_id, firing.slot_time_us, at_us, *told)
             found.last[firing.object_id, firing.attribute] = last
-            if at_us >= since.blast_us and firing.hook in blasting:
+            if at_us >= since.blast_us and firing.hook in blasting and not self._refreshes(firing):
                 found.changed.setdefault(firing.stream, set()).add(firing.radio_cell_id)
         for hook in {item.firing.hook for item in items}:
             of_hook = {f.firing_id for f, at_us in self._applied() if f.hook == hook and at_us >= since.rate_us}
+            of_hook -= {done.firing.firing_id for done in self.settled if done.refreshes}
             found.applied_last_minute[hook] = len(of_hook)
         for old in items:
             for new in self.items:
@@ -134,6 +136,9 @@ class MemoryOutbox:
     def outcome(self, firing_id: str, actuator_name: str = "log") -> Outcome | None:
         found = self.outcomes.get((firing_id, actuator_name))
         return found[0] if found else None
+
+    def _refreshes(self, firing: Firing) -> str:
+        return next((done.refreshes for done in self.settled if done.firing.firing_id == firing.firing_id), "")
 
     def _applied(self) -> list[tuple[Firing, int]]:
         done = [(item.firing, self.outcomes.get((item.firing.firing_id, item.actuator_name))) for item in self.items]

@@ -10,7 +10,10 @@ from netpredict.types import Quality
 
 BASIS = {"model", "source", "quality", "observed", "levels", "forecast"}
 READ_BACK = {"verified", "not_verified", "logged", "mismatch", UNVERIFIED}
-ALWAYS = {"shadow", "expired", "disarmed", "holdout", "superseded", "blackout", "quality", "deviation", "lease"}
+ALWAYS = {
+    *("shadow", "expired", "disarmed", "holdout", "superseded", "taken_back", "blackout", "quality", "deviation"),
+    "lease",
+}
 
 
 def assert_whole(story: dict[str, Any]) -> None:

@@ -82,6 +82,76 @@ def test_the_rate_is_full_when_the_limit_is_reached() -> None:
     assert reason(firing("f1"), applied_last_minute=3) is Reason.RATE
 
 
+A_VALUE = {"rRMPolicyMinRatio": 40}
+
+
+def in_force(**changes: Any) -> LastApplied:
+    """What a refresh of firing f0 repeats."""
+    told = {"hook": "bandwidth", "value": A_VALUE, "effect_until_us": NOW_US + MINUTE_US} | changes
+    return LastApplied("f0", NOW_US - 2 * MINUTE_US, NOW_US - MINUTE_US // 2, **told)
+
+
+def refresh(**changes: object) -> Firing:
+    return firing("f1", why={"refreshes": "f0"}, **changes)
+
+
+FULL = GuardSettings(cooldown_s=60.0, rate_per_min=3, blast_ratio=0.1)
+
+
+def test_a_refresh_of_what_holds_passes_where_a_change_would_not() -> None:
+    full: dict[str, Any] = {"applied_last_minute": 9, "changed": {"other"}, "radio_cells": 10, "settings": FULL}
+    assert reason(refresh(), in_force(), **full) is None
+    assert reason(firing("f1"), in_force(), **full) is Reason.COOLDOWN
+    verdict = judged(refresh(), Facts(in_force()), NOW_US, FULL)
+    assert verdict.refreshes == "f0"
+    assert judged(refresh(), Facts(in_force(refreshes="origin")), NOW_US, FULL).refreshes == "origin"
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        in_force(value={"rRMPolicyMinRatio": 45}),
+        in_force(hook="other"),
+        in_force(effect_until_us=NOW_US),
+    ],
+    ids=["another value", "of another hook", "it has ended"],
+)
+def test_a_refresh_of_what_does_not_hold_is_judged_as_the_change_that_it_is(last: LastApplied) -> None:
+    assert judged(refresh(), Facts(last), NOW_US, FULL)[0] is Reason.COOLDOWN
+    assert reason(refresh(), None, settings=FULL, applied_last_minute=3) is Reason.RATE
+
+
+def test_nothing_is_only_refreshed_while_nobody_knows_what_was_set() -> None:
+    """A runner took the attribute for another value and died."""
+    lease = Lease("bandwidth", "f9", 0, NOW_US + MINUTE_US, NOW_US - 1)
+    assert reason(refresh(), in_force(), lease=lease) is Reason.COOLDOWN
+    assert reason(refresh(), in_force(), lease=lease._replace(firing_id="f0")) is None
+
+
+def test_a_refresh_does_not_bring_back_what_was_taken_back() -> None:
+    gone = in_force(taken_back=True)
+    assert reason(refresh(), gone) is Reason.TAKEN_BACK
+    later = NOW_US + 5 * MINUTE_US
+    assert reason(refresh(expires_at_us=later + 1), gone, now_us=later) is Reason.TAKEN_BACK
+    assert reason(firing("f1", expires_at_us=later + 1), gone, now_us=later) is None, "asked for anew"
+    assert reason(refresh(expires_at_us=later + 1, value={"rRMPolicyMinRatio": 45}), gone, now_us=later) is None
+
+
+def test_a_refresh_does_not_cool_down_the_change_behind_it() -> None:
+    fresh = in_force(refreshes="f-1", changed_us=NOW_US - MINUTE_US)
+    assert reason(firing("f1"), fresh) is None
+    lease = Lease("bandwidth", "f0", 0, NOW_US + MINUTE_US, NOW_US - 1)
+    assert reason(firing("f1"), fresh, lease=lease) is None
+    assert reason(firing("f1"), fresh._replace(changed_us=NOW_US - MINUTE_US + 1)) is Reason.COOLDOWN
+
+
+@pytest.mark.parametrize("settings", [GuardSettings(blackouts=parse_day_windows(["11:00-13:00"], "x"))])
+def test_all_other_guards_hold_for_a_refresh(settings: GuardSettings) -> None:
+    assert reason(refresh(), in_force(), settings=settings) is Reason.BLACKOUT
+    assert reason(refresh(), in_force(), disarmed="skill") is Reason.DISARMED
+    assert reason(refresh(mode=Mode.SHADOW), in_force()) is Reason.SHADOW
+
+
 @pytest.mark.parametrize(
     ("window", "minute", "inside"),
     [

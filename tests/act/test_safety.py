@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,7 @@ STEPS = st.one_of(
         st.sampled_from(["", "lab"]),
         st.sampled_from([2, 20, 120]),
     ),
+    st.tuples(st.just("refresh"), st.integers(0, 10), st.sampled_from([2, 20, 120])),
     st.tuples(st.just("wait"), st.sampled_from([1, 5, 29, 31, 60])),
     st.tuples(st.just("fate"), st.sampled_from(["busy", "killed", "refuses", "mismatch"])),
     st.tuples(st.sampled_from(["arm", "disarm"]), st.sampled_from(sorted(PRIORITY)), st.sampled_from(["", "lab"])),
@@ -109,7 +110,8 @@ class Life:
         self.store = SqlStore(f"sqlite:///{path}", clock := FakeClock())  # type: ignore[arg-type]
         self.store.start()
         self.clock, self.receiver = clock, Receiver(clock=clock)
-        self.lane, self.offset, self.fired = assign(self.store), 0, 0
+        self.lane, self.offset = assign(self.store), 0
+        self.fired: list[Firing] = []
         self.approved: dict[str, int] = {}
         self.rise = 0.0
         self.restart()
@@ -141,13 +143,29 @@ class Life:
 
     def _fire(self, _: str, hook: str, cell: str, mode: Mode, quota: int, group: str, valid_s: int) -> None:
         now_us = self.clock.now_us()
+        number = len(self.fired)
         fresh = firing(
-            self.fired, mode, firing_id=f"{self.fired:04x}", hook=hook, object_id=cell, value={"quota": quota},
+            number, mode, firing_id=f"{number:04x}", hook=hook, object_id=cell, value={"quota": quota},
             slot_time_us=now_us, expires_at_us=now_us + valid_s * 1_000_000, effect_until_us=now_us + 90_000_000,
             group=group, series=cell, why=WHY,
         )  # fmt: skip
+        self._commit(fresh)
+
+    def _refresh(self, _: str, number: int, valid_s: int) -> None:
+        """As a hook does whose value stands, whatever came of the action."""
+        if number >= len(self.fired):
+            return
+        now_us, set_by = self.clock.now_us(), self.fired[number]
+        times = {"expires_at_us": now_us + valid_s * 1_000_000, "effect_until_us": now_us + 90_000_000}
+        why = {**WHY, "refreshes": set_by.firing_id}
+        self._commit(
+            replace(set_by, firing_id=f"{len(self.fired):04x}", slot_time_us=now_us, why=why, **times)  # type: ignore[arg-type]
+        )
+
+    def _commit(self, fresh: Firing) -> None:
         self.store.commit(Commit([lane_commit(self.lane, self.offset, self.offset + 1, firings=[(fresh, ("log",))])]))
-        self.offset, self.fired = self.offset + 1, self.fired + 1
+        self.offset += 1
+        self.fired.append(fresh)
 
     def _wait(self, _: str, seconds: int) -> None:
         self.clock.sleep(float(seconds))
@@ -205,6 +223,15 @@ def fire(hook: str, quota: int = 50, valid_s: int = 100) -> tuple[Any, ...]:
 @example([fire("low"), ("kpi", 10.0), ("wait", 60), fire("low")])
 @example([("fate", "refuses"), fire("low"), ("fate", "mismatch"), fire("high")])
 @example([("fate", "busy"), fire("low", valid_s=2), ("wait", 5), ("wait", 5)])  # never beyond its expiry
+@example([fire("low"), ("refresh", 0, 100), ("wait", 1), ("refresh", 0, 100), ("wait", 31), fire("low", 30)])
+@example([fire("low"), ("takeback", 0), ("wait", 31), ("refresh", 0, 100)])
+@example([fire("low"), ("kpi", 10.0), ("refresh", 0, 100), ("wait", 60), ("refresh", 0, 100)])
+@example([("fate", "refuses"), fire("low"), ("refresh", 0, 100), ("refresh", 0, 100)])
+@example([fire("low"), ("wait", 45), ("refresh", 0, 100), ("wait", 60), fire("low", 30), fire("high")])
+@example(
+    [fire("high"), ("wait", 31), ("fate", "refuses"), fire("high", 30), ("wait", 31), fire("low")]
+)  # it still holds
+@example([fire("high"), ("wait", 31), ("fate", "refuses"), ("refresh", 0, 100), ("wait", 31), fire("low")])
 @settings(max_examples=40, deadline=None)
 @given(steps=st.lists(STEPS, min_size=5, max_size=40))
 def test_whatever_happens_actions_are_safe(template: Path, steps: list[tuple[Any, ...]]) -> None:
@@ -229,10 +256,15 @@ def test_whatever_happens_actions_are_safe(template: Path, steps: list[tuple[Any
         assert abs(f.value["quota"] - BASELINE) <= MOST
     for attribute in ("cell-a", "cell-b"):
         of_one = [entry for entry in done if entry[0].object_id == attribute]
-        for (before, before_us, _), (after, after_us, _) in pairwise(of_one):
-            assert after_us - before_us >= COOLDOWN_S * 1e6, "cooled down too little"
+        changed_us = of_one[0][1] if of_one else 0
+        for (before, _, _), (after, after_us, _) in pairwise(of_one):
             reversals = stories[before.firing_id]["reversals"]
             taken_back = any(one["kind"] == "applied" and one["at_us"] <= after_us for one in reversals)
+            repeats = bool(after.refreshes) and (before.hook, before.value) == (after.hook, after.value)
+            assert not (repeats and taken_back), "brought back what was taken back"
+            if not repeats or after_us >= before.effect_until_us:
+                assert after_us - changed_us >= COOLDOWN_S * 1e6, "cooled down too little"
+                changed_us = after_us
             other = before.hook != after.hook and after_us < before.effect_until_us and not taken_back
             assert not other or PRIORITY[after.hook] > PRIORITY[before.hook], "two holders of a lease"
     for name, story in stories.items():
@@ -241,7 +273,10 @@ def test_whatever_happens_actions_are_safe(template: Path, steps: list[tuple[Any
             assert outcome["kind"] is not None, "still pending, long behind its expiry"
             if outcome["kind"] == "applied":
                 assert name in life.receiver.did
-                assert story["effect"] is not None, "nobody looked at what it did"
+                looked = story["effect"] is not None
+                assert looked is not bool(outcome["refreshes"]), "nobody looked at what it did"
+                if not looked:
+                    continue
                 assert (story["effect"]["verdict"] == "worse") <= bool(story["reversals"] or superseded(story, stories))
             elif outcome["reason"] == "expired" and name in life.receiver.did:
                 assert outcome["detail"], "applied by a runner that died: the record says so"
@@ -251,7 +286,10 @@ def superseded(story: dict[str, Any], stories: dict[str, dict[str, Any]]) -> boo
     """Whether a younger action took its place: then there is nothing to take back."""
     at_us = max(outcome["at_us"] for outcome in story["outcomes"])
     return any(
-        other["object_id"] == story["object_id"] and outcome["kind"] == "applied" and outcome["at_us"] > at_us
+        other["object_id"] == story["object_id"]
+        and outcome["kind"] == "applied"
+        and outcome["at_us"] > at_us
+        and outcome["refreshes"] != story["firing_id"]
         for other in stories.values()
         for outcome in other["outcomes"]
     )

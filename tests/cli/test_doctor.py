@@ -74,3 +74,21 @@ def test_an_sqlite_that_may_damage_its_wal_is_told(
     monkeypatch.setattr("netpredict.store.sqlite.VERSION", version)
     _, told = found(cli, config_file(tmp_path, bootstrap_servers='["127.0.0.1:1"]'))
     assert told["sqlite"][0] == verdict
+
+
+HOOK = """
+[hooks.bandwidth]
+plugin = "bandwidth"
+stream = "traffic"
+effect_s = {effect_s}
+"""
+
+
+@pytest.mark.parametrize(("effect_s", "verdict"), [(119.0, "warning"), (120.0, "ok")])
+def test_an_effect_that_ends_before_it_can_be_refreshed_is_told(
+    cli: Cli, tmp_path: Path, effect_s: float, verdict: str
+) -> None:
+    path = config_file(tmp_path, bootstrap_servers='["127.0.0.1:1"]')
+    path.write_text(path.read_text() + HOOK.format(effect_s=effect_s))
+    _, told = found(cli, path)
+    assert told["hook bandwidth"][0] == verdict, told

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from netpredict.build import build_streams
+from netpredict.clock import SystemClock
 from netpredict.config import parse_config
 from netpredict.ingest.messages import Neighbour, Rsrp
 from netpredict.ingest.source import MemoryLog
@@ -23,6 +24,7 @@ from tests.act.stories import assert_whole
 from tests.faults.rig import InThread
 from tests.faults.world import write_config
 from tests.integration.daemon_process import cli
+from tests.operate.list_sink import ListSink
 
 START_US = 1_750_000_020_000_000 // 60_000_000 * 60_000_000
 TOPIC = "ran.rsrp"
@@ -66,6 +68,16 @@ def config_of(folder: Path, mode: Mode = Mode.AUTO) -> dict[str, Any]:
     }
 
 
+class ClockOf(SystemClock):
+    """The system's, set to another time."""
+
+    def __init__(self, now_us: int) -> None:
+        self._ahead_us = now_us - super().now_us()
+
+    def now_us(self) -> int:
+        return super().now_us() + self._ahead_us
+
+
 def feed(log: MemoryLog, seconds: range) -> None:
     """Each UE is in cell-0, but for one second in twelve in cell-1: a handover there and a return."""
     for second in seconds:
@@ -100,6 +112,33 @@ def test_a_daemon_moves_the_offset_one_step_and_lets_the_next_window_pass(tmp_pa
         assert row["why"]["early"] >= 5
         assert [outcome["kind"] for outcome in row["outcomes"]] == ["applied"]
         assert_whole(row)
+
+
+@pytest.mark.timeout(120)
+def test_an_offset_that_stands_is_refreshed_before_it_ends_and_published_as_any_action(tmp_path: Path) -> None:
+    """Three windows of one minute with a rule that moves once; the action lasts for four."""
+    raw, log, sent = config_of(tmp_path), MemoryLog({TOPIC: 2}), ListSink([])
+    raw["hooks"]["cio"] |= {"effect_s": 240.0}
+    raw["hooks"]["cio"]["options"] |= {"settle_windows": 100}
+    raw["publish"] = {"enabled": True}
+    url = raw["store"]["url"]
+    actions = lambda: [message for topic, message in sent.sent if topic == "netpredict.actions"]  # noqa: E731
+    with InThread(parse_config(raw), log, make_sink=lambda _: sent, clock=ClockOf(START_US)) as running:
+        for minutes, fired in ((2, 1), (3, 1), (4, 2), (5, 2), (6, 3)):
+            feed(log, range((minutes - 1) * 60 if minutes > 2 else 0, minutes * 60 + 30))
+            running.until(running.drained)
+            running.daemon._review()
+            running.until(lambda: not History(url).outbox_depth())
+            assert len(History(url).firings()) == fired, minutes
+        running.until(lambda: len(actions()) == 3)
+    last, refresh, first = History(url).firings()
+    assert refresh["firing_id"] == firing_id("cio", OBJECT, "cellIndividualOffset", START_US + 4 * 60_000_000)
+    for row in (refresh, last):
+        assert (row["value"], row["why"]["refreshes"]) == (first["value"], first["firing_id"])
+        assert_whole(row)
+        assert row["outcomes"][0]["refreshes"] == first["firing_id"]
+    published = [msgspec.json.decode(message.value) for message in actions()]
+    assert {one["id"] for one in published} == {row["firing_id"] for row in (first, refresh, last)}
 
 
 @pytest.mark.timeout(120)

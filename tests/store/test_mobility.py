@@ -59,25 +59,51 @@ def test_a_stream_that_stores_other_columns_is_refused(store: SqlStore) -> None:
 def test_what_is_set_is_the_newest_that_was_applied_and_not_taken_back(store: SqlStore) -> None:
     assign(store)
     outbox, history = SqlOutbox(store), MobilityHistory(store.url)
-    assert history.last_set("cell-1", "prb_quota") is None
+    assert history.last_set("cell-1", "prb_quota", 0) is None
     for number in (1, 2):
-        assert store.fire(firing(number), ["log"])
-        (item,) = outbox.pending(10)
-        outbox.take(item, Lease("bandwidth", item.firing.firing_id, 0, 2**60), None, number)
-        outbox.record([Settled(*item, APPLIED, number)])
-    assert history.last_set("cell-1", "prb_quota") == LastSet({"quota": 12}, slot_time(2))
+        assert store.fire([firing(number)], ["log"], False)
+        apply_next(outbox, number)
+    assert history.last_set("cell-1", "prb_quota", 0) == LastSet({"quota": 12}, slot_time(2))
     store.begin_reversal("firing-2", "asked", "ann")
     store.end_reversal("firing-2", "log", Outcome(OutcomeKind.APPLIED, "reverted"))
-    assert history.last_set("cell-1", "prb_quota") == LastSet({"quota": 11}, slot_time(1))
+    assert history.last_set("cell-1", "prb_quota", 0) == LastSet({"quota": 11}, slot_time(1))
+    assert history.last_set("cell-1", "prb_quota", firing(1).effect_until_us) is None, "it has ended by itself"
+
+
+def apply_next(outbox: SqlOutbox, at_us: int, refreshes: str = "") -> None:
+    (item,) = outbox.pending(10)
+    firing = item.firing
+    last = outbox.last_applied(firing.object_id, firing.attribute)
+    outbox.take(item, Lease("bandwidth", firing.firing_id, 0, firing.effect_until_us), last, at_us)
+    outbox.record([Settled(*item, APPLIED, at_us, refreshes=refreshes)])
+
+
+def test_a_refresh_leaves_what_is_set_as_old_as_it_is_and_is_taken_back_with_it(store: SqlStore) -> None:
+    assign(store)
+    outbox, history = SqlOutbox(store), MobilityHistory(store.url)
+    for number, value, refreshes in ((1, 5, ""), (2, 7, ""), (3, 7, "firing-2"), (4, 7, "firing-2")):
+        why = {"refreshes": refreshes} if refreshes else {}
+        store.fire([firing(number, value={"quota": value}, why=why)], ["log"], False)
+        apply_next(outbox, number, refreshes)
+    assert history.last_set("cell-1", "prb_quota", 0) == LastSet({"quota": 7}, slot_time(2))
+    until_us = firing(4).effect_until_us
+    ((found, origin),) = history.ending("bandwidth", 0, until_us)
+    assert (found.firing_id, origin) == ("firing-4", "firing-2")
+    assert history.ending("bandwidth", 0, until_us - 1) == history.ending("bandwidth", until_us, 2**60) == []
+    assert history.ending("cio", 0, until_us) == []
+    store.begin_reversal("firing-2", "asked", "ann")
+    store.end_reversal("firing-4", "log", Outcome(OutcomeKind.APPLIED, "reverted"))
+    assert history.last_set("cell-1", "prb_quota", 0) == LastSet({"quota": 5}, slot_time(1))
+    assert history.ending("bandwidth", 0, until_us) == []
 
 
 def test_a_policys_firing_is_stored_once_and_waits_as_its_mode_says(store: SqlStore) -> None:
     with pytest.raises(DataError, match="no topic partition"):
-        store.fire(firing(1), ["log"])
+        store.fire([firing(1)], ["log"], False)
     assign(store)
-    assert [store.fire(firing(1), ["log"]) for _ in range(2)] == [True, False]
-    assert store.fire(firing(2, Mode.SHADOW), ["log"])
-    assert store.fire(firing(3, Mode.ASSIST), ["log"])
+    assert [store.fire([firing(1)], ["log"], False) for _ in range(2)] == [["firing-1"], []]
+    more = [firing(1), firing(2, Mode.SHADOW), firing(3, Mode.ASSIST)]
+    assert store.fire(more, ["log"], False) == ["firing-2", "firing-3"]
     assert [item.firing.firing_id for item in SqlOutbox(store).pending(10)] == ["firing-1"]
     told = {row["firing_id"]: len(row["outcomes"]) for row in History(store.url).firings()}
     assert told == {"firing-1": 1, "firing-2": 0, "firing-3": 1}

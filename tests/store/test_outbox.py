@@ -33,6 +33,13 @@ def fire(store: SqlStore, *firings: tuple[Firing, tuple[str, ...]]) -> None:
     store.commit(Commit([lane_commit(lane, offset, offset + 1, firings=list(firings))]))
 
 
+def applied(
+    done: Firing, at_us: int, refreshes: str = "", taken_back: bool = False, changed_us: int = 0
+) -> LastApplied:
+    holds = (done.hook, done.value, done.effect_until_us, refreshes, taken_back, changed_us or at_us)
+    return LastApplied(done.firing_id, done.slot_time_us, at_us, *holds)
+
+
 def waiting(outbox: SqlOutbox, limit: int = 10) -> list[tuple[str, str]]:
     return [(entry.firing.firing_id, entry.actuator_name) for entry in outbox.pending(limit)]
 
@@ -57,7 +64,7 @@ def test_an_outcome_ends_the_wait_and_the_first_one_stands(store: SqlStore) -> N
     record(outbox, firing(1), "log", APPLIED, 100)
     record(outbox, firing(1), "log", SKIPPED, 200)
     assert waiting(outbox) == [("firing-1", "webhook")]
-    assert outbox.last_applied("cell-1", "prb_quota") == LastApplied("firing-1", firing(1).slot_time_us, 100)
+    assert outbox.last_applied("cell-1", "prb_quota") == applied(firing(1), 100)
 
 
 def test_only_what_was_applied_counts(store: SqlStore) -> None:
@@ -136,7 +143,7 @@ def test_guards_are_told_of_every_attribute_of_a_page_at_once(store: SqlStore) -
     lease = Lease("bandwidth", "firing-3", 4, 10**18, 300)
     assert outbox.take(PendingFiring(cells[3], "log"), lease, None, 300) is Taken.YES
     found = outbox.standing(outbox.pending(10), Since(400, 200, 50), ["bandwidth"])
-    assert found.last == {("cell-0", "prb_quota"): LastApplied("firing-2", cells[2].slot_time_us, 300)}
+    assert found.last == {("cell-0", "prb_quota"): applied(cells[2], 300)}
     assert found.leases == {("cell-1", "prb_quota"): lease}
     assert found.applied_last_minute == {"bandwidth": 1}
     assert found.changed == {"traffic": {"c0"}}
@@ -244,6 +251,88 @@ def test_an_applied_action_asks_once_to_leave_out_what_it_changes(store: SqlStor
     (asked,) = store.requests()
     times = {"from_us": firing(1).slot_time_us, "until_us": firing(1).effect_until_us}
     assert (asked.kind, asked.payload) == ("exclude", {"action": "firing-1", "radio_cells": ["c1", "c2"], **times})
+
+
+def test_what_failed_and_may_be_set_is_left_out_as_what_was_applied(store: SqlStore) -> None:
+    outbox = SqlOutbox(store, exclusions={"bandwidth": {}})
+    fire(store, *((firing(number, series=f"c{number}"), ("log", "webhook")) for number in (1, 2)))
+    mismatch, refused = Outcome(OutcomeKind.FAILED, "mismatch"), Outcome(OutcomeKind.FAILED, "refused")
+    for item in outbox.pending(10):
+        open_still = item.firing.series == "c1"
+        outbox.record([Settled(*item, mismatch if open_still else refused, 100, maybe_set=open_still)])
+    assert [asked.payload["radio_cells"] for asked in store.requests()] == [["c1"]]
+
+
+def refresh(number: int, of: str = "firing-1", **changes: object) -> Firing:
+    return firing(number, value={"quota": 11}, why={"refreshes": of}, **changes)
+
+
+def test_a_refresh_counts_as_no_change_and_says_what_it_repeats(store: SqlStore) -> None:
+    outbox = SqlOutbox(store)
+    fire(store, *((one, ("log",)) for one in (firing(1, series="c1"), refresh(2, series="c1"))))
+    first, second = outbox.pending(10)
+    outbox.record([Settled(*first, APPLIED, 100)])
+    outbox.record([Settled(*second, APPLIED, 200, refreshes="firing-1")])
+    assert outbox.last_applied("cell-1", "prb_quota") == applied(second.firing, 200, "firing-1", changed_us=100)
+    assert outbox.applied_since("bandwidth", 0) == 1
+    assert outbox.applied_since("bandwidth", 150) == 0
+    fire(store, (firing(3, value={"quota": 9}), ("log",)))
+    assert outbox.standing(outbox.pending(10), Since(300, 0, 150), ["bandwidth"]).changed == {"traffic": set()}
+    told = {row["firing_id"]: row["outcomes"][0]["refreshes"] for row in History(store.url).firings()}
+    assert told == {"firing-1": "", "firing-2": "firing-1", "firing-3": ""}
+    assert [row["slot_time_us"] for row in History(store.url).acted()] == [firing(1).slot_time_us]
+
+
+def test_a_refresh_of_what_never_held_counts_as_the_change_that_it_is(store: SqlStore) -> None:
+    outbox = SqlOutbox(store)
+    fire(store, (firing(1), ("log",)), (refresh(2, series="c1"), ("log",)))
+    first, second = outbox.pending(10)
+    outbox.record([Settled(*first, SKIPPED, 100), Settled(*second, APPLIED, 200)])
+    assert outbox.applied_since("bandwidth", 0) == 1
+    assert outbox.last_applied("cell-1", "prb_quota") == applied(second.firing, 200)
+    assert [row["slot_time_us"] for row in History(store.url).acted()] == [second.firing.slot_time_us]
+
+
+@pytest.mark.parametrize(("maybe_set", "refreshes"), [(False, ""), (True, "firing-1"), (False, "firing-1")])
+def test_what_held_before_a_failure_holds_on(store: SqlStore, maybe_set: bool, refreshes: str) -> None:
+    """Else another hook would take an attribute whose value still stands."""
+    outbox = SqlOutbox(store)
+    fire(store, (firing(1), ("log",)), (refresh(2) if refreshes else firing(2), ("log",)))
+    first, second = outbox.pending(10)
+    held = Lease("bandwidth", "firing-1", 3, 1000, 100)
+    assert outbox.take(first, held, None, 100) is Taken.YES
+    outbox.record([Settled(*first, APPLIED, 100)])
+    last = outbox.last_applied("cell-1", "prb_quota")
+    assert outbox.take(second, Lease("bandwidth", "firing-2", 3, 2000, 200), last, 200) is Taken.YES
+    failed = Outcome(OutcomeKind.FAILED, "attempts" if maybe_set else "refused")
+    outbox.record([Settled(*second, failed, 210, maybe_set=maybe_set, refreshes=refreshes, stands=held)])
+    (lease,) = outbox.standing([second], Since(0, 0, 0), []).leases.values()
+    assert lease == held
+
+
+def test_nothing_is_taken_that_was_judged_by_another_value(store: SqlStore) -> None:
+    """Between the judgement and the moment a person may have taken back what it was judged by."""
+    outbox = SqlOutbox(store)
+    fire(store, (firing(1), ("log",)), (refresh(2), ("log",)))
+    first, second = outbox.pending(10)
+    outbox.record([Settled(*first, APPLIED, 100)])
+    last = outbox.last_applied("cell-1", "prb_quota")
+    store.begin_reversal("firing-1", "asked", "ann")
+    assert outbox.take(second, Lease("bandwidth", "firing-2", 0, 2000, 200), last, 200) is Taken.BUSY
+    assert outbox.last_applied("cell-1", "prb_quota") == applied(first.firing, 100, taken_back=True)
+    store.end_reversal("firing-1", "log", Outcome(OutcomeKind.FAILED, "refused"))
+    assert outbox.last_applied("cell-1", "prb_quota") == last
+
+
+def test_what_a_timer_took_back_because_it_had_ended_may_be_set_again(store: SqlStore) -> None:
+    outbox = SqlOutbox(store)
+    fire(store, (firing(1), ("log",)))
+    record(outbox, firing(1), "log", APPLIED, 100)
+    store.begin_reversal("firing-1", "expired", "timer")
+    store.end_reversal("firing-1", "log", Outcome(OutcomeKind.APPLIED, "reverted"))
+    last = outbox.last_applied("cell-1", "prb_quota")
+    assert last is not None
+    assert not last.taken_back
 
 
 def test_what_was_applied_and_what_was_withheld_are_told_apart(store: SqlStore) -> None:

@@ -163,6 +163,27 @@ def test_a_firing_that_another_lane_stored_first_is_not_published_again(
     assert publications.firings(second) == [firing(2)]
 
 
+def test_what_a_policy_fired_is_published_by_itself_and_without_what_commits_brought(
+    publishing: SqlStore, publications: SqlPublications
+) -> None:
+    lane, _ = build.run(publishing, slots=1)  # with a firing of another hook in the same slot
+    publications.mark_published(publications.unpublished(9))
+    at_us = slot_time(1)
+    decided = [firing(number, hook="cio", slot_time_us=at_us) for number in (7, 8)]
+    assert publishing.fire(decided, ["log"], True) == ["firing-7", "firing-8"]
+    (window,) = publications.unpublished(9)
+    assert (window.lane_id, window.from_time_us, window.until_time_us) == (lane.lane_id, at_us, at_us)
+    assert list(publications.forecasts(window)) == []
+    assert publications.firings(window) == decided
+    publications.mark_published([window])
+    assert publishing.fire(decided, ["log"], True) == []
+    assert publications.count() == 0, "decided again, and published before"
+    publishing.fire([*decided, firing(9, hook="cio", slot_time_us=at_us)], ["log"], True)
+    assert publications.count() == 1
+    publishing.fire([firing(10, hook="cio")], ["log"], False)
+    assert publications.count() == 1, "the publisher is off"
+
+
 def test_names_come_by_id(publishing: SqlStore, publications: SqlPublications) -> None:
     lane, model_id = build.run(publishing, slots=1)
     assert publications.series_keys(build.ids(lane, [0, 2, 7]).tolist()) == {

@@ -23,7 +23,7 @@ class Failing(FakeActuator):
         raise ActuatorError("not now")
 
 
-def apply(store: SqlStore, *numbers: int, at_us: int = 100) -> None:
+def apply(store: SqlStore, *numbers: int, at_us: int = 100, refreshes: str = "") -> None:
     """Fire and apply, at two actuators, on one attribute."""
     lane, outbox = assign(store), SqlOutbox(store)
     offset = lane.next_offset or 0
@@ -31,8 +31,8 @@ def apply(store: SqlStore, *numbers: int, at_us: int = 100) -> None:
     store.commit(Commit([lane_commit(lane, offset, offset + 1, firings=fired)]))
     for item in outbox.pending(10):
         lease = Lease("bandwidth", item.firing.firing_id, 0, item.firing.effect_until_us)
-        outbox.take(item, lease, None, at_us)
-        outbox.record([Settled(*item, APPLIED, at_us)])
+        outbox.take(item, lease, outbox.last_applied(item.firing.object_id, item.firing.attribute), at_us)
+        outbox.record([Settled(*item, APPLIED, at_us, refreshes=refreshes)])
 
 
 def told(store: SqlStore, name: str = "firing-1") -> list[tuple[str, str, str]]:
@@ -75,6 +75,37 @@ def test_what_a_younger_action_replaced_stays_and_what_was_not_applied_too(store
     store.commit(Commit([lane_commit(lane, lane.next_offset or 0, 9, firings=[(firing(5), ("log",))])]))
     with pytest.raises(DataError, match="not applied"):
         revert(store, {}, "firing-5", "asked", "ann")
+
+
+@pytest.mark.parametrize("named", ["firing-1", "firing-2"])
+def test_what_was_refreshed_is_taken_back_by_its_last_refresh(store: SqlStore, named: str) -> None:
+    """The receiver knows the refresh as what it was told last; the story of the action says that it is gone."""
+    apply(store, 1)
+    apply(store, 2, at_us=200, refreshes="firing-1")
+    log = FakeActuator()
+    asked: list[str] = []
+    log.revert = lambda firing: asked.append(firing.firing_id) or Outcome(OutcomeKind.APPLIED, "reverted")  # type: ignore[func-returns-value,method-assign]
+    revert(store, {"log": log, "webhook": FakeActuator()}, named, "asked", "ann")
+    assert asked == ["firing-2"]
+    assert told(store, "firing-1") == told(store, "firing-2") != []
+    assert History(store.url).expired_actions(2**61) == []
+    for again in ("firing-1", "firing-2"):
+        with pytest.raises(DataError, match="reverted before"):
+            revert(store, {}, again, "asked", "ann")
+
+
+def test_a_refresh_keeps_what_it_repeats_from_ending(store: SqlStore) -> None:
+    apply(store, 1)
+    apply(store, 2, at_us=200, refreshes="firing-1")
+    assert History(store.url).expired_actions(firing(1).effect_until_us) == []
+    assert History(store.url).expired_actions(firing(2).effect_until_us) == ["firing-2"]
+
+
+def test_no_kpi_is_compared_around_a_refresh(store: SqlStore) -> None:
+    apply(store, 1)
+    apply(store, 2, at_us=200, refreshes="firing-1")
+    follow_ups = SqlFollowUps(store)
+    assert [one.firing_id for one, _ in follow_ups.due("bandwidth", 0, 300, 9)] == ["firing-1"] * 2
 
 
 @pytest.mark.parametrize(

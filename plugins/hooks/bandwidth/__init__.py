@@ -93,7 +93,7 @@ class BandwidthOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class BandwidthHook:
-    """State of a series: the minimum it set last and in which slot; where it covers others, whether they sleep."""
+    """State of a series: the minimum it set last, when it did and asked last; whether those that it covers sleep."""
 
     api_version = 1
 
@@ -121,15 +121,22 @@ class BandwidthHook:
         return self._options.lead_steps
 
     def state_spec(self) -> Mapping[str, StateArray]:
-        """The set minimum in percent (-1: none yet) and its slot; with ``capacity_cells`` those of ``sleep.py``."""
+        """The set minimum in percent (-1: none yet), the slots in which it was set and last asked for.
+
+        With ``capacity_cells`` those of ``sleep.py`` too.
+        """
         return {
             "set_min_percent": StateArray((), "int16", _NEVER_SET),
             "set_slot": StateArray((), "int64", NO_SLOT),
+            "sent_slot": StateArray((), "int64", NO_SLOT),
             **(sleep.state_spec() if self._options.capacity_cells else {}),
         }
 
     def decide(self, batch: HookBatch, state: Mapping[str, AnyArray]) -> tuple[FiringBatch, Mapping[str, AnyArray]]:
-        """A new ratio where the need has left the deadband around the set one, and that one has stayed."""
+        """A new ratio where the need has left the deadband around the set one, and that one has stayed.
+
+        Elsewhere the set one again, for it to last.
+        """
         options, set_min = self._options, state["set_min_percent"]
         forecast = _forecast(batch, options.demand_kpi, self._tau, options.lead_steps)
         demand = self._demand_percent(forecast)
@@ -142,14 +149,24 @@ class BandwidthHook:
         inside = (need <= set_min + options.deadband_percent) & (need > set_min - step - options.deadband_percent)
         stayed = batch.slot - state["set_slot"] >= options.min_stay_slots
         fires = usable & (first | (~inside & (target != set_min) & stayed))
+        lasts = batch.refresh_slots
+        again = usable & ~first & ~fires & (lasts > 0) & (batch.slot - state["sent_slot"] >= lasts)
         after = {
             "set_min_percent": np.where(fires, target, set_min),
             "set_slot": np.where(fires, batch.slot, state["set_slot"]),
+            "sent_slot": np.where(fires | again, batch.slot, state["sent_slot"]),
         }
-        rows = np.flatnonzero(fires)
         due = [
-            self._action(batch, row, forecast[row].tolist(), demand[row].tolist(), int(set_min[row]), int(target[row]))
-            for row in rows.tolist()
+            self._action(
+                batch,
+                row,
+                forecast[row].tolist(),
+                demand[row].tolist(),
+                int(set_min[row]),
+                int(after["set_min_percent"][row]),
+                int(state["set_slot"][row]) if again[row] else None,
+            )
+            for row in np.flatnonzero(fires | again).tolist()
         ]
         if not options.capacity_cells:
             return due, after
@@ -162,15 +179,18 @@ class BandwidthHook:
         covered = [self._options.capacity_cells.get(batch.key_of(row).fields[-1], ()) for row in range(len(batch))]
         covers = np.array([bool(names) for names in covered], bool)
         peak = np.round(demand.max(axis=1), 6)
-        fires, after = sleep.decided(peak, usable & covers, batch.slot, state, self._options)
+        fires, again, after = sleep.decided(
+            peak, usable & covers, batch.slot, batch.refresh_slots, state, self._options
+        )
         due = []
-        for row in np.flatnonzero(fires).tolist():
-            control = sleep.SLEEP if fires[row] == 1 else sleep.WAKE
+        for row in np.flatnonzero(fires | again).tolist():
+            control = sleep.control_of(int(after["asleep"][row]))
             why = self._sleep_why(batch, row, demand[row], control)
-            valid_for_s = self._valid_for_s(batch)
+            asked = ({sleep.ATTRIBUTE: control}, why, self._valid_for_s(batch))
+            set_slot = int(state["asleep_slot"][row]) if again[row] else None
             for name in covered[row]:
                 object_id = self._options.sleep_object_template.format(ue_id=name, radio_cell_id=name)
-                due.append(DueAction(row, object_id, sleep.ATTRIBUTE, {sleep.ATTRIBUTE: control}, why, valid_for_s))
+                due.append(DueAction(row, object_id, sleep.ATTRIBUTE, *asked, set_slot))
         return due, after
 
     def _sleep_why(self, batch: HookBatch, row: int, demand: Floats, control: str) -> dict[str, Any]:
@@ -205,7 +225,14 @@ class BandwidthHook:
         return np.clip(forecast, 0.0, 100.0)
 
     def _action(
-        self, batch: HookBatch, row: int, forecast: list[float], demand: list[float], set_min: int, target: int
+        self,
+        batch: HookBatch,
+        row: int,
+        forecast: list[float],
+        demand: list[float],
+        set_min: int,
+        target: int,
+        set_slot: int | None,
     ) -> DueAction:
         options, key = self._options, batch.key_of(row).fields
         peak = demand.index(max(demand))
@@ -221,7 +248,8 @@ class BandwidthHook:
             "set_before_percent": None if set_min == _NEVER_SET else set_min,
         }
         object_id = options.object_template.format(ue_id=key[0], radio_cell_id=key[-1])
-        return DueAction(row, object_id, "rRMPolicyRatio", self._value(target), why, self._valid_for_s(batch))
+        asked = (self._value(target), why, self._valid_for_s(batch))
+        return DueAction(row, object_id, "rRMPolicyRatio", *asked, set_slot)
 
     def _value(self, min_percent: int) -> Mapping[str, int]:
         """What is set for this minimum; there are at most 101 of them, so each is made once."""

@@ -20,14 +20,23 @@ _UNKNOWN, _AWAKE, _ASLEEP = -1, 0, 1
 
 
 def state_spec() -> Mapping[str, StateArray]:
-    """Of the covering radio cell: whether the others sleep (-1: not known), and since which slot."""
-    return {"asleep": StateArray((), "int8", _UNKNOWN), "asleep_slot": StateArray((), "int64", NO_SLOT)}
+    """Of the covering radio cell: whether the others sleep (-1: not known), since which slot, when last told to."""
+    return {
+        "asleep": StateArray((), "int8", _UNKNOWN),
+        "asleep_slot": StateArray((), "int64", NO_SLOT),
+        "asleep_sent_slot": StateArray((), "int64", NO_SLOT),
+    }
+
+
+def control_of(asleep: int) -> str:
+    """What capacity radio cells are told that are to sleep, or to be awake."""
+    return SLEEP if asleep == _ASLEEP else WAKE
 
 
 def decided(
-    peak: AnyArray, usable: AnyArray, slot: AnyArray, state: Mapping[str, AnyArray], options: Any
-) -> tuple[AnyArray, Mapping[str, AnyArray]]:
-    """Rows with capacity radio cells, their highest demand ahead in percent -> what fires (0 nothing, 1 sleep, 2 wake).
+    peak: AnyArray, usable: AnyArray, slot: AnyArray, refresh_slots: int, state: Mapping[str, AnyArray], options: Any
+) -> tuple[AnyArray, AnyArray, Mapping[str, AnyArray]]:
+    """Rows with capacity radio cells, their highest demand ahead in percent -> what changes, what is to be said again.
 
     Sleeping waits until the radio cells have been awake for ``sleep_stay_slots``; waking never waits, for too few
     resource blocks are what costs most.
@@ -36,9 +45,12 @@ def decided(
     stayed = (asleep == _UNKNOWN) | (slot - state["asleep_slot"] >= options.sleep_stay_slots)
     sleeps = usable & (peak < options.sleep_below_percent) & (asleep != _ASLEEP) & stayed
     wakes = usable & (peak > options.wake_above_percent) & (asleep != _AWAKE)
-    fires = np.where(sleeps, 1, np.where(wakes, 2, 0))
+    fires = sleeps | wakes
+    due = (refresh_slots > 0) & (slot - state["asleep_sent_slot"] >= refresh_slots)
+    again = usable & (asleep != _UNKNOWN) & ~fires & due
     after = {
         "asleep": np.where(sleeps, _ASLEEP, np.where(wakes, _AWAKE, asleep)).astype(asleep.dtype),
-        "asleep_slot": np.where(fires > 0, slot, state["asleep_slot"]),
+        "asleep_slot": np.where(fires, slot, state["asleep_slot"]),
+        "asleep_sent_slot": np.where(fires | again, slot, state["asleep_sent_slot"]),
     }
-    return fires, after
+    return fires, again, after

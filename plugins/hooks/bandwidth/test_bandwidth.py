@@ -4,6 +4,7 @@ import copy
 import json
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,35 @@ def decided(hook: BandwidthHook, b: HookBatch) -> list[DueAction]:
 def test_the_quantile_is_that_of_least_expected_cost() -> None:
     assert BandwidthHook(BandwidthOptions()).levels_needed() == (0.8,)
     assert BandwidthHook(BandwidthOptions(c_under=1.0, c_over=1.0)).levels_needed() == (0.5,)
+
+
+def asked(hook: BandwidthHook, demands: Sequence[float], lasts: int = 4, **how: Any) -> list[tuple[int, int | None]]:
+    """Slots from 100 on in which something is asked for, with the slot of the action that this refreshes."""
+    state: Any = fresh(hook)
+    found = []
+    for slot, demand in enumerate(demands, start=100):
+        flags = 0 if demand >= 0 else Quality.SUSPECT
+        seen = replace(batch([[demand] * 4], [slot], flags=flags), refresh_slots=lasts)
+        fired, state = hook.decide(seen, state)
+        found += [(slot, action.set_slot) for action in fired]
+    return found
+
+
+def test_a_wish_that_stands_is_asked_for_again_before_it_ends() -> None:
+    hook = BandwidthHook(BandwidthOptions(min_stay_slots=0))
+    assert asked(hook, [30] * 10) == [(100, None), (104, 100), (108, 100)]
+    assert asked(hook, [30] * 3 + [70] * 6) == [(100, None), (103, None), (107, 103)]
+    assert asked(hook, [30] * 10, lasts=0) == [(100, None)]
+    # where nothing can be decided the receiver falls back, and is told as soon as something can
+    assert asked(hook, [30] * 3 + [-1] * 4 + [30] * 3) == [(100, None), (107, 100)]
+
+
+def test_a_refresh_asks_for_what_is_set_and_not_for_what_would_be_set_now() -> None:
+    hook, state = BandwidthHook(BandwidthOptions(headroom_percent=5.0, deadband_percent=5.0)), None
+    for slot, demand in ((100, 30.0), (104, 33.0)):
+        seen = replace(batch([[demand] * 4], [slot]), refresh_slots=4)
+        (action,), state = hook.decide(seen, fresh(hook) if state is None else state)
+        assert action.value["rRMPolicyMinRatio"] == 35
 
 
 @pytest.mark.parametrize(
@@ -225,6 +255,16 @@ def test_capacity_cells_sleep_below_one_level_and_wake_above_the_other() -> None
 def test_capacity_cells_stay_awake_for_their_slots_but_wake_at_once() -> None:
     hook = BandwidthHook(BandwidthOptions(capacity_cells=ABOVE, sleep_stay_slots=3))
     assert slept(hook, [10, 60, 10, 10, 10, 60]) == ["S", "W", None, None, "S", "W"]
+
+
+def test_capacity_cells_are_told_again_before_what_they_were_told_ends() -> None:
+    hook = BandwidthHook(BandwidthOptions(capacity_cells=ABOVE, sleep_stay_slots=0, min_stay_slots=99))
+    state, told = fresh(hook), []
+    for slot, demand in enumerate([10, 30, 30, 30, 30, 60, 30, 30]):
+        due, state = hook.decide(replace(batch([[demand] * 4], [slot], ["c0"]), refresh_slots=3), state)  # type: ignore[assignment]
+        controls = [action for action in due if action.attribute == "energySavingControl"]
+        told += [(slot, action.value["energySavingControl"][6:9], action.set_slot) for action in controls[::2]]
+    assert told == [(0, "ENE", None), (3, "ENE", 0), (5, "NOT", None)]
 
 
 def test_a_peak_ahead_keeps_capacity_cells_awake() -> None:

@@ -77,16 +77,20 @@ class McsHook:
         return self._options.lead_steps
 
     def state_spec(self) -> Mapping[str, StateArray]:
-        """The set index (-1: none yet) and its slot; the indices set ``lead_steps`` slots back, newest first; price."""
+        """The set index (-1: none yet), its slot and that in which it was last asked for; price.
+
+        ``recent`` are the indices set ``lead_steps`` slots back, newest first.
+        """
         return {
             "mcs_index": StateArray((), "int16", NO_MCS),
             "set_slot": StateArray((), "int64", NO_SLOT),
+            "sent_slot": StateArray((), "int64", NO_SLOT),
             "recent": StateArray((self._options.lead_steps,), "int16", NO_MCS),
             "price": StateArray((), "float32", self._price.first),
         }
 
     def decide(self, batch: HookBatch, state: Mapping[str, AnyArray]) -> tuple[FiringBatch, Mapping[str, AnyArray]]:
-        """The index whose CQI is worth most, where it is another one and the old one has stayed."""
+        """The index whose CQI is worth most, where it is another one and the old one has stayed; it again, to last."""
         set_mcs, set_slot = state["mcs_index"], state["set_slot"]
         price = self._heard(batch, state).astype(state["price"].dtype)
         at_least = self._at_least(batch)
@@ -95,16 +99,27 @@ class McsHook:
         mcs = self._mcs_by_cqi[cqi].astype(set_mcs.dtype)
         stayed = (set_mcs == NO_MCS) | (batch.slot - set_slot >= self._options.min_stay_slots)
         fires = usable & (mcs != set_mcs) & stayed
+        lasts = batch.refresh_slots
+        again = usable & (mcs == set_mcs) & (lasts > 0) & (batch.slot - state["sent_slot"] >= lasts)
         now = np.where(fires, mcs, set_mcs)
         after = {
             "mcs_index": now,
             "set_slot": np.where(fires, batch.slot, set_slot),
+            "sent_slot": np.where(fires | again, batch.slot, state["sent_slot"]),
             "recent": np.concatenate([now[:, None], state["recent"][:, :-1]], axis=1),
             "price": price,
         }
         actions = [
-            self._action(batch, row, at_least[row], int(cqi[row]), float(price[row]), int(set_mcs[row]))
-            for row in np.flatnonzero(fires).tolist()
+            self._action(
+                batch,
+                row,
+                at_least[row],
+                int(cqi[row]),
+                float(price[row]),
+                int(set_mcs[row]),
+                int(set_slot[row]) if again[row] else None,
+            )
+            for row in np.flatnonzero(fires | again).tolist()
         ]
         return actions, after
 
@@ -128,7 +143,14 @@ class McsHook:
         return probability_at_least(forecast[:, lead_steps - 1], batch.levels, _CLASSES)
 
     def _action(
-        self, batch: HookBatch, row: int, at_least: AnyArray, cqi: int, price: float, set_mcs: int
+        self,
+        batch: HookBatch,
+        row: int,
+        at_least: AnyArray,
+        cqi: int,
+        price: float,
+        set_mcs: int,
+        set_slot: int | None,
     ) -> DueAction:
         options, key = self._options, batch.key_of(row).fields
         mcs, table, arrives = int(self._mcs_by_cqi[cqi]), options.mcs_table, float(at_least[cqi])
@@ -152,7 +174,7 @@ class McsHook:
         value = {"mcs_index": mcs, "mcs_table": table, "bler_target_ratio": self._price.bler_target}
         object_id = options.object_template.format(ue_id=key[0], radio_cell_id=key[-1])
         valid_for_s = options.valid_for_s or (options.lead_steps + 1) * batch.period_us / 1e6
-        return DueAction(row, object_id, "mcsIndex", value, why, valid_for_s)
+        return DueAction(row, object_id, "mcsIndex", value, why, valid_for_s, set_slot)
 
 
 def _usable(batch: HookBatch) -> AnyArray:

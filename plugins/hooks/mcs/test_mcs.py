@@ -4,6 +4,7 @@ import copy
 import json
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,16 @@ def prices(options: McsOptions, slots: Sequence[dict[str, float]], **how: int) -
 def decided(options: McsOptions, b: HookBatch) -> list[DueAction]:
     hook = McsHook(options)
     return list(hook.decide(b, fresh(hook, len(b)))[0])
+
+
+def test_an_index_that_stands_is_asked_for_again_before_it_ends() -> None:
+    hook = McsHook(McsOptions())
+    state: Any = fresh(hook)
+    found = []
+    for slot, cqi in enumerate([9] * 4 + [12] * 5):
+        fired, state = hook.decide(replace(batch([cqi], [slot]), refresh_slots=3), state)
+        found += [(slot, action.value["mcs_index"], action.set_slot) for action in fired]
+    assert found == [(0, 15, None), (3, 15, 0), (4, 22, None), (7, 22, 4)]
 
 
 # radio.md 5.4, CQI 1..15 by table
