@@ -328,6 +328,13 @@ class DeviationConfig(Section, frozen=True, kw_only=True):
 class BreakerConfig(Section, frozen=True, kw_only=True):
     """When a hook disarms in a group of radio cells: its forecasts are no better than the plain ones any more."""
 
+    kpis: Annotated[
+        list[str],
+        Meta(
+            description="Forecast KPIs that are judged; none: those that the hook reads, and all of its stream at every"
+            " lead where it reads none (a policy)."
+        ),
+    ] = []
     buckets: Annotated[
         int, Meta(ge=0, le=10_000, description="Newest score buckets that are judged; 0 = never disarm.")
     ] = 8
@@ -348,6 +355,13 @@ class RevertConfig(Section, frozen=True, kw_only=True):
     """When an action is taken back by itself: a KPI of its series became worse behind it."""
 
     kpi: Annotated[str, Meta(description="Observed column that is compared; empty = none.")] = ""
+    stream: Annotated[
+        str,
+        Meta(
+            description="Stream of that column, over all series of the action's radio cell; empty = the hook's own, of"
+            " the series that decided."
+        ),
+    ] = ""
     worse: Annotated[Literal["higher", "lower"], Meta(description="Which way it is worse.")] = "lower"
     change: Annotated[
         float, Meta(ge=0, description="Reverted when its mean is worse by more than this, in its own unit ...")
@@ -671,9 +685,22 @@ def _check(config: Config) -> None:
             if actuator not in config.actuators:
                 raise ConfigError(f"hooks.{name}.actuators: no actuator named {actuator!r}")
         _check_hook(f"hooks.{name}", hook)
-        columns = config.streams[hook.stream].observed_columns()
-        if hook.revert.kpi and hook.revert.kpi not in columns:
-            raise ConfigError(f"hooks.{name}.revert.kpi: streams.{hook.stream} has no column {hook.revert.kpi!r}")
+        _check_judged(f"hooks.{name}", hook, config)
+
+
+def _check_judged(where: str, hook: HookConfig, config: Config) -> None:
+    own, revert = config.streams[hook.stream], hook.revert
+    if unknown := [kpi for kpi in hook.breaker.kpis if kpi not in own.kpi_columns()]:
+        raise ConfigError(f"{where}.breaker.kpis: streams.{hook.stream} forecasts no {', '.join(unknown)}")
+    name = revert.stream or hook.stream
+    if name not in config.streams:
+        raise ConfigError(f"{where}.revert.stream: no stream named {name!r}")
+    compared = config.streams[name]
+    if revert.kpi and revert.kpi not in compared.observed_columns():
+        raise ConfigError(f"{where}.revert.kpi: streams.{name} has no column {revert.kpi!r}")
+    if name != hook.stream and compared.series_by[-1] != own.series_by[-1]:
+        raise ConfigError(f"{where}.revert.stream: the series of streams.{name} end with {compared.series_by[-1]!r},"
+                          f" those of streams.{hook.stream} with {own.series_by[-1]!r}")  # fmt: skip
 
 
 def _check_hook(where: str, hook: HookConfig) -> None:

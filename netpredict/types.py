@@ -312,7 +312,10 @@ class Window(NamedTuple):
 
 
 class LastSet(NamedTuple):
-    """What stands at an attribute because of own actions: the value, and the slot time of the action that set it."""
+    """What stands at an attribute because of own actions, {} when nothing does any more.
+
+    ``slot_time_us`` is that of the newest action that changed it, be it taken back or over.
+    """
 
     value: Mapping[str, Any]
     slot_time_us: int

@@ -139,8 +139,12 @@ def watched_of(
 ) -> list[Watched]:
     """Everything of a hook that has a verdict of its own: each group of radio cells, and the rest.
 
-    Scores are kept by predictor: groups whose routes share one share its scores.
+    Scores are kept by predictor: groups whose routes share one share its scores. A hook that reads no forecast is
+    judged by all of its stream: a stream of which nothing is forecast well is none to decide by.
     """
+    if not kpis:
+        kpis, lead_steps = stream.kpi_columns(), stream.horizon_steps
+    kpis = hook.breaker.kpis or kpis
     prefix = "*|" if len(stream.series_by) > 1 else ""
     matches = {"": "*", **{group.name: prefix + group.match for group in hook.groups}}
     nominal = levels[-1] - levels[0]

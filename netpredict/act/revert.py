@@ -86,7 +86,8 @@ def verdict_of(means: Means, config: RevertConfig) -> str:
 class EffectWatch:
     """Compares KPIs before and behind applied actions, and takes those back behind which they became worse.
 
-    ``mean(stream, series, column, from_us, to_us)`` is the mean of an observed column, None when there is none.
+    ``mean(stream, series, column, from_us, to_us)`` is the mean of an observed column, None when there is none;
+    ``series`` may be a radio cell: what a policy decides concerns all its series, and so does a KPI of another stream.
     """
 
     def __init__(
@@ -121,7 +122,9 @@ class EffectWatch:
                     self._look(firing, applied_us, config)
 
     def _look(self, firing: Firing, applied_us: int, config: RevertConfig) -> None:
-        window_us, place = round(config.window_s * 1e6), (firing.stream, firing.series, config.kpi)
+        elsewhere = config.stream not in ("", firing.stream)
+        series = (config.stream, firing.radio_cell_id) if elsewhere else (firing.stream, firing.series)
+        window_us, place = round(config.window_s * 1e6), (*series, config.kpi)
         means = (
             self._mean(*place, applied_us - window_us, applied_us),
             self._mean(*place, applied_us + 1, applied_us + window_us),

@@ -156,12 +156,15 @@ class History:
         self, stream: str, series: str, from_us: int | None = None, to_us: int | None = None, limit: int = 100
     ) -> list[Row]:
         """Newest observations of a series first: ``values[column]`` in natural units, None = missing."""
+        return self._observations(self._series_ids(stream, series), from_us, to_us, limit)
+
+    def _observations(self, ids: Sequence[int], from_us: int | None, to_us: int | None, limit: int) -> list[Row]:
         rows = self._newest(
             "observation",
             "SELECT p.stream, s.key AS series, x.slot_time_us, x.event_time_us, x.flags, x.ticks, l.columns, l.decimals"
             f" FROM {_AT_SLOTS.format(table='observation')} JOIN column_layout AS l ON l.layout_id = x.layout_id"
             f" WHERE {_OF_SLOTS} ORDER BY x.slot_time_us DESC, x.series_id LIMIT :limit",
-            {"ids": self._series_ids(stream, series)},
+            {"ids": ids},
             from_us,
             to_us,
             limit,
@@ -169,8 +172,13 @@ class History:
         return [_observation(row) for row in rows]
 
     def mean(self, stream: str, series: str, column: str, from_us: int, to_us: int) -> float | None:
-        """Mean of an observed column of a series over slot times, both included; None when there is no value."""
-        rows = self.recent_observations(stream, series, from_us, to_us, limit=10_000)
+        """Mean of an observed column over slot times, both included; None when there is no value.
+
+        Of a series, or of a radio cell's newest ``_SERIES_COMPARED`` where that is no series itself; the newest 10,000
+        rows.
+        """
+        ids = self._series_ids(stream, series) or self._series_of_radio_cell(stream, series)
+        rows = self._observations(ids, from_us, to_us, limit=10_000)
         known = [row["values"][column] for row in rows if row["values"].get(column) is not None]
         return sum(known) / len(known) if known else None
 
@@ -557,6 +565,18 @@ class History:
         live = self._rows(sql + "NULL", stream=stream, key=key)
         return [row["series_id"] for row in live or self._rows(sql + "NOT NULL", stream=stream, key=key)]
 
+    def _series_of_radio_cell(self, stream: str, radio_cell_id: str) -> list[int]:
+        escaped = "".join(f"!{letter}" if letter in "!%_" else letter for letter in radio_cell_id)
+        rows = self._rows(
+            "SELECT s.series_id FROM topic_progress AS p CROSS JOIN series AS s WHERE p.stream = :stream"
+            " AND s.lane_id = p.lane_id AND s.retired_us IS NULL AND s.key LIKE :pattern ESCAPE '!'"
+            " ORDER BY s.series_id DESC LIMIT :most",
+            stream=stream,
+            pattern=f"%|{escaped}",
+            most=_SERIES_COMPARED,
+        )
+        return [row["series_id"] for row in rows]
+
     def _newest_slot_time_us(self, stream: str) -> int | None:
         rows = self._rows(
             "SELECT slot_time_us FROM observation"
@@ -629,6 +649,7 @@ WITH RECURSIVE slots(slot_time_us, number) AS (
 SELECT slot_time_us FROM slots WHERE slot_time_us IS NOT NULL AND (:from_us IS NULL OR slot_time_us >= :from_us)
 ORDER BY number
 """
+_SERIES_COMPARED = 1000
 _AT_SLOTS = (
     "each_number(:slots) AS slots CROSS JOIN each_number(:ids) AS i CROSS JOIN {table} AS x"
     " CROSS JOIN series AS s CROSS JOIN topic_progress AS p"

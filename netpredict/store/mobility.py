@@ -56,10 +56,18 @@ class MobilityHistory:
             yield from found
 
     def last_set(self, object_id: str, attribute: str, at_us: int) -> LastSet | None:
-        """The newest applied action on an attribute that was not taken back; None when there is none or it is over."""
+        """The newest applied action on an attribute, with the value that stands; None when none was ever applied.
+
+        The value is that of the newest that was not taken back and is not over, {} when there is none.
+        """
+        known = {"object_id": object_id, "attribute": attribute}
         with self._database.reader() as connection:
-            row = connection.execute(_LAST_SET, {"object_id": object_id, "attribute": attribute}).fetchone()
-        return None if row is None or row[2] <= at_us else LastSet(msgspec.json.decode(row[0]), row[1])
+            newest = connection.execute(_NEWEST, known).fetchone()
+            stands = connection.execute(_STANDS, known).fetchone()
+        if newest is None:
+            return None
+        lasts = stands is not None and stands[1] > at_us
+        return LastSet(msgspec.json.decode(stands[0]) if lasts else {}, newest[0])
 
     def ending(self, hook: str, from_us: int, until_us: int) -> list[tuple[Firing, str]]:
         """Applied actions of a hook that hold and end within these times, with the id of what set their values."""
@@ -106,10 +114,15 @@ WHERE o.slot_time_us >= :from_us AND o.slot_time_us < :until_us AND (o.flags & :
   AND o.layout_id IN (SELECT value FROM each_number(:layouts) AS l)
 ORDER BY o.slot_time_us, o.series_id
 """
-# A value is taken back by its last refresh.
-_LAST_SET = f"""
-SELECT f.value, coalesce(s.slot_time_us, f.slot_time_us), f.effect_until_us
+_NEWEST = f"""
+SELECT coalesce(s.slot_time_us, f.slot_time_us)
 FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id LEFT JOIN firing AS s ON s.firing_id = o.refreshes
+WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = :object_id AND o.attribute = :attribute
+ORDER BY o.at_us DESC, o.number DESC LIMIT 1
+"""
+# A value is taken back by its last refresh.
+_STANDS = f"""
+SELECT f.value, f.effect_until_us FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
 WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.object_id = :object_id AND o.attribute = :attribute AND NOT EXISTS (
   SELECT 1 FROM outbox AS q JOIN reversal AS r ON r.firing_id = q.firing_id AND r.kind = '{OutcomeKind.APPLIED}'
   WHERE q.kind = '{OutcomeKind.APPLIED}' AND q.object_id = :object_id AND q.attribute = :attribute

@@ -139,3 +139,14 @@ def test_groups_of_a_stream_of_ues_are_patterns_on_the_radio_cell() -> None:
     )
     assert (rest.group, rest.predictors) == ("", ("a", "c"))
     assert (lab.group, lab.predictors, lab.nominal) == ("lab", ("a",), 0.8)
+
+
+def test_a_hook_that_reads_no_forecast_is_judged_by_all_of_its_stream_unless_told() -> None:
+    stream = StreamConfig(topic="t", schema="rsrp", series_by=["ue_id", "radio_cell_id"], period_s=1, horizon_steps=7,
+                          kpis=["rsrp_dbm", "rsrq_db"], routes=[RouteConfig(active="c")])  # fmt: skip
+    for told, kpis in (([], ("rsrp_dbm", "rsrq_db")), (["rsrq_db"], ("rsrq_db",))):
+        hook = HookConfig(plugin="cio", stream="s", breaker=BreakerConfig(kpis=told))
+        (watched,) = watched_of("cio", hook, stream, (), 0, (0.1, 0.5, 0.9))
+        assert (watched.kpis, watched.lead_steps) == (kpis, 7)
+    (watched,) = watched_of("h", hook, stream, ("rsrp_dbm",), 2, (0.1, 0.5, 0.9))
+    assert (watched.kpis, watched.lead_steps) == (("rsrq_db",), 2)

@@ -19,7 +19,7 @@ from netpredict.operate.policy import PolicyJob, newest_window
 from netpredict.store.history import History
 from netpredict.store.mobility import MobilityHistory
 from netpredict.store.sql import SqlStore
-from netpredict.types import Mode
+from netpredict.types import ArmState, Mode
 from tests.act.stories import assert_whole
 from tests.faults.rig import InThread
 from tests.faults.world import write_config
@@ -72,20 +72,23 @@ class ClockOf(SystemClock):
     """The system's, set to another time."""
 
     def __init__(self, now_us: int) -> None:
+        self.set(now_us)
+
+    def set(self, now_us: int) -> None:
         self._ahead_us = now_us - super().now_us()
 
     def now_us(self) -> int:
         return super().now_us() + self._ahead_us
 
 
-def feed(log: MemoryLog, seconds: range) -> None:
+def feed(log: MemoryLog, seconds: range, rsrp_dbm: float = -90.0) -> None:
     """Each UE is in cell-0, but for one second in twelve in cell-1: a handover there and a return."""
     for second in seconds:
         for ue in range(UES):
             serving, other = ("cell-1", "cell-0") if (second + 4 * ue) % 12 == 11 else ("cell-0", "cell-1")
             time_us = START_US + second * 1_000_000
             message = Rsrp(
-                "netpredict.rsrp/1", serving, time_us, f"ue-{ue}", -90.0, neighbours=[Neighbour(other, -95.0)]
+                "netpredict.rsrp/1", serving, time_us, f"ue-{ue}", rsrp_dbm, neighbours=[Neighbour(other, -95.0)]
             )
             log.append(TOPIC, message.ue_id.encode(), msgspec.json.encode(message), time_us // 1000)  # type: ignore[union-attr]
 
@@ -139,6 +142,52 @@ def test_an_offset_that_stands_is_refreshed_before_it_ends_and_published_as_any_
         assert row["outcomes"][0]["refreshes"] == first["firing_id"]
     published = [msgspec.json.decode(message.value) for message in actions()]
     assert {one["id"] for one in published} == {row["firing_id"] for row in (first, refresh, last)}
+
+
+@pytest.mark.timeout(120)
+def test_a_policy_whose_stream_is_forecast_no_better_than_naive_does_nothing(tmp_path: Path) -> None:
+    raw, log = config_of(tmp_path), MemoryLog({TOPIC: 2})
+    raw["streams"]["rsrp"]["routes"], raw["predictors"] = [{"active": "naive"}], {"naive": {"plugin": "naive"}}
+    raw["hooks"]["cio"]["breaker"] = {"rows_min": 1}
+    url = raw["store"]["url"]
+    with InThread(parse_config(raw), log) as running:
+        feed(log, range(150))
+        running.until(running.drained)
+        daemon = running.daemon
+        daemon.breakers.follow(daemon._watched())  # look now
+        running.until(lambda: daemon.breakers.states.get(("cio", "")) is ArmState.NOT_MEET)
+        assert len(daemon.policy_job.turn()) == 1
+        running.until(lambda: not History(url).outbox_depth())
+    (row,) = History(url).firings()
+    assert [(outcome["kind"], outcome["reason"]) for outcome in row["outcomes"]] == [("skipped", "disarmed")]
+    assert "skill" in row["outcomes"][0]["checks"]["said"]
+    assert_whole(row)
+
+
+@pytest.mark.timeout(120)
+def test_an_offset_behind_which_a_kpi_of_its_radio_cell_fell_is_taken_back_and_stays_so(tmp_path: Path) -> None:
+    raw, log, clock = config_of(tmp_path), MemoryLog({TOPIC: 2}), ClockOf(START_US + 150_000_000)
+    raw["hooks"]["cio"] |= {
+        "effect_s": 400.0,
+        "revert": {"kpi": "rsrp_dbm", "worse": "lower", "change": 5.0, "window_s": 60.0},
+    }
+    raw["hooks"]["cio"]["options"] |= {"settle_windows": 100}
+    url = raw["store"]["url"]
+    with InThread(parse_config(raw), log, clock=clock) as running:
+        feed(log, range(150))
+        running.until(running.drained)
+        assert len(running.daemon.policy_job.turn()) == 1
+        running.until(lambda: not History(url).outbox_depth())
+        feed(log, range(150, 330), rsrp_dbm=-110.0)
+        running.until(running.drained)
+        clock.set(START_US + 240_000_000)
+        running.daemon.effects._due_s = float("-inf")
+        running.until(lambda: History(url).firings()[0]["reversals"])
+        assert running.daemon.policy_job.turn() == [], "neither refreshed nor decided again"
+    (row,) = History(url).firings()
+    assert (row["effect"]["verdict"], row["reversals"][0]["cause"]) == ("worse", "kpi rsrp_dbm")
+    assert row["effect"]["after_mean"] < row["effect"]["before_mean"] - 5
+    assert_whole(row)
 
 
 @pytest.mark.timeout(120)

@@ -66,8 +66,9 @@ def test_what_is_set_is_the_newest_that_was_applied_and_not_taken_back(store: Sq
     assert history.last_set("cell-1", "prb_quota", 0) == LastSet({"quota": 12}, slot_time(2))
     store.begin_reversal("firing-2", "asked", "ann")
     store.end_reversal("firing-2", "log", Outcome(OutcomeKind.APPLIED, "reverted"))
-    assert history.last_set("cell-1", "prb_quota", 0) == LastSet({"quota": 11}, slot_time(1))
-    assert history.last_set("cell-1", "prb_quota", firing(1).effect_until_us) is None, "it has ended by itself"
+    assert history.last_set("cell-1", "prb_quota", 0) == LastSet({"quota": 11}, slot_time(2)), "changed then"
+    ended = history.last_set("cell-1", "prb_quota", firing(1).effect_until_us)
+    assert ended == LastSet({}, slot_time(2)), "the older one has ended by itself"
 
 
 def apply_next(outbox: SqlOutbox, at_us: int, refreshes: str = "") -> None:
@@ -93,7 +94,7 @@ def test_a_refresh_leaves_what_is_set_as_old_as_it_is_and_is_taken_back_with_it(
     assert history.ending("cio", 0, until_us) == []
     store.begin_reversal("firing-2", "asked", "ann")
     store.end_reversal("firing-4", "log", Outcome(OutcomeKind.APPLIED, "reverted"))
-    assert history.last_set("cell-1", "prb_quota", 0) == LastSet({"quota": 5}, slot_time(1))
+    assert history.last_set("cell-1", "prb_quota", 0) == LastSet({"quota": 5}, slot_time(2))
     assert history.ending("bandwidth", 0, until_us) == []
 
 

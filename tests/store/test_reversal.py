@@ -12,7 +12,17 @@ from netpredict.store.reversal import SqlFollowUps
 from netpredict.store.sql import SqlStore
 from netpredict.types import Firing, Lease, Outcome, OutcomeKind, Settled
 from tests.act.memory_outbox import NOW_US, FakeActuator, FakeClock
-from tests.store.store_builders import STREAM, assign, firing, lane_commit, run, slot_time
+from tests.store.store_builders import (
+    STREAM,
+    assign,
+    firing,
+    ids,
+    lane_commit,
+    observations,
+    register,
+    run,
+    slot_time,
+)
 
 APPLIED = Outcome(OutcomeKind.APPLIED, "first")
 WORSE = RevertConfig(kpi="dl", worse="higher", change=5.0, window_s=60.0)
@@ -148,3 +158,28 @@ def test_means_are_over_observations_of_the_series(store: SqlStore) -> None:
     history = History(store.url)
     assert history.mean(STREAM, "cell-0", "dl", slot_time(1), slot_time(2)) == 15.0
     assert history.mean(STREAM, "cell-0", "dl", slot_time(8), slot_time(9)) is None
+
+
+def test_means_of_a_radio_cell_are_over_all_its_series(store: SqlStore) -> None:
+    lane, _ = assign(store), register(store)
+    names = ["ue-1|c_1", "ue-2|c_1", "ue-1|cx1"]
+    series = [(int(number), name, 1, True) for number, name in zip(ids(lane, range(3)), names, strict=True)]
+    seen = [observations(lane, slot, range(3)) for slot in (1, 2)]  # dl ticks 100 + 3 * number at slot 1
+    store.commit(Commit([lane_commit(lane, 0, 1, new_series=series, observations=seen)]))
+    history = History(store.url)
+    assert history.mean(STREAM, "c_1", "dl", slot_time(1), slot_time(1)) == pytest.approx((10.0 + 10.3) / 2)
+    assert history.mean(STREAM, "ue-2|c_1", "dl", slot_time(1), slot_time(1)) == pytest.approx(10.3)
+    assert history.mean(STREAM, "c_2", "dl", slot_time(1), slot_time(2)) is None
+
+
+def test_a_kpi_of_another_stream_is_that_of_the_radio_cell(store: SqlStore) -> None:
+    clock, asked = FakeClock(), []
+    apply(store, 1, at_us=NOW_US)
+    clock.sleep(60.0)
+    mean = lambda *place: asked.append(place[:3])  # noqa: E731
+    for stream in ("calls", STREAM):
+        config = RevertConfig(kpi="drops", stream=stream, window_s=60.0)
+        EffectWatch(SqlFollowUps(store), {}, mean, {"bandwidth": config}, clock)._look(
+            firing(1, series="ue|c1"), NOW_US, config
+        )
+    assert set(asked) == {("calls", "c1", "drops"), (STREAM, "ue|c1", "drops")}

@@ -179,7 +179,7 @@ class CioHook:
         object_id = options.object_template.format(source=relation.source, target=relation.target)
         baseline_db = options.cio_db.get(relation.source, {}).get(relation.target, 0)
         last = last_set(object_id, ATTRIBUTE)
-        before_db = baseline_db if last is None else int(last.value[MEMBER])
+        before_db = int(last.value[MEMBER]) if last and last.value else baseline_db
         settled_us = options.settle_windows * (window.until_us - window.from_us)
         if last is not None and window.from_us < last.slot_time_us + settled_us:
             return None

@@ -147,6 +147,13 @@ def test_windows_behind_an_own_change_are_let_pass(slot_time_us: int, settle_win
     assert bool(reviewed(options, LastSet({"rsrpOffsetSSB": 0}, slot_time_us))) is acts
 
 
+def test_behind_what_was_taken_back_the_next_step_begins_at_the_baseline_and_later() -> None:
+    options = CioOptions(attempts_min=5, cio_db={"a": {"b": 3}})
+    (action,) = reviewed(options, LastSet({}, 0))
+    assert action.value == {"rsrpOffsetSSB": 2}
+    assert reviewed(options, LastSet({}, HOUR_US)) == []
+
+
 STAYS = st.lists(
     st.tuples(st.sampled_from("abc"), st.sampled_from([0.3, 0.9, 1.5, 3.0]), st.sampled_from([GOOD, LOST])), max_size=30
 )
