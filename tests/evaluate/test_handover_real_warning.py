@@ -73,7 +73,7 @@ def test_the_bar_is_the_lowest_that_gives_one_false_alarm_in_ten_minutes():
 
 
 def test_the_bar_rises_until_most_alarms_are_true():
-    """Two false alarms an hour are rare enough, yet a third of six, and one of four is too much, too; one of five is not."""
+    """Two false alarms an hour are rare enough, yet a third of six or one of four is too much; one of five is not."""
     long = quiet(3608, rlf=[1000, 2000, 3000, 3500])
     chance = np.zeros(3608, np.float32)
     chance[[500, 1500]] = 0.3, 0.5
