@@ -109,7 +109,7 @@ def test_of_two_that_wait_for_an_attribute_the_younger_one_is_applied_and_no_coo
 
 
 def test_all_that_has_expired_is_settled_before_anything_is_applied() -> None:
-    rig = Rig(settings=RunnerSettings(expire_rows=2))
+    rig = Rig(settings=RunnerSettings(expire_rows=2, page=1))
     for number in range(7):
         rig.outbox.add(firing(f"old-{number}", expires_at_us=NOW_US - 1))
     rig.outbox.add(firing("new"))
