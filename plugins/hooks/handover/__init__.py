@@ -36,10 +36,10 @@ from netpredict.types import (
     StateArray,
 )
 from netpredict_plugins.hooks.handover.cost import check_price, costs_of, gains
+from netpredict_plugins.hooks.handover.difference import MEDIAN, Difference, compared
 
 _KPI = "rsrp_dbm"
 _SERVING = "serving"
-_MEDIAN = 0.5
 _TICKS_PER_DB = 10 ** KPIS[_KPI].decimals  # forecasts are rounded to ticks; in whole numbers "strictly above" is exact
 
 Floats = npt.NDArray[np.float64]
@@ -53,6 +53,9 @@ class HandoverOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     a3_offset_db: float = 3.0
     hysteresis_db: float = 1.0
     ttt_ms: int = 320
+    c_under: float = 1.0
+    c_over: float = 1.0
+    correlation: float = 0.5
     cio_db: dict[str, dict[str, int]] = {}
     handover_cost: float = 0.12
     back_cost: float = 0.1
@@ -68,6 +71,9 @@ class HandoverOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         check_a3_offset_db(self.a3_offset_db)
         check_hysteresis_db(self.hysteresis_db)
         check_ttt_ms(self.ttt_ms)
+        _check(0 < self.c_under < float("inf"), "c_under", self.c_under, "a finite cost above 0")
+        _check(0 < self.c_over < float("inf"), "c_over", self.c_over, "a finite cost above 0")
+        _check(0 <= self.correlation <= 1, "correlation", self.correlation, "0..1")
         for source, targets in self.cio_db.items():
             for target, cio_db in targets.items():
                 check_cio_db(cio_db, f"cio_db.{source}.{target}")
@@ -106,11 +112,12 @@ class HandoverHook:
 
     def __init__(self, options: HandoverOptions) -> None:
         self._options, self._by_cost = options, options.rule == "cost"
+        self._difference = Difference(options.c_under, options.c_over, options.correlation)
         self._cio_db = [cio_db for targets in options.cio_db.values() for cio_db in targets.values()]
 
     def levels_needed(self) -> Sequence[float]:
-        """The median: radio cells are compared at what is as likely missed as exceeded."""
-        return (_MEDIAN,)
+        """The median, and for costs that differ the two quantiles by which the difference is found."""
+        return (MEDIAN,) if self._by_cost else self._difference.levels()
 
     def kpis_needed(self) -> Sequence[str]:
         """The RSRP of serving and neighbours, or what their links cost."""
@@ -160,12 +167,14 @@ class HandoverHook:
             return self._decide_by_cost(batch, state, reports)
         tenure_slot = self._tenure(batch, state, reports)
         before, fired = self._timers(batch, state, tenure_slot)
-        level_ticks, cio_ticks = self._level_ticks(batch), self._cio_ticks(batch, reports)
-        conditions = self._conditions(batch, reports, level_ticks, cio_ticks)
+        level_ticks = self._level_ticks(batch)
+        target_ticks = level_ticks + self._beyond_ticks(batch, reports)
+        cio_ticks = self._cio_ticks(batch, reports, level_ticks, target_ticks)
+        conditions = self._conditions(batch, reports, level_ticks, target_ticks, cio_ticks)
         ttt, _ = advance_ttt(before, conditions, ttt_in_slots(self._options.ttt_ms, batch.period_us))
         fired &= ttt.entered
 
-        score = np.where(ttt.entered & conditions.entering, level_ticks + cio_ticks, -np.inf)
+        score = np.where(ttt.entered & conditions.entering, target_ticks + cio_ticks, -np.inf)
         best = reports.first(np.isfinite(score) & (score == reports.highest(score)[reports.of_row]))
         fired_slot = reports.highest(state["fired_slot"])
         rows = best[best < len(batch)]
@@ -183,8 +192,10 @@ class HandoverHook:
             "tenure_slot": tenure_slot,
             "fired_slot": fired_slot[reports.of_row],
         }
+        ahead_ticks = target_ticks - level_ticks[reports.serving_row]
         actions = [
-            self._action(batch, row, int(reports.serving_row[row]), float(cio_ticks[row])) for row in rows.tolist()
+            self._action(batch, row, int(reports.serving_row[row]), float(cio_ticks[row]), float(ahead_ticks[row]))
+            for row in rows.tolist()
         ]
         return actions, {name: array.astype(state[name].dtype) for name, array in after.items()}
 
@@ -253,15 +264,26 @@ class HandoverHook:
         level_dbm = _forecast(batch, self._options.lead_steps)[:, _level_index(batch)]
         return np.where(self._usable(batch), np.round(level_dbm * _TICKS_PER_DB), np.nan)
 
+    def _beyond_ticks(self, batch: HookBatch, reports: _Reports) -> Floats:
+        """What the quantile of the difference to the serving radio cell adds to its median, ticks."""
+        wanted = self._difference.levels()
+        for level in wanted:
+            _level_index(batch, level)
+        both = compared(_forecast(batch, self._options.lead_steps), batch.levels, wanted, reports.serving_row)
+        ticks: Floats = np.round(self._difference.beyond_median(*both) * _TICKS_PER_DB)
+        return ticks
+
     def _usable(self, batch: HookBatch) -> BoolArray:
         barred = Quality.SUSPECT if self._options.allow_approximate else Quality.SUSPECT | Quality.APPROXIMATE
         usable: BoolArray = (batch.source != Source.NONE) & (batch.flags & barred == 0)
         return usable
 
-    def _conditions(self, batch: HookBatch, reports: _Reports, level_ticks: Floats, cio_ticks: Floats) -> Conditions:
+    def _conditions(
+        self, batch: HookBatch, reports: _Reports, level_ticks: Floats, target_ticks: Floats, cio_ticks: Floats
+    ) -> Conditions:
         entering, leaving = a3(
             level_ticks[reports.serving_row],
-            level_ticks,
+            target_ticks,
             self._options.a3_offset_db * _TICKS_PER_DB,
             self._options.hysteresis_db * _TICKS_PER_DB,
             NeighbourOffsets(ocn_db=cio_ticks),
@@ -269,13 +291,12 @@ class HandoverHook:
         neighbour = reports.has_serving & ~reports.is_serving
         return Conditions(entering & neighbour, leaving & neighbour)
 
-    def _cio_ticks(self, batch: HookBatch, reports: _Reports) -> Floats:
+    def _cio_ticks(self, batch: HookBatch, reports: _Reports, level_ticks: Floats, target_ticks: Floats) -> Floats:
         """CIO of each row's relation; ids are looked up only for rows on which some CIO could have a say."""
         cio_ticks = np.zeros(len(batch))
         if not self._cio_db:
             return cio_ticks
-        level_ticks = self._level_ticks(batch)
-        ahead_db = (level_ticks - level_ticks[reports.serving_row]) / _TICKS_PER_DB - self._options.a3_offset_db
+        ahead_db = (target_ticks - level_ticks[reports.serving_row]) / _TICKS_PER_DB - self._options.a3_offset_db
         matters = ahead_db + max(0, *self._cio_db) >= -self._options.hysteresis_db
         for row in np.flatnonzero(matters & reports.has_serving & ~reports.is_serving).tolist():
             cio_ticks[row] = self._cio(batch, row, int(reports.serving_row[row])) * _TICKS_PER_DB
@@ -285,14 +306,20 @@ class HandoverHook:
         source, target = batch.key_of(serving_row).fields[-1], batch.key_of(row).fields[-1]
         return self._options.cio_db.get(source, {}).get(target, 0)
 
-    def _action(self, batch: HookBatch, row: int, serving_row: int, cio_ticks: float) -> DueAction:
+    def _action(self, batch: HookBatch, row: int, serving_row: int, cio_ticks: float, ahead_ticks: float) -> DueAction:
         options = self._options
         both = batch.forecasts[_KPI][[serving_row, row], options.lead_steps - 1]
         forecast = np.round(both.astype(np.float64), KPIS[_KPI].decimals)
         (serving_dbm, target_dbm), cio_db = forecast[:, _level_index(batch)].tolist(), cio_ticks / _TICKS_PER_DB
+        ahead_db = ahead_ticks / _TICKS_PER_DB
         why = {
-            "rule": "A3 on forecasts: target + CIO - hysteresis > serving + a3_offset, throughout TTT; the best target",
-            "quantile": _MEDIAN,
+            "rule": "A3 on forecasts: target - serving at the quantile + CIO - hysteresis > a3_offset, throughout TTT;"
+            " the best target",
+            "quantile": self._difference.tau,
+            "c_under": options.c_under,
+            "c_over": options.c_over,
+            "correlation": options.correlation,
+            "difference_at_quantile_db": round(ahead_db, 6),
             "serving_forecast_dbm": serving_dbm,
             "target_forecast_dbm": target_dbm,
             "interval_levels": [batch.levels[0], batch.levels[-1]],
@@ -301,7 +328,7 @@ class HandoverHook:
             "a3_offset_db": options.a3_offset_db,
             "hysteresis_db": options.hysteresis_db,
             "cio_db": cio_db,
-            "margin_db": round(target_dbm + cio_db - serving_dbm - options.a3_offset_db - options.hysteresis_db, 6),
+            "margin_db": round(ahead_db + cio_db - options.a3_offset_db - options.hysteresis_db, 6),
             "ttt_ms": options.ttt_ms,
             "ttt_slots": ttt_in_slots(options.ttt_ms, batch.period_us),
         }
@@ -346,10 +373,10 @@ def _forecast(batch: HookBatch, lead_steps: int) -> Floats:
     return forecast[:, lead_steps - 1].astype(np.float64)
 
 
-def _level_index(batch: HookBatch) -> int:
-    distance = np.abs(np.asarray(batch.levels) - _MEDIAN)
+def _level_index(batch: HookBatch, level: float = MEDIAN) -> int:
+    distance = np.abs(np.asarray(batch.levels) - level)
     if distance.min() > 1e-9:
-        raise ConfigError(f"quantile level {_MEDIAN} is not among those of {batch.stream}: {list(batch.levels)}")
+        raise ConfigError(f"quantile level {level} is not among those of {batch.stream}: {list(batch.levels)}")
     return int(distance.argmin())
 
 

@@ -17,6 +17,7 @@ from netpredict.errors import ConfigError
 from netpredict.plugins import options_of
 from netpredict.types import NO_SLOT, AnyArray, DueAction, HookBatch, Quality, SeriesKey, Source
 from netpredict_plugins.hooks.handover import PLUGIN, HandoverHook, HandoverOptions
+from netpredict_plugins.hooks.handover.difference import Difference
 
 SAMPLE = Path(__file__).with_name("sample.toml")
 LEVELS = (0.1, 0.5, 0.9)
@@ -113,6 +114,52 @@ def test_the_comparison_is_strict_to_the_hundredth_of_a_db() -> None:
     above = [Report(f"u{s}", 7, "s", {"s": s, "n": round(s + 4.01, 2)}) for s in levels_dbm]
     assert World(**PLAIN).see(*equal) == []
     assert len(World(**PLAIN).see(*above)) == 250
+
+
+# the intervals reach 3 dB to each side at the levels of costs 9 : 1, so the difference of two that err alone lies
+# 4.24 dB beyond its median, one of 0.5 correlation 3 dB, and one of two that err alike at it
+@pytest.mark.parametrize(
+    ("c_under", "c_over", "correlation", "enters_above_db"),
+    [
+        (1, 1, 0.5, 4.0),
+        (7, 7, 0.0, 4.0),
+        (9, 1, 0.5, 1.0),
+        (1, 9, 0.5, 7.0),
+        (9, 1, 0.0, -0.24),
+        (1, 9, 0.0, 8.24),
+        (9, 1, 1.0, 4.0),
+    ],
+)
+def test_it_goes_at_the_quantile_of_the_difference_that_costs_least(
+    c_under: float, c_over: float, correlation: float, enters_above_db: float
+) -> None:
+    costs: dict[str, Any] = {"c_under": c_under, "c_over": c_over, "correlation": correlation}
+    world = World(**PLAIN, **costs)
+    assert world.see(Report("u", 7, "s", {"s": -100.0, "n": -100.0 + enters_above_db})) == []
+    (action,) = world.see(Report("v", 7, "s", {"s": -100.0, "n": -99.99 + enters_above_db}))
+    why = action.why
+    assert (why["quantile"], why["c_under"], why["correlation"]) == (c_under / (c_under + c_over), c_under, correlation)
+    assert (why["difference_at_quantile_db"], why["margin_db"]) == (4.01, 0.01)
+
+
+def test_the_quantile_of_a_difference_of_normal_errors_is_exact() -> None:
+    rng, (sigma_n, sigma_s, correlation) = np.random.default_rng(1), (2.0, 5.0, 0.3)
+    difference = Difference(4.0, 1.0, correlation)
+    levels = difference.levels()
+    assert levels == [0.2, 0.5, 0.8]
+    covariance = [[sigma_n**2, correlation * sigma_n * sigma_s], [correlation * sigma_n * sigma_s, sigma_s**2]]
+    drawn = rng.multivariate_normal([-90.0, -93.0], covariance, 400_000)
+    target, serving = (np.quantile(drawn[:, place], levels)[None] for place in (0, 1))
+    found = 3.0 + difference.beyond_median(target, serving)[0]
+    assert found == pytest.approx(np.quantile(drawn[:, 0] - drawn[:, 1], 0.8), abs=0.03)
+
+
+def test_levels_that_the_costs_ask_for_are_needed() -> None:
+    assert list(HandoverHook(HandoverOptions()).levels_needed()) == [0.5]
+    assert list(HandoverHook(HandoverOptions(c_under=3)).levels_needed()) == [0.25, 0.5, 0.75]
+    assert list(HandoverHook(HandoverOptions(c_under=3, rule="cost")).levels_needed()) == [0.5]
+    with pytest.raises(ConfigError, match="quantile level"):
+        World(c_under=3).see(Report("u", 1, "s", {"s": -100}))
 
 
 def test_it_is_the_forecast_lead_steps_ahead_that_counts() -> None:
@@ -475,6 +522,9 @@ def test_a_series_that_was_never_seen_has_no_slot() -> None:
         {"hysteresis_db": -0.5},
         {"hysteresis_db": 16.0},
         {"ttt_ms": 300},
+        {"c_under": 0.0},
+        {"c_over": float("inf")},
+        {"correlation": 1.5},
         {"cio_db": {"a": {"b": 7}}},
         {"cio_db": {"a": 3}},
         {"cooldown_slots": -1},
