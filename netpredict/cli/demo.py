@@ -1,4 +1,4 @@
-"""``netpredict demo``: the main job without any server, from training to actions, in about a minute and a half."""
+"""``netpredict demo``: the main job without any server, from training to actions, in about a minute."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,12 +25,12 @@ from rich.text import Text
 
 from netpredict.build import build_streams
 from netpredict.cli import demo_figures, demo_loop, demo_loop_figure, demo_training, demo_world
-from netpredict.cli.demo_loop import Loop, Trained
+from netpredict.cli.demo_loop import Loop, Trained, run_loop
 from netpredict.cli.demo_training import Training
 from netpredict.cli.demo_view import LiveView, Watcher, skill_rows, status_line, utc
 from netpredict.cli.demo_world import MARK, DaemonThread, Network, SharedSource, SimulatedClock
 from netpredict.config import Config
-from netpredict.errors import ConfigError
+from netpredict.errors import ConfigError, NetpredictError
 from netpredict.ingest.source import MemoryLog
 from netpredict.learn.child import Step
 from netpredict.learn.retrain import models_folder
@@ -54,7 +56,7 @@ UNITS = {"prb_use_dl_percent": " %", "rsrp_dbm": " dB"}
 
 
 def demo(
-    seconds: Annotated[float, typer.Option(min=1, help="How long to run, s; 30 s show six hours.")] = 30,
+    seconds: Annotated[float, typer.Option(min=1, help="How long to run, s; 20 s show up to four hours.")] = 20,
     radio_cells: Annotated[int, typer.Option(min=7, max=5000, help="Radio cells of the simulated network.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same network.")] = 1,
     folder: Annotated[
@@ -104,8 +106,8 @@ def stderr_in(path: Path) -> Iterator[None]:
 
 @dataclass
 class Demo:
-    """One run: 1 config, store; 2 the network's past; 3 training; 4 the daemon over its future; 5 a closed loop; 6 what
-    came of it.
+    """One run: 1 config, store; 2 the network's past; 3 training; 4 a closed loop, in a process of its own beside 5 the
+    daemon over the network's future; 6 what came of both.
     """
 
     home: Path
@@ -127,8 +129,10 @@ class Demo:
         except (KeyboardInterrupt, demo_training.Cancelled):
             self.say("Stopped before the daemon started.")
             return INTERRUPTED
-        network = self.watched(config)  # 4
-        loop = self.looped(config, trainings) if self.closed_loop else None  # 5
+        with demo_loop.own_process() as process:
+            begun = process.submit(run_loop, *self.loop_of(config, trainings)) if self.closed_loop else None  # 4
+            network = self.watched(config)  # 5
+            loop = None if begun is None else self.looped(begun)
         self.say("Drawing ...")
         history = History(config.store_url)
         span_us = (network.begin_us, network.now_us)
@@ -189,8 +193,8 @@ class Demo:
                 raise failure
         return network
 
-    def looped(self, config: Config, trainings: Sequence[Training]) -> Loop | None:
-        """The closed loop, with the network that forecast the load of the past best; None after Ctrl-C."""
+    def loop_of(self, config: Config, trainings: Sequence[Training]) -> tuple[Path, ControlledConfig, Trained]:
+        """What the closed loop is run with, among it the network that forecast the load of the past best."""
         best = max((one for one in trainings if one.stream == "traffic"), key=lambda one: one.skill)
         bound = config.predictors[best.predictor]
         folder = models_folder(config, best.stream, best.predictor) / best.version
@@ -200,12 +204,20 @@ class Demo:
             quiet_s=60 * round(min(LOOP_QUIET_S, self.seconds * LOOP_QUIET_S / LOOP_WHOLE_FROM_S) / 60),
             session_s=60 * max(1, round(min(LOOP_SESSION_S, self.seconds * LOOP_SESSION_S / LOOP_WHOLE_FROM_S) / 60)),
         )
-        self.say("Closing the loop: every action goes to a RAN controller, and the network does as it is told ...")
+        self.say("Closing a loop beside: every action goes to a RAN controller, and a network does as it is told ...")
+        return self.home, size, trained
+
+    def looped(self, begun: Future[Loop]) -> Loop | None:
+        """What came of the closed loop; None after Ctrl-C."""
+        if not begun.done():
+            self.say("Waiting for the closed loop ...")
         try:
-            return demo_loop.run_loop(self.home, size, trained)
+            return begun.result()
         except KeyboardInterrupt:
             self.say("Stopped before the loop was over.")
             return None
+        except BrokenProcessPool as error:
+            raise NetpredictError(f"the process of the closed loop was killed, see {self.home / LOG_FILE}") from error
 
     def _until(self, met: Any, runner: DaemonThread) -> None:
         while not met() and runner.is_alive():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from netpredict.types import AnyArray
 
 FILE = "closed-loop.png"
 BIN_S = 15
+NOTE_CHARACTERS = 190
+"""Of a line below the picture."""
 
 
 def draw(folder: Path, loop: Loop) -> Path:
@@ -129,16 +132,17 @@ def change_text(plain: float, ours: float) -> str:
 def _note(loop: Loop) -> str:
     config = loop.config
     worse = [name for name, better in shown_kpis(loop) if not better]
-    return (
+    lines = (
         f"{config.radio_cells} radio cells ({config.radio_cells // 3} with a capacity cell) over "
         f"{config.quiet_s / 3600:g} h; {config.ues} UEs over the last {config.session_s} s. Seed {config.seed}: same "
-        f"demand, mobility, shadowing and fading in all. Quotas stay for {STAY_PERIODS} min at least.\n"
-        f"Static: {STATIC}.\n"
-        f"Plain rules: {loop.rules} (the best of a grid on a network of another seed).\n"
+        f"demand, mobility, shadowing and fading in all. Quotas stay for {STAY_PERIODS} min at least.",
+        f"Static: {STATIC}.",
+        f"Plain rules: {loop.rules} (the best of a grid on a network of another seed).",
         f"With netpredict: {loop.predictor} forecasts load, ewma RSRP and CQI; the plain rules go on where it does not "
-        "act, as in a fifth of the radio cells and UEs that it holds out.\n"
-        f"Worse with netpredict than by plain rules: {'; '.join(worse) or 'none of these'}."
+        "act, as in a fifth of the radio cells and UEs that it holds out.",
+        f"Worse with netpredict than by plain rules: {'; '.join(worse) or 'none of these'}.",
     )
+    return "\n".join(fill(line, NOTE_CHARACTERS) for line in lines)
 
 
 def _times(event_time_us: AnyArray) -> list[datetime]:

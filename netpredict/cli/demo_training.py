@@ -16,7 +16,7 @@ from netpredict.errors import NetpredictError
 from netpredict.learn.child import Step, run_child, write_job
 from netpredict.learn.dataset import build
 from netpredict.learn.registry import load_artefact
-from netpredict.learn.retrain import SKILL_KEY, models_folder, trainable
+from netpredict.learn.retrain import SKILL_KEY, models_folder
 from netpredict.store.sql import SqlStore
 from netpredict.stream import Stream
 from netpredict.traces.simulator import History, Simulator
@@ -26,7 +26,7 @@ HISTORY_S = 2 * 86_400
 """The traffic of the two days before is learned from..."""
 RADIO_HISTORY_S = 5_400
 """... and of RSRP and channel state the last one and a half hours."""
-SERIES_MAX = 192
+SERIES_MAX = 128
 HEARD_RATIO = 0.3
 """A pair of UE and radio cell that was heard for a smaller share of the time teaches little."""
 SIDE_BY_SIDE = 2
@@ -51,8 +51,11 @@ class Training:
 
 
 def jobs(config: Config) -> list[tuple[str, str]]:
-    """(stream, predictor) of everything that the config wants trained."""
-    return [(name, predictor) for name, stream in config.streams.items() for predictor in trainable(config, stream)]
+    """(stream, predictor) of everything in the routes: the demo has nothing there that cannot be trained.
+
+    To ask the plugins would load TensorFlow here before the children may begin.
+    """
+    return [(name, predictor) for name, stream in config.streams.items() for predictor in stream.predictor_names()]
 
 
 def past(simulator: Simulator) -> dict[str, History]:

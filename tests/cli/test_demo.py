@@ -4,15 +4,21 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from rich.console import Console
 
-from netpredict.cli.demo import make_folder
+from netpredict.cli.demo import Demo, make_folder
+from netpredict.cli.demo_training import jobs
 from netpredict.cli.demo_world import config_text, parsed
-from netpredict.errors import AlreadyRunning, ConfigError
+from netpredict.errors import AlreadyRunning, ConfigError, NetpredictError
+from netpredict.learn.retrain import trainable
 from netpredict.store import migrate
 from netpredict.store.history import History
 from netpredict.store.sql import SqlStore
@@ -117,6 +123,30 @@ class TestAFinishedDemo:
         (home / "old.png").touch()
         make_folder(home)
         assert list(home.iterdir()) == []
+
+
+def test_all_that_the_demo_trains_can_be_trained(tmp_path: Path) -> None:
+    config = parsed(config_text(tmp_path, seed=1))
+    learnt = [(name, predictor) for name, stream in config.streams.items() for predictor in trainable(config, stream)]
+    assert jobs(config) == learnt
+
+
+@pytest.mark.parametrize("loop", [None, "a loop"])
+def test_a_loop_that_ctrl_c_ended_is_left_out(tmp_path: Path, loop: Any) -> None:
+    begun: Future[Any] = Future()
+    begun.set_exception(KeyboardInterrupt()) if loop is None else begun.set_result(loop)
+    assert demo_of(tmp_path).looped(begun) == loop
+
+
+def test_a_loop_whose_process_was_killed_is_told(tmp_path: Path) -> None:
+    begun: Future[Any] = Future()
+    begun.set_exception(BrokenProcessPool("terminated abruptly"))
+    with pytest.raises(NetpredictError, match=r"closed loop was killed, see .*demo\.log"):
+        demo_of(tmp_path).looped(begun)
+
+
+def demo_of(home: Path) -> Demo:
+    return Demo(home, Console(file=StringIO()), plain=True, seconds=5, radio_cells=40, seed=1)
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
