@@ -79,7 +79,7 @@ class TestAFinishedDemo:
         kinds = {
             hook: {
                 (row["mode"], outcome["kind"])
-                for row in ran.history.firings(hook=hook)
+                for row in ran.history.firings(hook=hook, limit=10_000)
                 for outcome in row["outcomes"] or [{"kind": None}]
             }
             for hook in ("bandwidth", "handover", "mcs")
