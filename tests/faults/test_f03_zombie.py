@@ -49,8 +49,8 @@ def test_f03_what_a_zombie_writes_is_rejected(
     successor.drain(world, LOCKS_S)
     zombie.send(signal.SIGCONT)
     if point in FENCED:
-        zombie.wait_until(lambda: zombie.said("fenced"), 30)
-    zombie.wait_until(lambda: zombie.lost() > 0, 30)
+        zombie.wait_until(lambda: zombie.said("fenced"), 120)
+    zombie.wait_until(lambda: zombie.lost() > 0, 120)
     world.feed(20)
     drain(world, zombie, successor)
     record("F3", [301], f"1 SIGSTOP at {point}", world.records, "rejected, O holds")

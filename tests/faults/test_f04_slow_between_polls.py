@@ -28,7 +28,7 @@ def test_f04_beyond_max_poll_interval_partitions_are_lost_and_nothing_else(
     other = daemons.start(world.config("other", static=False, **limits))
     world.feed(20)
     other.drain(world)
-    slow.wait_until(lambda: slow.lost() > 0, 30)
+    slow.wait_until(lambda: slow.lost() > 0, 120)
     assert slow.revoked() == 0
     world.feed(20)
     drain(world, slow, other)
