@@ -41,6 +41,8 @@ CONTEXT.set_forkserver_preload(
     ]
 )
 
+FEED_EVERY_S = 2.0
+
 
 class FaultyDaemon:
     """One daemon over a config file; its log lies beside it. Ended by its id at the latest when the test ends."""
@@ -84,14 +86,25 @@ class FaultyDaemon:
         return self._process.exitcode
 
     def wait_until(
-        self, true: Callable[[], bool], timeout_s: float = 60.0, told: Callable[[], object] = lambda: ""
+        self,
+        true: Callable[[], bool],
+        timeout_s: float = 60.0,
+        told: Callable[[], object] = lambda: "",
+        feed: Callable[[], object] = lambda: None,
     ) -> None:
-        """Until something holds, while the daemon lives; else ``told`` says what there is instead."""
+        """Until something holds, while the daemon lives; else ``told`` says what there is instead.
+
+        ``feed`` is called every few seconds: a fault strikes at its nth passing, and a poll may take all there is.
+        """
         deadline_s = time.monotonic() + timeout_s
+        fed_s = time.monotonic()
         while not true():
             assert self.running, f"ended with {self._process.exitcode}; {told()}\n{self.tail()}"
             assert time.monotonic() < deadline_s, f"not so after {timeout_s} s; {told()}\n{self.tail()}"
             time.sleep(0.05)
+            if time.monotonic() > fed_s + FEED_EVERY_S:
+                feed()
+                fed_s = time.monotonic()
 
     def drain(self, world: World, timeout_s: float = 120.0) -> dict[TopicPartition, int]:
         """Until the store has come to where the log ends now; gives these offsets."""

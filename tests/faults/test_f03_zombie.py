@@ -43,7 +43,7 @@ def test_f03_what_a_zombie_writes_is_rejected(
     record.about("F3", 301)
     world.feed(20)
     zombie = daemons.start(world.config("zombie", static=False), f"stop:{point}:4")
-    zombie.wait_until(lambda: stopped(zombie))
+    zombie.wait_until(lambda: stopped(zombie), feed=lambda: world.feed(2))
     successor = daemons.start(world.config("successor", static=False))
     world.feed(20)
     successor.drain(world, LOCKS_S)

@@ -24,7 +24,7 @@ def test_f04_beyond_max_poll_interval_partitions_are_lost_and_nothing_else(
     limits = {"max_poll_interval_s": POLL_INTERVAL_S}
     world.feed(20)
     slow = daemons.start(world.config("slow", static=False, **limits), f"sleep:{point}:4:{ASLEEP_S}")
-    slow.wait_until(lambda: slow.said("fault struck"))
+    slow.wait_until(lambda: slow.said("fault struck"), feed=lambda: world.feed(2))
     other = daemons.start(world.config("other", static=False, **limits))
     world.feed(20)
     other.drain(world)
@@ -43,6 +43,7 @@ def test_f04_a_slow_commit_costs_no_partition(make_world: MakeWorld, daemons: Su
     config = world.config("slow", static=False, max_poll_interval_s=POLL_INTERVAL_S)
     world.feed(60)
     slow = daemons.start(config, f"sleep:before_commit:3:{ASLEEP_S}")
+    slow.wait_until(lambda: slow.said("fault struck"), feed=lambda: world.feed(2))
     ends = slow.drain(world)
     assert (slow.lost(), slow.revoked()) == (0, 0)
     assert slow.terminate() == 0, slow.tail()
