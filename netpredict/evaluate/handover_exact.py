@@ -59,7 +59,7 @@ BACK_PRICES = (0.0, 0.05, 0.1, 0.2)
 PRICES = [Prices(handover, back) for back in BACK_PRICES for handover in HANDOVER_PRICES]
 TAUGHT_PRICE = (0.05, 0.15)
 """Bounds of what a handover costs in the targets; between them it is what plain A3 pays for one failure less."""
-DRAWS = (3, 3, 8)
+DRAWS = (2, 2, 6)
 """Of all paths in each round of policy iteration, every other one backwards; only the last round's network is used."""
 PREDICTOR = "gru"
 RECIPE: dict[str, Any] = {
