@@ -5,7 +5,8 @@
 Weights are taught on drives along the paths of seed 1 under shadowing drawn anew (``traces.redrawn``): the recording of
 a path is one draw, and a network learns it by heart. On the recorded drives of seed 1, which the network has not seen,
 the plain settings are chosen, the price at which is taught, the prices that are acted on, and whether to act on
-forecasts at all: where they do not win there, ours is plain A3. Seed 2 is scored once.
+forecasts at all: where they do not win there, ours is plain A3. Nothing is taught where plain A3 has no failure there.
+Seed 2 is scored once.
 """
 
 from __future__ import annotations
@@ -125,26 +126,29 @@ def _scene(source: SceneSource, folder: Path, name: str, wish: Wish, fit: Fit, t
     learnt, scored = (world_of(each.first(wish.limit_traces)) for each in (learnt_scene, scored_scene))
     plain, plain_scored = _plain(learnt), _plain(scored)
     tell(f"{name}: plain A3 walked in {len(_plain_names())} settings")
-    price = taught_price(plain)
-    periods_late = wish.decision_delay_ms // ns3_uma.PERIOD_MS
-    redrawn = Redrawn(learnt.scene, places.first(wish.limit_traces), name in source.LINE_OF_SIGHT)
-    predictor = improved(partial(_drawn, redrawn), fit, price, len(DRAWS), 1 + periods_late)
-    known = [forecasts(predictor, world) for world in (learnt, scored)]
+    price, best = taught_price(plain), least_failures(plain, PING_PONGS)
     fronts = _Fronts(plain, plain_scored)
-    counts = {
-        late: [_walked(world, each, late) for world, each in zip((learnt, scored), known, strict=True)]
-        for late in sorted({0, periods_late})
-    }
+    lates = sorted({0, wish.decision_delay_ms // ns3_uma.PERIOD_MS})
+    counts: dict[int, tuple[Counts, Counts]] = {}
+    if plain.failures[best].any():
+        redrawn = Redrawn(learnt.scene, places.first(wish.limit_traces), name in source.LINE_OF_SIGHT)
+        predictor = improved(partial(_drawn, redrawn), fit, price, len(DRAWS), 1 + lates[-1])
+        known = [forecasts(predictor, world) for world in (learnt, scored)]
+        for late in lates:
+            counts[late] = (_walked(learnt, known[0], late), _walked(scored, known[1], late))
+    else:
+        tell(f"{name}: plain A3 has no failure on seed 1, so nothing is taught")
+    curve = [point(_named(each), counts[0][1], index) for index, each in enumerate(PRICES)] if counts else []
     return Scene(
         name=name,
         speed_kmh=scored.scene.speed_kmh,
         ue_minutes=plain_scored.minutes * scored.radio.ues,
         taught_price=price,
-        plain=point(_plain_names()[at := least_failures(plain, PING_PONGS)], plain_scored, at),
-        choices=[fronts.choice(aim, late, *ours) for late, ours in counts.items() for aim in _aims(plain)],
+        plain=point(_plain_names()[best], plain_scored, best),
+        choices=[fronts.choice(aim, late, counts.get(late)) for late in lates for aim in _aims(plain)],
         front_by_ping_pongs=_points(fronts.scored[0], plain_scored),
         front_by_handovers=_points(fronts.scored[1], plain_scored),
-        curve=[point(_named(each), counts[0][1], index) for index, each in enumerate(PRICES)],
+        curve=curve,
     )
 
 
@@ -188,23 +192,27 @@ class _Fronts:
             for counts in (plain, plain_scored)
         )
 
-    def choice(self, aim: _Aim, late: int, ours: Counts, ours_scored: Counts) -> Choice:
-        """Chosen by what was learnt on, told by what was scored."""
-        index, row = (least_failures(each, aim.ping_pongs, aim.handovers) for each in (ours, self._plain))
-        name, plain_name = _named(PRICES[index]), _plain_names()[row]
-        tuned, cost = judged(name, ours, index, *self.tuned), judged(name, ours_scored, index, *self.scored)
-        plain = judged(plain_name, self._plain_scored, row, *self.scored)
-        wins = tuned.at_equal_ping_pongs.is_less and tuned.at_equal_handovers.is_less
-        taken, counts, place = (cost, ours_scored, index) if wins else (plain, self._plain_scored, row)
+    def choice(self, aim: _Aim, late: int, ours: tuple[Counts, Counts] | None) -> Choice:
+        """Chosen by the first of ours, on seed 1; told by the second, on seed 2."""
+        row = least_failures(self._plain, aim.ping_pongs, aim.handovers)
+        name, scored = _plain_names()[row], self._plain_scored
+        plain = judged(name, scored, row, *self.scored)
+        taken, counts, place, tuned, cost = plain, scored, row, None, None
+        if ours is not None:
+            index = least_failures(ours[0], aim.ping_pongs, aim.handovers)
+            prices = _named(PRICES[index])
+            tuned, cost = judged(prices, ours[0], index, *self.tuned), judged(prices, ours[1], index, *self.scored)
+            if tuned.at_equal_ping_pongs.is_less and tuned.at_equal_handovers.is_less:
+                taken, counts, place = cost, ours[1], index
         return Choice(
             aim=aim.name,
             decision_delay_ms=late * ns3_uma.PERIOD_MS,
-            rule="cost" if wins else "a3",
+            rule="a3" if taken is plain else "cost",
             ours=taken.point,
             at_equal_ping_pongs=taken.at_equal_ping_pongs,
             at_equal_handovers=taken.at_equal_handovers,
             plain=plain.point,
-            beside_plain=beside(plain_name, counts, place, self._plain_scored, row),
+            beside_plain=beside(name, counts, place, scored, row),
             cost=cost,
             tuned=tuned,
         )
@@ -247,6 +255,7 @@ def tables(result: Result) -> Iterator[Table]:
         for scene in result.scenes
         for choice in scene.choices
         for seed, each in ((1, choice.tuned), (2, choice.cost))
+        if each is not None
     ]
     columns = ("scene", "delay", "aim", "seed", "prices", "failures", "at equal ping-pongs", "at equal handovers")
     yield Table("the rule on forecasts alone: on seed 1, where it was chosen, and on seed 2", columns, learnt)

@@ -54,7 +54,8 @@ def _body(result: Result, frame: Frame) -> Iterator[str]:
     yield from section("Failures by ping-pongs", CURVE_NOTE, [grid(by_ping_pongs)])
     for scene in result.scenes:
         yield from section(f"{scene.name}, {scene.speed_kmh:g} km/h", _told(scene), [_table(scene)])
-        yield from section(f"{scene.name}: the rule on forecasts, taken or not", COST_NOTE, [_cost_table(scene)])
+        if scene.curve:
+            yield from section(f"{scene.name}: the rule on forecasts, taken or not", COST_NOTE, [_cost_table(scene)])
 
 
 def _is_first(choice: Choice) -> bool:
@@ -69,7 +70,7 @@ def _left_alone(now: Sequence[tuple[Scene, Choice]]) -> str:
 def _curve(frame: Frame, scene: Scene, which: str, front: Sequence[Point]) -> str:
     figure = frame.figure(f"{which.replace('_', '-')} per UE-minute", "failures per UE-minute")
     ours = [each for each in scene.curve if each.setting.endswith("back 0")]
-    for name, points, colour in (("plain A3", front, PLAIN), ("the hook", ours, OURS)):
+    for name, points, colour in (("plain A3", front, PLAIN), ("the hook", ours, OURS))[: 2 if ours else 1]:
         ordered = sorted(points, key=lambda each: float(getattr(each, which)))
         figure.add_scatter(
             x=[getattr(each, which) for each in ordered],
@@ -93,8 +94,14 @@ def _told(scene: Scene) -> str:
     return (
         f"Best plain setting within the limit of ping-pongs: {best.setting}, {best.failures:.2f} failures, "
         f"{best.handovers:.2f} handovers, {best.ping_pongs:.2f} ping-pongs per UE-minute, over {scene.ue_minutes:.0f} "
-        f"UE-minutes. A handover was taught to cost {scene.taught_price:.3f} failures."
+        f"UE-minutes. {_taught(scene)}"
     )
+
+
+def _taught(scene: Scene) -> str:
+    if scene.curve:
+        return f"A handover was taught to cost {scene.taught_price:.3f} failures."
+    return "It has no failure on seed 1, so there was nothing to win and nothing was taught."
 
 
 def _table(scene: Scene) -> str:
@@ -112,6 +119,7 @@ def _cost_table(scene: Scene) -> str:
         row(choice.aim, _cost_line(choice, seed, judged))
         for choice in scene.choices
         for seed, judged in (("1, chosen", choice.tuned), ("2, scored", choice.cost))
+        if judged is not None
     ]
     return table(("chosen within", *COST_HEADS), rows)
 

@@ -15,7 +15,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     ``rule``: "cost" where ``tuned``, the prices of ours chosen on the training seed, had fewer failures there both at
     equal ping-pongs and at equal handovers, with the whole of both intervals; else "a3", which is ``plain``: the plain
     setting chosen there for the same aim, at which the hook stays in shadow and so is never late. ``beside_plain`` is
-    ours less that setting; ``cost`` are the prices of ours as scored, whether taken or not.
+    ours less that setting; ``cost`` are the prices of ours as scored, whether taken or not. ``cost`` and ``tuned`` are
+    None where plain A3 had no failure on the training seed: there was nothing to win.
     """
 
     aim: str
@@ -26,14 +27,14 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     at_equal_handovers: Change
     plain: Point
     beside_plain: Change
-    cost: Judged
-    tuned: Judged
+    cost: Judged | None
+    tuned: Judged | None
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
     """One scene. ``plain`` is the best plain setting within ``PING_PONGS``; fronts and curve are as scored.
 
-    ``taught_price`` is what a handover costs in the targets, in failures.
+    ``taught_price`` is what a handover costs in the targets, in failures; the curve is empty where nothing was taught.
     """
 
     name: str

@@ -12,8 +12,7 @@ from netpredict.evaluate.handover_wish import Wish
 from netpredict.traces import simulated_scenes
 
 
-@pytest.fixture(scope="module")
-def result() -> Result:
+def evaluated(scene: str) -> Result:
     def naive(recipe, scene, tell):
         plugin = plugins.load("predictors", "naive")
         return lambda training, name: plugin.build(plugin.options(), training.features, training.output)
@@ -22,7 +21,12 @@ def result() -> Result:
         patch.setattr(simulated_scenes, "STEPS", 401)
         patch.setattr(handover_exact, "_fitting", naive)
         patch.setattr(handover_exact, "FILTER_KS", (0, 4))
-        return handover_simulated.run(Path(), Wish(200, limit_traces=4, scenes=("v120",)), lambda told: None)
+        return handover_simulated.run(Path(), Wish(200, limit_traces=4, scenes=(scene,)), lambda told: None)
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return evaluated("v120")
 
 
 def test_each_aim_is_chosen_with_and_without_delay(result: Result):
@@ -52,3 +56,13 @@ def test_tables_report_and_json_tell_all_of_it(result: Result):
     page = handover_exact.write_report(result)
     assert "the hook stays in shadow and ours is plain A3: v120." in page
     assert "difference_low" in msgspec.json.encode(result).decode()
+
+
+def test_nothing_is_taught_where_plain_a3_has_no_failure():
+    calm = evaluated("v003")
+    (scene,) = calm.scenes
+    assert scene.plain.failures == 0
+    assert (scene.curve, {choice.rule for choice in scene.choices}) == ([], {"a3"})
+    assert all(choice.cost is None and choice.beside_plain.difference == 0 for choice in scene.choices)
+    assert len(next(handover_exact.tables(calm)).rows) == 6
+    assert "nothing was taught" in handover_exact.write_report(calm)

@@ -253,10 +253,10 @@ def test_the_rule_on_forecasts_is_taken_only_where_it_has_won_on_the_training_se
     _, alike = fronts(ours=([4, 5, 2, 5], [6, 6, 6, 6]))
     compared = handover_exact._Fronts(plain, plain)
     aim = handover_exact._Aim("few of both", 0.5, 6.0)
-    taken = compared.choice(aim, 1, wins, alike)
+    taken = compared.choice(aim, 1, (wins, alike))
     assert (taken.rule, taken.ours, taken.decision_delay_ms) == ("cost", taken.cost.point, 200)
     assert taken.at_equal_handovers.change == pytest.approx(0.0)  # by what is scored, not by what it was chosen on
-    left = compared.choice(aim, 1, alike, wins)
+    left = compared.choice(aim, 1, (alike, wins))
     assert (left.rule, left.ours, left.plain.failures) == ("a3", left.plain, 4.0)
     assert (left.beside_plain.difference, left.beside_plain.difference_high) == (0.0, 0.0)
     assert left.cost.at_equal_handovers.change == pytest.approx(-0.625)  # told, though not taken
