@@ -432,6 +432,11 @@ class HookConfig(Section, frozen=True, kw_only=True):
     revert: RevertConfig = RevertConfig()
     options: dict[str, Any] = {}
 
+    def mode_of(self, radio_cell_id: str) -> Mode:
+        """The mode in which it decides for a radio cell."""
+        group = self.group_of(radio_cell_id)
+        return self.mode if group is None else group.mode
+
     def group_of(self, radio_cell_id: str) -> GroupConfig | None:
         """The first group that a radio cell is in."""
         return next((group for group in self.groups if fnmatchcase(radio_cell_id, group.match)), None)

@@ -98,7 +98,7 @@ class BoundHook:
             action.attribute,
             action.value,
             why,
-            self.config.mode if group is None else group.mode,
+            self.config.mode_of(key.fields[-1]),
             time_us,
             time_us + round(action.valid_for_s * 1_000_000),
             time_us + round(self.config.effect_s * 1_000_000),

@@ -25,10 +25,10 @@ BLAST_WINDOW_US = 3_600_000_000
 class Reason(enum.StrEnum):
     """Why a firing is not applied; the ``reason`` of a SKIPPED outcome."""
 
-    SHADOW = "shadow"  # its hook only records
+    SHADOW = "shadow"  # its hook only records, or does by now, or is gone
     EXPIRED = "expired"  # the forecast behind it speaks of the past
     SUPERSEDED = "superseded"  # a younger firing has set the attribute already, or waits to
-    TAKEN_BACK = "taken_back"  # it would refresh what a person or a KPI has had reverted
+    TAKEN_BACK = "taken_back"  # it would set again what a person or a KPI has had reverted
     DISARMED = "disarmed"  # the forecasts of its hook are no better than the plain ones, or their intervals are wrong
     HOLDOUT = "holdout"  # its radio cell is one of those that show what happens without actions
     BLACKOUT = "blackout"  # a time of day at which the operator wants no action
@@ -67,6 +67,7 @@ class GuardSettings:
     refused_quality: Quality = Quality.GOOD
     deviations: tuple[Deviation, ...] = ()
     holdout_ratio: float = 0.0
+    mode_of: Callable[[str], Mode] = lambda radio_cell_id: Mode.AUTO
 
     def __post_init__(self) -> None:
         if not 0 <= self.cooldown_s < float("inf"):
@@ -75,6 +76,10 @@ class GuardSettings:
             raise ConfigError(f"rate_per_min = {self.rate_per_min!r} is not allowed: use a number above 0")
         if not 0 < self.blast_ratio <= 1:
             raise ConfigError(f"blast_ratio = {self.blast_ratio!r} is not allowed: use a share above 0, up to 1")
+
+
+NOT_CONFIGURED = GuardSettings(mode_of=lambda radio_cell_id: Mode.SHADOW)
+"""Of a hook that the config does not know any more: nobody says how far it may go."""
 
 
 def guards_of(hook: HookConfig) -> GuardSettings:
@@ -90,6 +95,7 @@ def guards_of(hook: HookConfig) -> GuardSettings:
         functools.reduce(operator.or_, refused, Quality.GOOD),
         tuple(Deviation(d.member, d.most, d.baseline, d.baseline_why) for d in hook.deviations),
         hook.holdout_ratio,
+        hook.mode_of,
     )
 
 
@@ -189,7 +195,14 @@ _Guard = Callable[[_Case], str]
 
 
 def _shadow(case: _Case) -> str:
-    return "the hook is in mode shadow" if case.firing.mode is Mode.SHADOW else ""
+    """What is on its way does not outlive the mode in which it was decided."""
+    if case.settings is NOT_CONFIGURED:
+        return f"no hook {case.firing.hook!r} is configured"
+    mode, now = case.firing.mode, case.settings.mode_of(case.firing.radio_cell_id)
+    if mode is Mode.SHADOW:
+        return "the hook is in mode shadow"
+    held_back = now is Mode.SHADOW or (now is Mode.ASSIST and mode is Mode.AUTO)
+    return f"the hook is in mode {now} by now" if held_back else ""
 
 
 def _expired(case: _Case) -> str:
@@ -221,7 +234,8 @@ def _holdout(case: _Case) -> str:
 
 def _taken_back(case: _Case) -> str:
     last = case.facts.last
-    gone = last is not None and last.taken_back and _repeats(case.firing, last)
+    same = last is not None and (last.firing_id == case.firing.firing_id or _repeats(case.firing, last))
+    gone = same and last is not None and last.taken_back
     return f"{last.firing_id} was taken back" if last and gone else ""
 
 

@@ -19,6 +19,7 @@ import structlog
 from netpredict import crash
 from netpredict.act.guards import (
     BLAST_WINDOW_US,
+    NOT_CONFIGURED,
     RATE_WINDOW_US,
     GuardSettings,
     Reason,
@@ -164,6 +165,7 @@ class ActionRunner:
         self._chores = list(chores)
         self._attempts: dict[tuple[str, str], _Attempts] = {}
         self._resting_until_s: dict[str, float] = {}
+        self._taken_from: dict[str, Lease] = {}
         self._unrecorded: Settled | None = None
         self._store_failures = 0
         self._stopping = False
@@ -297,7 +299,7 @@ class ActionRunner:
             walk.settled += 1
 
     def _settings_of(self, firing: Firing) -> GuardSettings:
-        return self._guards.get(firing.hook, GuardSettings())
+        return self._guards.get(firing.hook, NOT_CONFIGURED)
 
     def _judged(self, firing: Firing, walk: _Pass) -> Verdict:
         return judged(firing, facts_of(firing, walk.standing), self._clock.now_us(), self._settings_of(firing))
@@ -309,26 +311,33 @@ class ActionRunner:
         last = walk.standing.last.get((firing.object_id, firing.attribute))
         taken = self._outbox.take(item, lease, last, now_us)
         if taken is Taken.YES:
+            before = walk.standing.leases.get((firing.object_id, firing.attribute))
+            if before and before.firing_id != firing.firing_id:
+                self._taken_from[firing.firing_id] = before
             walk.standing.leases[firing.object_id, firing.attribute] = lease
         return taken
 
     def _stands(self, firing: Firing, walk: _Pass) -> Lease | None:
-        """The lease of what was applied to the attribute before, None when nothing holds."""
+        """The lease that this firing has taken over, else that of what was applied before; None when nothing holds."""
+        if firing.firing_id in self._taken_from:
+            return self._taken_from[firing.firing_id]
         last = walk.standing.last.get((firing.object_id, firing.attribute))
         if last is None or last.firing_id == firing.firing_id or last.taken_back:
             return None
-        priority = self._guards.get(last.hook, GuardSettings()).priority
+        priority = self._guards.get(last.hook, NOT_CONFIGURED).priority
         return Lease(last.hook, last.firing_id, priority, last.effect_until_us, last.at_us)
 
     def _remember(self, done: Settled, standing: Standing) -> None:
-        """Let the rest of the page be judged by what was just applied."""
-        if done.outcome.kind is not OutcomeKind.APPLIED:
+        """Let the rest of the page be judged by what was just applied, or may have been."""
+        applied = done.outcome.kind is OutcomeKind.APPLIED
+        if not applied and not done.maybe_set:
             return
         firing, attribute = done.firing, (done.firing.object_id, done.firing.attribute)
         before = standing.last.get(attribute)
         changed_us = before.changed_us or before.at_us if before and done.refreshes else done.at_us
         holds = (firing.hook, firing.value, firing.effect_until_us, done.refreshes, False, changed_us)
-        standing.last[attribute] = LastApplied(firing.firing_id, firing.slot_time_us, done.at_us, *holds)
+        if applied:
+            standing.last[attribute] = LastApplied(firing.firing_id, firing.slot_time_us, done.at_us, *holds)
         if done.refreshes:
             return
         if before is None or before.firing_id != firing.firing_id:
@@ -403,6 +412,8 @@ class ActionRunner:
         """Memory is bounded by what the outbox shows: a firing settled elsewhere leaves no trace."""
         keys = {(item.firing.firing_id, item.actuator_name) for item in pending}
         self._attempts = {key: attempts for key, attempts in self._attempts.items() if key in keys}
+        ids = {item.firing.firing_id for item in pending}
+        self._taken_from = {key: lease for key, lease in self._taken_from.items() if key in ids}
 
     def _settle(self) -> None:
         """Record the outcome in hand; until the store takes it nothing is applied, so this firing is not sent twice."""

@@ -131,7 +131,7 @@ def firing_of(bound: BoundHook, stream: str, action: PolicyAction, window: Windo
         action.attribute,
         action.value,
         action.why,
-        bound.config.mode if group is None else group.mode,
+        bound.config.mode_of(action.radio_cell_id),
         window.until_us,
         window.until_us + round(action.valid_for_s * 1e6),
         window.until_us + round(bound.config.effect_s * 1e6),

@@ -16,6 +16,7 @@ from netpredict.store.commit import COUNTS, SeriesState
 from netpredict.store.database import Connection, Glob, database_of
 from netpredict.store.encode import ticks_rows
 from netpredict.store.letters import chosen
+from netpredict.store.outbox import MAY_STAND
 from netpredict.store.schema import SOURCE_NAMES
 from netpredict.types import MISSING_TICKS, FloatArray, IntArray, Quality, base_name
 
@@ -183,10 +184,22 @@ class History:
         return sum(known) / len(known) if known else None
 
     def expired_actions(self, now_us: int) -> list[str]:
-        """Applied firings that hold an attribute beyond their time, longest first."""
+        """Firings that hold an attribute beyond their time, or may, longest first.
+
+        Where nobody knows whether the last one was set, the one that was applied before it may hold still.
+        """
         rows = self._rows(
-            "SELECT e.firing_id FROM lease AS e WHERE e.until_us <= :now_us AND EXISTS (SELECT 1 FROM outbox AS o"
-            " WHERE o.firing_id = e.firing_id AND o.kind = 'applied') ORDER BY e.until_us, e.firing_id",
+            "SELECT f.effect_until_us, e.firing_id FROM lease AS e JOIN firing AS f ON f.firing_id = e.firing_id"
+            " WHERE e.until_us <= :now_us AND f.effect_until_us <= :now_us AND EXISTS (SELECT 1 FROM outbox AS o"
+            f" WHERE o.firing_id = e.firing_id AND {MAY_STAND})"
+            " UNION SELECT f.effect_until_us, o.firing_id FROM lease AS e JOIN outbox AS o"
+            " ON o.object_id = e.object_id AND o.attribute = e.attribute AND o.kind = 'applied'"
+            " JOIN firing AS f ON f.firing_id = o.firing_id"
+            " WHERE e.until_us <= :now_us AND f.effect_until_us <= :now_us"
+            " AND o.firing_id <> e.firing_id AND o.number = (SELECT a.number FROM outbox AS a WHERE a.kind = 'applied'"
+            " AND a.object_id = e.object_id AND a.attribute = e.attribute ORDER BY a.at_us DESC, a.number DESC LIMIT 1)"
+            " AND NOT EXISTS (SELECT 1 FROM reversal AS r WHERE r.firing_id = o.firing_id AND r.kind = 'applied')"
+            " ORDER BY 1, 2",
             now_us=now_us,
         )
         return [row["firing_id"] for row in rows]

@@ -139,8 +139,7 @@ class SqlOutbox:
         """Store what came of firings, all or none, durable on return. The first outcome of an actuator stands."""
         with self._store.database.transaction() as connection:
             for settled in done:
-                changed = settled.outcome.kind is OutcomeKind.APPLIED or settled.maybe_set
-                if changed and settled.firing.hook in self.exclusions:
+                if _has_set(settled) and settled.firing.hook in self.exclusions:
                     self._exclude(connection, settled)
             connection.execute_many(_RECORD, [self._outcome_row(settled) for settled in done])
             for settled in done:
@@ -172,6 +171,7 @@ class SqlOutbox:
             "reply": settled.reply,
             # of what was applied what it was, of the rest what the hook said
             "refreshes": settled.refreshes if outcome.kind is OutcomeKind.APPLIED else settled.firing.refreshes,
+            "changed": int(_has_set(settled) and not settled.refreshes),
             "firing_id": settled.firing.firing_id,
             "actuator": settled.actuator_name,
             # what another instance is applying is its to record, whatever the guards say here by now
@@ -185,7 +185,7 @@ class SqlOutbox:
         return None if row is None else _last_applied(row)
 
     def applied_since(self, hook: str, since_us: int) -> int:
-        """Number of distinct firings of a hook with an APPLIED outcome at or after ``since_us``."""
+        """Number of distinct firings of a hook that have changed something, or may have, at or after ``since_us``."""
         with self._store.database.reader() as connection:
             return _applied_since(connection, hook, since_us)
 
@@ -197,12 +197,16 @@ def _last_applied(row: Sequence[Any]) -> LastApplied:
     return LastApplied(firing_id, slot_time_us, at_us, *told)
 
 
+def _has_set(settled: Settled) -> bool:
+    return settled.outcome.kind is OutcomeKind.APPLIED or settled.maybe_set
+
+
 def _end_lease(connection: Connection, failed: Settled) -> None:
     """What failed everywhere holds its attribute no longer: what it was to replace, or only to repeat, still does."""
     known = {"firing_id": failed.firing.firing_id, "at_us": failed.at_us}
     if failed.maybe_set and not failed.refreshes:
         connection.execute(_CUT_SHORT, known)
-    elif failed.stands is None or failed.stands.until_us <= failed.at_us:
+    elif failed.stands is None:
         connection.execute(_LET_GO, known)
     else:
         stands = {f"stands_{name}": value for name, value in failed.stands._asdict().items()}
@@ -211,12 +215,20 @@ def _end_lease(connection: Connection, failed: Settled) -> None:
 
 def _applied_since(connection: Connection, hook: str, since_us: int) -> int:
     (count,) = connection.execute(
-        f"SELECT count(DISTINCT firing_id) FROM outbox WHERE kind = '{OutcomeKind.APPLIED}' AND refreshes = ''"
-        " AND hook = :hook AND at_us >= :since_us",
+        "SELECT count(DISTINCT firing_id) FROM outbox WHERE changed = 1 AND hook = :hook AND at_us >= :since_us",
         {"hook": hook, "since_us": since_us},
     ).fetchone()
     return int(count)
 
+
+MAY_STAND = f"""(o.kind = '{OutcomeKind.APPLIED}' OR (
+  (o.changed = 1 OR (o.kind = '{OutcomeKind.SKIPPED}' AND o.reason = 'expired' AND o.detail <> '')
+    OR (o.kind IS NULL AND o.expires_at_us <= :now_us))
+  AND EXISTS (SELECT 1 FROM lease AS e WHERE e.firing_id = o.firing_id)))"""
+"""Of an outbox row ``o``: whether its actuator may have set the value.
+
+It was applied; or it failed on the way; or a runner took it, died, and now it is too late for another to try again.
+"""
 
 _NOBODY_CAME = {"passed": [], "refused": "expired", "said": "its time was over before anybody came to it"}
 _FIRST_EXPIRY = "SELECT min(expires_at_us) FROM outbox WHERE kind IS NULL"
@@ -285,9 +297,9 @@ WHERE f.firing_id = i.value AND o.kind IS NULL AND o.hook = f.hook AND o.object_
   AND o.attribute = f.attribute AND o.held = 0 AND g.firing_id = o.firing_id AND g.slot_time_us > f.slot_time_us
 GROUP BY i.value
 """
-_CHANGED = f"""
+_CHANGED = """
 SELECT DISTINCT o.radio_cell_id FROM each_text(:hooks) AS h CROSS JOIN outbox AS o CROSS JOIN firing AS f
-WHERE o.kind = '{OutcomeKind.APPLIED}' AND o.hook = h.value AND o.at_us >= :from_us AND o.refreshes = ''
+WHERE o.changed = 1 AND o.hook = h.value AND o.at_us >= :from_us
   AND f.firing_id = o.firing_id AND f.stream = :stream
 """
 _LIVE_KEYS = (
@@ -310,7 +322,8 @@ WHERE lease.hook = excluded.hook OR lease.until_us <= :now_us OR lease.priority 
 """
 _RECORD = """
 UPDATE outbox SET kind = :kind, reason = :reason, detail = :detail, attempts = :attempts, at_us = :at_us,
-  checks = :checks, reply = :reply, refreshes = :refreshes
+  checks = :checks, reply = :reply, refreshes = :refreshes,
+  changed = :changed
 WHERE firing_id = :firing_id AND actuator = :actuator AND kind IS NULL
   AND (:owner IS NULL OR claimed_by IS NULL OR claimed_by = :owner OR claimed_until_us <= :at_us)
 """

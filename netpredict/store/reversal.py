@@ -9,7 +9,7 @@ from netpredict.errors import DataError
 from netpredict.store.approval import the_id
 from netpredict.store.database import Connection
 from netpredict.store.encode import text
-from netpredict.store.outbox import CLAIM_US, FIRING_COLUMNS, firing_of
+from netpredict.store.outbox import CLAIM_US, FIRING_COLUMNS, MAY_STAND, firing_of
 from netpredict.store.sql import SqlStore
 from netpredict.types import Firing, Outcome, OutcomeKind
 
@@ -18,7 +18,7 @@ def begin(connection: Connection, firing_id: str, cause: str, who: str, now_us: 
     """Note that a firing is being taken back; see ``SqlStore.begin_reversal``."""
     whole = the_id(connection, firing_id)
     known = {"firing_id": whole, "cause": cause, "who": who, "now_us": now_us, "dead_us": now_us - CLAIM_US}
-    applied = connection.execute(_APPLIED, known).fetchone()
+    applied = connection.execute(_STANDS, known).fetchone()
     if applied is None:
         raise DataError(f"action {whole} was not applied: there is nothing to revert")
     known |= {"origin": applied[0] or whole}
@@ -91,8 +91,8 @@ class SqlFollowUps:
         self._store.end_reversal(firing_id, actuator, outcome)
 
 
-_APPLIED = f"""
-SELECT refreshes FROM outbox WHERE firing_id = :firing_id AND kind = '{OutcomeKind.APPLIED}' ORDER BY number LIMIT 1
+_STANDS = f"""
+SELECT o.refreshes FROM outbox AS o WHERE o.firing_id = :firing_id AND {MAY_STAND} ORDER BY o.number LIMIT 1
 """
 _YOUNGER = f"""
 SELECT o.firing_id FROM outbox AS m CROSS JOIN outbox AS o
@@ -104,7 +104,9 @@ ORDER BY o.at_us LIMIT 1
 # By actuator the last one applied, for a receiver knows what it was told last.
 _HELD = f"""
 SELECT o.actuator, {FIRING_COLUMNS} FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id
-WHERE o.kind = '{OutcomeKind.APPLIED}' AND (o.firing_id = :origin OR o.refreshes = :origin) ORDER BY o.at_us, o.number
+WHERE (o.kind = '{OutcomeKind.APPLIED}' AND (o.firing_id = :origin OR o.refreshes = :origin))
+  OR (o.firing_id = :firing_id AND {MAY_STAND})
+ORDER BY coalesce(o.at_us, :now_us), o.number
 """
 _BEGIN = f"""
 INSERT INTO reversal(firing_id, actuator, cause, who, begun_us)
@@ -118,6 +120,8 @@ DELETE FROM lease WHERE firing_id = :firing_id AND NOT EXISTS (
   SELECT 1 FROM outbox AS o LEFT JOIN reversal AS r ON r.firing_id = o.firing_id AND r.actuator = o.actuator
     AND r.kind = '{OutcomeKind.APPLIED}'
   WHERE o.firing_id = :firing_id AND o.kind = '{OutcomeKind.APPLIED}' AND r.firing_id IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM reversal AS r WHERE r.firing_id = :firing_id
+    AND coalesce(r.kind, '') <> '{OutcomeKind.APPLIED}')
 """
 _DUE = f"""
 SELECT o.at_us, {FIRING_COLUMNS} FROM outbox AS o JOIN firing AS f ON f.firing_id = o.firing_id

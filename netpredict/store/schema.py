@@ -272,6 +272,7 @@ outbox = sa.Table(
     sa.Column("reply", sa.Text),  # what the actuator answered, before it was verified
     # the firing whose value it repeats; of what was applied: while that held, so that nothing was changed
     sa.Column("refreshes", sa.Text, nullable=False, server_default=""),
+    _whole("changed", default="0"),  # 1: it has set a new value, or may have
     sa.UniqueConstraint("firing_id", "actuator"),
     sa.ForeignKeyConstraint(["firing_id"], ["firing.firing_id"]),
     sa.Index(
@@ -313,8 +314,8 @@ outbox = sa.Table(
         "ix_outbox_rate",
         "hook",
         "at_us",
-        sqlite_where=sa.text("kind = 'applied'"),
-        postgresql_where=sa.text("kind = 'applied'"),
+        sqlite_where=sa.text("changed = 1"),
+        postgresql_where=sa.text("changed = 1"),
     ),
 )
 

@@ -35,9 +35,9 @@ def assert_whole(story: dict[str, Any]) -> None:
         assert {"kpi", "before_mean", "after_mean", "verdict", "at_us"} <= effect.keys()
         assert effect["verdict"] in ("kept", "worse", "unknown")
         assert any(outcome["kind"] == "applied" for outcome in story["outcomes"])
-    applied = {outcome["actuator"] for outcome in story["outcomes"] if outcome["kind"] == "applied"}
+    sent = {outcome["actuator"] for outcome in story["outcomes"] if outcome["attempts"] or outcome["detail"]}
     for reversal in story["reversals"]:
-        assert reversal["actuator"] in applied
+        assert reversal["actuator"] in sent
         assert all(reversal[name] for name in ("cause", "who", "begun_us", "kind", "reason", "at_us"))
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from netpredict.act.guards import Deviation, Facts, GuardSettings, Reason, held_out, judged
+from netpredict.act.guards import NOT_CONFIGURED, Deviation, Facts, GuardSettings, Reason, held_out, judged
 from netpredict.clock import DayWindow, in_day_windows, parse_day_windows
 from netpredict.errors import ConfigError
 from netpredict.types import Firing, LastApplied, Lease, Mode, Quality
@@ -93,6 +93,36 @@ def in_force(**changes: Any) -> LastApplied:
 
 def refresh(**changes: object) -> Firing:
     return firing("f1", why={"refreshes": "f0"}, **changes)
+
+
+def now_in(mode: Mode) -> GuardSettings:
+    return GuardSettings(mode_of=lambda radio_cell_id: mode if radio_cell_id == "c1" else Mode.AUTO)
+
+
+@pytest.mark.parametrize(
+    ("decided", "now", "refused"),
+    [
+        (Mode.AUTO, Mode.SHADOW, True),
+        (Mode.ASSIST, Mode.SHADOW, True),
+        (Mode.AUTO, Mode.ASSIST, True),
+        (Mode.ASSIST, Mode.ASSIST, False),
+        (Mode.ASSIST, Mode.AUTO, False),
+        (Mode.SHADOW, Mode.AUTO, True),
+    ],
+)
+def test_what_is_on_its_way_does_not_outlive_its_mode(decided: Mode, now: Mode, refused: bool) -> None:
+    f = firing("f1", mode=decided, series="ue|c1")
+    assert reason(f, settings=now_in(now)) is (Reason.SHADOW if refused else None)
+
+
+def test_a_hook_that_is_not_configured_any_more_does_nothing() -> None:
+    verdict = judged(firing("f1"), Facts(), NOW_US, NOT_CONFIGURED)
+    assert (verdict.reason, verdict.said) == (Reason.SHADOW, "no hook 'bandwidth' is configured")
+
+
+def test_what_was_taken_back_at_one_actuator_is_not_set_at_the_other() -> None:
+    f = firing("f1")
+    assert reason(f, LastApplied("f1", f.slot_time_us, NOW_US, taken_back=True)) is Reason.TAKEN_BACK
 
 
 FULL = GuardSettings(cooldown_s=60.0, rate_per_min=3, blast_ratio=0.1)

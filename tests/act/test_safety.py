@@ -61,8 +61,10 @@ class Receiver(FakeActuator):
 
     clock: FakeClock = field(default_factory=FakeClock)
     disarmed: set[tuple[str, str]] = field(default_factory=set)
+    modes: dict[str, Mode] = field(default_factory=lambda: dict.fromkeys(PRIORITY, Mode.AUTO))
     fate: str = "works"
     did: dict[str, tuple[Firing, int, bool]] = field(default_factory=dict)
+    taken_back: set[str] = field(default_factory=set)
 
     def apply(self, firing: Firing) -> Outcome:
         fate, self.fate = self.fate, "works"
@@ -70,7 +72,8 @@ class Receiver(FakeActuator):
             raise ActuatorError("busy", retriable=True)
         if fate == "refuses":
             raise ActuatorError("no such object")
-        armed = (firing.hook, firing.group) not in self.disarmed
+        wanted = self.modes[firing.hook] in {Mode.AUTO, firing.mode}
+        armed = wanted and (firing.hook, firing.group) not in self.disarmed
         if firing.firing_id not in self.did:
             self.did[firing.firing_id] = (firing, self.clock.now_us(), armed)
         if fate == "killed":
@@ -80,6 +83,10 @@ class Receiver(FakeActuator):
         else:
             self.verify_with = lambda _: Outcome(OutcomeKind.APPLIED, "verified")
         return Outcome(OutcomeKind.APPLIED, "accepted", "200")
+
+    def revert(self, firing: Firing) -> Outcome:
+        self.taken_back.add(firing.firing_id)
+        return Outcome(OutcomeKind.APPLIED, "reverted")
 
 
 STEPS = st.one_of(
@@ -98,6 +105,7 @@ STEPS = st.one_of(
     st.tuples(st.sampled_from(["arm", "disarm"]), st.sampled_from(sorted(PRIORITY)), st.sampled_from(["", "lab"])),
     st.tuples(st.sampled_from(["approve", "reject"]), st.integers(0, 30)),
     st.tuples(st.just("takeback"), st.integers(0, 30)),
+    st.tuples(st.just("mode"), st.sampled_from(sorted(PRIORITY)), st.sampled_from(list(Mode))),
     st.tuples(st.just("kpi"), st.sampled_from([0.0, 10.0])),
     st.tuples(st.just("restart")),
 )
@@ -121,18 +129,22 @@ class Life:
         follow_ups, watched = SqlFollowUps(self.store), dict.fromkeys(PRIORITY, REVERT)
         self.effects = EffectWatch(follow_ups, actuators, self._mean, watched, self.clock)
         chores = [self.effects.turn]
-        self.runner = ActionRunner(SqlOutbox(self.store), actuators, self.clock, guards=GUARDS, chores=chores)
+        modes = self.receiver.modes
+        guards = {name: replace(guard, mode_of=lambda _, name=name: modes[name]) for name, guard in GUARDS.items()}  # type: ignore[misc]
+        self.runner = ActionRunner(SqlOutbox(self.store), actuators, self.clock, guards=guards, chores=chores)
 
     def _mean(self, stream: str, series: str, column: str, from_us: int, to_us: int) -> float:
         """Behind an action the KPI is higher by as much as the history says."""
         return 50.0 + (self.rise if from_us % 1_000_000 == 1 else 0.0)
 
     def end(self) -> None:
-        """Let everything come to its end."""
+        """Let everything come to its end; then the timer takes back what still holds."""
         self.receiver.fate = "works"
         for _ in range(2):
             self.clock.sleep(LONG_S)
             self.runner.run_pass()
+        for name in History(self.store.url).expired_actions(self.clock.now_us()):
+            revert(self.store, {"log": self.receiver}, name, "expired", "timer")
 
     def step(self, step: tuple[Any, ...]) -> None:
         getattr(self, f"_{step[0]}", self._verdict)(*step) if step[0] != "restart" else self.restart()
@@ -191,6 +203,9 @@ class Life:
         except DataError:
             return
 
+    def _mode(self, _: str, hook: str, mode: Mode) -> None:
+        self.receiver.modes[hook] = mode
+
     def _kpi(self, _: str, rise: float) -> None:
         self.rise = rise
 
@@ -220,6 +235,9 @@ def fire(hook: str, quota: int = 50, valid_s: int = 100) -> tuple[Any, ...]:
 @example([("fire", "low", "cell-a", Mode.ASSIST, 50, "", 100), ("reject", 0)])
 @example([("fate", "mismatch"), fire("low"), fire("low"), ("wait", 31), fire("high")])  # what was set cools down too
 @example([fire("low"), ("takeback", 0), ("wait", 31), fire("high")])
+@example([("fate", "busy"), fire("low"), ("mode", "low", Mode.SHADOW), ("wait", 5), ("wait", 5)])  # the kill switch
+@example([("fate", "killed"), fire("low", valid_s=2), ("wait", 31), ("fate", "refuses"), fire("low")])
+@example([fire("low"), ("wait", 31), ("fate", "busy"), fire("low", 30, 2), ("wait", 5)])
 @example([fire("low"), ("kpi", 10.0), ("wait", 60), fire("low")])
 @example([("fate", "refuses"), fire("low"), ("fate", "mismatch"), fire("high")])
 @example([("fate", "busy"), fire("low", valid_s=2), ("wait", 5), ("wait", 5)])  # never beyond its expiry
@@ -249,7 +267,7 @@ def test_whatever_happens_actions_are_safe(template: Path, steps: list[tuple[Any
         life.store.close()
     done = sorted(life.receiver.did.values(), key=lambda entry: entry[1])
     for f, at_us, armed in done:
-        assert armed, "applied while disarmed"
+        assert armed, "applied while disarmed, or while its hook was to wait or only to record"
         assert f.mode is not Mode.SHADOW
         assert f.mode is Mode.AUTO or life.approved[f.firing_id] <= at_us
         assert at_us < f.expires_at_us
@@ -257,6 +275,8 @@ def test_whatever_happens_actions_are_safe(template: Path, steps: list[tuple[Any
     for attribute in ("cell-a", "cell-b"):
         of_one = [entry for entry in done if entry[0].object_id == attribute]
         changed_us = of_one[0][1] if of_one else 0
+        if of_one:
+            assert of_one[-1][0].firing_id in life.receiver.taken_back, "nobody takes back what holds for ever"
         for (before, _, _), (after, after_us, _) in pairwise(of_one):
             reversals = stories[before.firing_id]["reversals"]
             taken_back = any(one["kind"] == "applied" and one["at_us"] <= after_us for one in reversals)

@@ -263,6 +263,16 @@ def test_what_failed_and_may_be_set_is_left_out_as_what_was_applied(store: SqlSt
     assert [asked.payload["radio_cells"] for asked in store.requests()] == [["c1"]]
 
 
+def test_what_may_be_set_counts_for_rate_and_blast_radius_as_what_was_applied(store: SqlStore) -> None:
+    outbox = SqlOutbox(store)
+    fire(store, *((firing(number, series=f"c{number}"), ("log",)) for number in range(3)))
+    first, second, third = outbox.pending(10)
+    outbox.record([Settled(*first, Outcome(OutcomeKind.FAILED, "mismatch"), 100, maybe_set=True)])
+    outbox.record([Settled(*second, Outcome(OutcomeKind.FAILED, "refused"), 100)])
+    assert outbox.applied_since("bandwidth", 0) == 1
+    assert outbox.standing([third], Since(200, 0, 0), ["bandwidth"]).changed == {"traffic": {"c0"}}
+
+
 def refresh(number: int, of: str = "firing-1", **changes: object) -> Firing:
     return firing(number, value={"quota": 11}, why={"refreshes": of}, **changes)
 

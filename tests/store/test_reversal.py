@@ -8,7 +8,7 @@ from netpredict.errors import ActuatorError, DataError
 from netpredict.store.commit import Commit
 from netpredict.store.history import History
 from netpredict.store.outbox import SqlOutbox
-from netpredict.store.reversal import SqlFollowUps
+from netpredict.store.reversal import SqlFollowUps, begin
 from netpredict.store.sql import SqlStore
 from netpredict.types import Firing, Lease, Outcome, OutcomeKind, Settled
 from tests.act.memory_outbox import NOW_US, FakeActuator, FakeClock
@@ -102,6 +102,46 @@ def test_what_was_refreshed_is_taken_back_by_its_last_refresh(store: SqlStore, n
     for again in ("firing-1", "firing-2"):
         with pytest.raises(DataError, match="reverted before"):
             revert(store, {}, again, "asked", "ann")
+
+
+def sent(store: SqlStore, outcome: Outcome | None, number: int = 1) -> None:
+    """A firing that a runner took; then it died, or knows only that it failed."""
+    lane, outbox = assign(store), SqlOutbox(store)
+    offset = lane.next_offset or 0
+    store.commit(Commit([lane_commit(lane, offset, offset + 1, firings=[(firing(number), ("log",))])]))
+    (item,) = outbox.pending(10)
+    last = outbox.last_applied(item.firing.object_id, item.firing.attribute)
+    outbox.take(item, Lease("bandwidth", item.firing.firing_id, 0, item.firing.effect_until_us), last, number)
+    if outcome is not None:
+        outbox.record([Settled(*item, outcome, number, maybe_set=True)])
+
+
+@pytest.mark.parametrize("outcome", [None, Outcome(OutcomeKind.FAILED, "mismatch", "read back 3", 1)])
+def test_the_timer_takes_back_what_may_stand_though_nobody_knows(store: SqlStore, outcome: Outcome | None) -> None:
+    """A runner that dies between apply and record leaves a value that nobody would ever take back."""
+    sent(store, outcome)
+    history, until_us = History(store.url), firing(1).effect_until_us
+    assert history.expired_actions(until_us - 1) == []
+    assert history.expired_actions(until_us) == ["firing-1"]
+    done = revert(store, {"log": FakeActuator()}, "firing-1", "expired", "timer")
+    assert [(name, one.reason) for name, one in done] == [("log", "reverted")]
+    assert history.expired_actions(until_us) == []
+
+
+def test_what_may_still_be_applied_is_not_taken_back_before(store: SqlStore) -> None:
+    sent(store, None)
+    with store.database.transaction() as connection, pytest.raises(DataError, match="not applied"):
+        begin(connection, "firing-1", "asked", "ann", firing(1).expires_at_us - 1)
+
+
+def test_behind_one_that_may_not_have_been_set_the_one_before_is_taken_back_too(store: SqlStore) -> None:
+    apply(store, 1)
+    sent(store, Outcome(OutcomeKind.FAILED, "attempts", "", 5), number=2)
+    until_us = firing(2).effect_until_us
+    assert History(store.url).expired_actions(until_us) == ["firing-1", "firing-2"]
+    for name in ("firing-1", "firing-2"):
+        revert(store, {"log": FakeActuator(), "webhook": FakeActuator()}, name, "expired", "timer")
+    assert History(store.url).expired_actions(2**61) == []
 
 
 def test_a_refresh_keeps_what_it_repeats_from_ending(store: SqlStore) -> None:
