@@ -109,6 +109,7 @@ def _sqlite_version() -> tuple[str, str]:
 def _lasting(config: Config, name: str) -> tuple[str, str]:
     from netpredict.act.hook import MobilityPolicy
     from netpredict.build import bind_hook
+    from netpredict.types import Mode
 
     bound = bind_hook(name, config, config.hooks[name].stream)
     policy = bound.hook if isinstance(bound.hook, MobilityPolicy) else None
@@ -117,6 +118,10 @@ def _lasting(config: Config, name: str) -> tuple[str, str]:
     if effect_s < 2 * every_s:
         what = f"it decides every {every_s:g} s, so nothing is refreshed in time: a value that is to stand falls back"
         return WARNING, f"effect_s = {effect_s:g}: {what}; use {2 * every_s:g} or more"
+    acts = {bound.config.mode, *(group.mode for group in bound.config.groups)} != {Mode.SHADOW}
+    if acts and bound.config.exclude == "effect" and not bound.config.holdout_ratio and not bound.config.groups:
+        what = "while actions stand no radio cell is scored, so the breaker and retraining see nothing new"
+        return WARNING, f'{what}; set holdout_ratio, or exclude = "none" where actions change no observed value'
     return OK, f"what is to stand is refreshed at half of {effect_s:g} s"
 
 

@@ -92,3 +92,15 @@ def test_an_effect_that_ends_before_it_can_be_refreshed_is_told(
     path.write_text(path.read_text() + HOOK.format(effect_s=effect_s))
     _, told = found(cli, path)
     assert told["hook bandwidth"][0] == verdict, told
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdict"), [("", "warning"), ("holdout_ratio = 0.1", "ok"), ('exclude = "none"', "ok")]
+)
+def test_a_hook_whose_actions_would_hide_every_truth_is_told(
+    cli: Cli, tmp_path: Path, settings: str, verdict: str
+) -> None:
+    path = config_file(tmp_path, bootstrap_servers='["127.0.0.1:1"]')
+    path.write_text(path.read_text() + HOOK.format(effect_s=900.0) + f'mode = "auto"\n{settings}\n')
+    _, told = found(cli, path)
+    assert told["hook bandwidth"][0] == verdict, told
