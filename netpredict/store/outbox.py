@@ -333,8 +333,8 @@ SELECT p.lane_id, :kind, :payload FROM firing AS f CROSS JOIN topic_progress AS 
 WHERE f.firing_id = :firing_id AND own.lane_id = f.lane_id AND p.group_name = own.group_name
   AND p.stream = own.stream AND p.owner <> ''
   AND EXISTS (SELECT 1 FROM outbox AS o WHERE o.firing_id = :firing_id AND o.actuator = :actuator AND o.kind IS NULL)
-  AND NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.firing_id = :firing_id AND o.kind = '{OutcomeKind.APPLIED}')
-  AND NOT EXISTS (SELECT 1 FROM control_request AS r WHERE r.lane_id = p.lane_id AND r.payload = :payload)
+  AND NOT EXISTS (
+    SELECT 1 FROM outbox AS o WHERE o.firing_id = :firing_id AND (o.kind = '{OutcomeKind.APPLIED}' OR o.changed = 1))
 """
 _FAILED_EVERYWHERE = f"""
 firing_id = :firing_id AND NOT EXISTS (

@@ -260,7 +260,7 @@ def test_what_failed_and_may_be_set_is_left_out_as_what_was_applied(store: SqlSt
     for item in outbox.pending(10):
         open_still = item.firing.series == "c1"
         outbox.record([Settled(*item, mismatch if open_still else refused, 100, maybe_set=open_still)])
-    assert [asked.payload["radio_cells"] for asked in store.requests()] == [["c1"]]
+    assert [asked.payload["radio_cells"] for asked in store.requests()] == [["c1"]], "once for both actuators"
 
 
 def test_what_may_be_set_counts_for_rate_and_blast_radius_as_what_was_applied(store: SqlStore) -> None:
