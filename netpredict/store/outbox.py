@@ -64,6 +64,10 @@ class SqlOutbox:
             if not connection.try_lock("expire"):  # another instance is at it
                 return 0
             known = {"now_us": now_us, "rows": rows, "checks": text(_NOBODY_CAME)}
+            for actuator, *row in connection.execute(_UNDER_WAY, known).fetchall():
+                firing = firing_of(tuple(row))
+                if firing.hook in self.exclusions:
+                    self._exclude(connection, firing, actuator)
             return connection.execute(_EXPIRE, known).rowcount
 
     def pending(self, limit: int) -> list[PendingFiring]:
@@ -140,15 +144,14 @@ class SqlOutbox:
         with self._store.database.transaction() as connection:
             for settled in done:
                 if _has_set(settled) and settled.firing.hook in self.exclusions:
-                    self._exclude(connection, settled)
+                    self._exclude(connection, settled.firing, settled.actuator_name)
             connection.execute_many(_RECORD, [self._outcome_row(settled) for settled in done])
             for settled in done:
                 if settled.outcome.kind is OutcomeKind.FAILED:
                     _end_lease(connection, settled)
 
-    def _exclude(self, connection: Connection, settled: Settled) -> None:
+    def _exclude(self, connection: Connection, firing: Firing, actuator_name: str) -> None:
         """Ask every lane of the stream to leave out what this changes; once for all actuators of a firing."""
-        firing = settled.firing
         beside = self.exclusions[firing.hook].get(firing.radio_cell_id, ())
         payload = {
             "action": firing.firing_id,
@@ -157,7 +160,7 @@ class SqlOutbox:
             "until_us": firing.effect_until_us,
         }
         known = {"firing_id": firing.firing_id, "kind": EXCLUDE, "payload": text(payload)}
-        connection.execute(_EXCLUDE, {**known, "actuator": settled.actuator_name})
+        connection.execute(_EXCLUDE, {**known, "actuator": actuator_name})
 
     def _outcome_row(self, settled: Settled) -> dict[str, Any]:
         outcome = settled.outcome
@@ -222,8 +225,7 @@ def _applied_since(connection: Connection, hook: str, since_us: int) -> int:
 
 
 MAY_STAND = f"""(o.kind = '{OutcomeKind.APPLIED}' OR (
-  (o.changed = 1 OR (o.kind = '{OutcomeKind.SKIPPED}' AND o.reason = 'expired' AND o.detail <> '')
-    OR (o.kind IS NULL AND o.expires_at_us <= :now_us))
+  (o.changed = 1 OR (o.kind IS NULL AND o.expires_at_us <= :now_us))
   AND EXISTS (SELECT 1 FROM lease AS e WHERE e.firing_id = o.firing_id)))"""
 """Of an outbox row ``o``: whether its actuator may have set the value.
 
@@ -235,11 +237,20 @@ _FIRST_EXPIRY = "SELECT min(expires_at_us) FROM outbox WHERE kind IS NULL"
 _EXPIRE = f"""
 UPDATE outbox SET kind = '{OutcomeKind.SKIPPED}', reason = 'expired', attempts = 0, at_us = :now_us, checks = :checks,
   detail = CASE WHEN EXISTS (SELECT 1 FROM lease AS e WHERE e.firing_id = outbox.firing_id)
-    THEN 'it was under way: it may have been applied' ELSE '' END
+    THEN 'it was under way: it may have been applied' ELSE '' END,
+  changed = CASE WHEN EXISTS (SELECT 1 FROM lease AS e WHERE e.firing_id = outbox.firing_id) THEN 1 ELSE 0 END
 WHERE kind IS NULL AND number IN (
   SELECT number FROM outbox WHERE kind IS NULL AND expires_at_us <= :now_us
     AND (claimed_until_us IS NULL OR claimed_until_us <= :now_us)
   ORDER BY expires_at_us LIMIT :rows)
+"""
+_UNDER_WAY = f"""
+SELECT o.actuator, {FIRING_COLUMNS} FROM (
+  SELECT * FROM outbox WHERE kind IS NULL AND expires_at_us <= :now_us
+    AND (claimed_until_us IS NULL OR claimed_until_us <= :now_us)
+  ORDER BY expires_at_us LIMIT :rows) AS o
+JOIN lease AS e ON e.object_id = o.object_id AND e.attribute = o.attribute AND e.firing_id = o.firing_id
+JOIN firing AS f ON f.firing_id = o.firing_id
 """
 
 # Actuators are found by hopping through the partial index, so that a long queue of one costs the others nothing.

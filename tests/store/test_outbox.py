@@ -273,6 +273,18 @@ def test_what_may_be_set_counts_for_rate_and_blast_radius_as_what_was_applied(st
     assert outbox.standing([third], Since(200, 0, 0), ["bandwidth"]).changed == {"traffic": {"c0"}}
 
 
+def test_what_was_under_way_when_its_runner_died_counts_as_what_may_be_set(store: SqlStore) -> None:
+    outbox = SqlOutbox(store, exclusions={"bandwidth": {}})
+    fire(store, *((firing(number, object_id=f"o{number}", series=f"c{number}"), ("log",)) for number in (1, 2, 3)))
+    first, _, third = outbox.pending(10)
+    assert outbox.take(first, Lease("bandwidth", "firing-1", 0, 2**60, 50), None, 50) is Taken.YES
+    now_us = firing(2).expires_at_us
+    assert outbox.expire(now_us, rows=10) == 2
+    assert [asked.payload["radio_cells"] for asked in store.requests()] == [["c1"]]
+    assert outbox.applied_since("bandwidth", 0) == 1
+    assert outbox.standing([third], Since(now_us, 0, 0), ["bandwidth"]).changed == {"traffic": {"c1"}}
+
+
 def refresh(number: int, of: str = "firing-1", **changes: object) -> Firing:
     return firing(number, value={"quota": 11}, why={"refreshes": of}, **changes)
 
