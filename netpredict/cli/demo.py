@@ -1,4 +1,4 @@
-"""``netpredict demo``: the main job without any server, from training to actions, in about a minute."""
+"""``netpredict demo``: the main job without any server, from training to actions, in little more than a minute."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ UNITS = {"prb_use_dl_percent": " %", "rsrp_dbm": " dB"}
 
 
 def demo(
-    seconds: Annotated[float, typer.Option(min=1, help="How long to run, s; 20 s show up to four hours.")] = 20,
+    seconds: Annotated[float, typer.Option(min=1, help="How long to run, s; 25 s show up to five hours.")] = 25,
     radio_cells: Annotated[int, typer.Option(min=7, max=5000, help="Radio cells of the simulated network.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same network.")] = 1,
     folder: Annotated[

@@ -26,9 +26,12 @@ HISTORY_S = 2 * 86_400
 """The traffic of the two days before is learned from..."""
 RADIO_HISTORY_S = 5_400
 """... and of RSRP and channel state the last one and a half hours."""
-SERIES_MAX = 128
-HEARD_RATIO = 0.3
-"""A pair of UE and radio cell that was heard for a smaller share of the time teaches little."""
+SERIES_MAX, STEPS_MAX = 512, 560_000
+"""At most so many series, and so many steps of all of them together."""
+HEARD_RATIO = 0.03
+"""A pair of UE and radio cell that was heard for a smaller share of the time teaches little; with a much larger one
+only UEs that hardly move would teach.
+"""
 SIDE_BY_SIDE = 2
 TIMEOUT_S = 300.0
 
@@ -72,7 +75,7 @@ def past(simulator: Simulator) -> dict[str, History]:
 
 
 def training_set(stream: Stream, history: History) -> TrainingSet:
-    """What the predictors of a stream learn from: up to ``SERIES_MAX`` series, evenly chosen."""
+    """What the predictors of a stream learn from: some of its series, evenly chosen."""
     values, columns = history.values, list(history.kpis)
     if "serving" in stream.columns:
         serving = np.isfinite(values[..., columns.index("sinr_db")]).astype(np.float32)
@@ -93,7 +96,7 @@ def training_set(stream: Stream, history: History) -> TrainingSet:
 def _chosen(kpi: AnyArray) -> list[int]:
     heard = np.isfinite(kpi).mean(axis=1)
     rows = np.flatnonzero(heard >= min(HEARD_RATIO, heard.max()))
-    count = min(SERIES_MAX, len(rows))
+    count = min(SERIES_MAX, STEPS_MAX // kpi.shape[1], len(rows))
     return [int(rows[number * len(rows) // count]) for number in range(count)]
 
 

@@ -36,7 +36,7 @@ GARBLED_EVERY = 24_989
 INGEST_DELAY_MS = 150
 TOPICS = {"traffic": "ran.traffic", "rsrp": "ran.rsrp", "channel-state": "ran.channel-state"}
 DATABASE = "netpredict.db"
-OPTIONS = '{ units = 24, train_epochs = 5, minibatch_size = 32, learning_rate = 0.005, schedule = "cosine" }'
+OPTIONS = "{ units = 24, train_epochs = 6, minibatch_size = 32, learning_rate = 0.002 }"
 CONFIG_FILE = "netpredict.toml"
 MARK = "# Written by `netpredict demo`"
 
