@@ -26,7 +26,7 @@ HISTORY_S = 2 * 86_400
 """The traffic of the two days before is learned from..."""
 RADIO_HISTORY_S = 5_400
 """... and of RSRP and channel state the last one and a half hours."""
-SERIES_MAX, STEPS_MAX = 512, 560_000
+SERIES_MAX, STEPS_MAX = 512, 553_000
 """At most so many series, and so many steps of all of them together."""
 HEARD_RATIO = 0.03
 """A pair of UE and radio cell that was heard for a smaller share of the time teaches little; with a much larger one
