@@ -3,7 +3,7 @@
 A recording holds each path once, and what befell a link there is one draw of many. Path loss and antennas are those of
 ``propagation``; shadowing belongs to the pair of UE and site, lognormal, 6 dB, and correlated along the way by
 exp(-way / 50 m) as in ``fleet``: of the recording ``ns3-uma`` what remains without path loss and antennas is just that
-(6.0 dB; a test holds both together). In a scene with line of sight a smooth normal field of the place for each site,
+(5.9 dB; a test holds draws beside it). In a scene with line of sight a smooth normal field of the place for each site,
 correlated by exp(-(distance / 50 m)^2), tells where: above the quantile of TR 38.901 Table 7.4.2-1 (UMa), softly as in
 its clause 7.6.3.3. Levels in dB pass from NLOS to the path loss of Table 7.4.1-1 with 4 dB of shadowing over 37 m.
 """
