@@ -226,19 +226,22 @@ def _applied_since(connection: Connection, hook: str, since_us: int) -> int:
 
 MAY_STAND = f"""(o.kind = '{OutcomeKind.APPLIED}' OR (
   (o.changed = 1 OR (o.kind IS NULL AND o.expires_at_us <= :now_us))
-  AND EXISTS (SELECT 1 FROM lease AS e WHERE e.firing_id = o.firing_id)))"""
+  AND EXISTS (SELECT 1 FROM lease AS e WHERE e.object_id = o.object_id AND e.attribute = o.attribute
+    AND e.firing_id = o.firing_id)))"""
 """Of an outbox row ``o``: whether its actuator may have set the value.
 
 It was applied; or it failed on the way; or a runner took it, died, and now it is too late for another to try again.
 """
 
+_TAKEN = """EXISTS (SELECT 1 FROM lease AS e WHERE e.object_id = outbox.object_id
+    AND e.attribute = outbox.attribute AND e.firing_id = outbox.firing_id)"""
+"""Of a pending row: some runner, perhaps one that died, was about to apply it."""
+_MAYBE = "it was under way: it may have been applied"
 _NOBODY_CAME = {"passed": [], "refused": "expired", "said": "its time was over before anybody came to it"}
 _FIRST_EXPIRY = "SELECT min(expires_at_us) FROM outbox WHERE kind IS NULL"
 _EXPIRE = f"""
 UPDATE outbox SET kind = '{OutcomeKind.SKIPPED}', reason = 'expired', attempts = 0, at_us = :now_us, checks = :checks,
-  detail = CASE WHEN EXISTS (SELECT 1 FROM lease AS e WHERE e.firing_id = outbox.firing_id)
-    THEN 'it was under way: it may have been applied' ELSE '' END,
-  changed = CASE WHEN EXISTS (SELECT 1 FROM lease AS e WHERE e.firing_id = outbox.firing_id) THEN 1 ELSE 0 END
+  detail = CASE WHEN {_TAKEN} THEN '{_MAYBE}' ELSE '' END, changed = CASE WHEN {_TAKEN} THEN 1 ELSE 0 END
 WHERE kind IS NULL AND number IN (
   SELECT number FROM outbox WHERE kind IS NULL AND expires_at_us <= :now_us
     AND (claimed_until_us IS NULL OR claimed_until_us <= :now_us)
@@ -331,10 +334,13 @@ ON CONFLICT (object_id, attribute) DO UPDATE SET hook = excluded.hook, firing_id
   priority = excluded.priority, until_us = excluded.until_us, taken_us = excluded.taken_us
 WHERE lease.hook = excluded.hook OR lease.until_us <= :now_us OR lease.priority < excluded.priority
 """
-_RECORD = """
-UPDATE outbox SET kind = :kind, reason = :reason, detail = :detail, attempts = :attempts, at_us = :at_us,
-  checks = :checks, reply = :reply, refreshes = :refreshes,
-  changed = :changed
+# a guard may refuse what a runner that died has applied already
+_UNEXPLAINED = f"""(:kind = '{OutcomeKind.SKIPPED}' AND {_TAKEN} AND NOT EXISTS (SELECT 1 FROM outbox AS x
+    WHERE x.firing_id = outbox.firing_id AND x.kind IN ('{OutcomeKind.APPLIED}', '{OutcomeKind.FAILED}')))"""
+_RECORD = f"""
+UPDATE outbox SET kind = :kind, reason = :reason, attempts = :attempts, at_us = :at_us, checks = :checks,
+  reply = :reply, refreshes = :refreshes, detail = CASE WHEN {_UNEXPLAINED} THEN '{_MAYBE}' ELSE :detail END,
+  changed = CASE WHEN {_UNEXPLAINED} THEN 1 ELSE :changed END
 WHERE firing_id = :firing_id AND actuator = :actuator AND kind IS NULL
   AND (:owner IS NULL OR claimed_by IS NULL OR claimed_by = :owner OR claimed_until_us <= :at_us)
 """

@@ -235,6 +235,7 @@ def fire(hook: str, quota: int = 50, valid_s: int = 100) -> tuple[Any, ...]:
 @example([("fire", "low", "cell-a", Mode.ASSIST, 50, "", 100), ("reject", 0)])
 @example([("fate", "mismatch"), fire("low"), fire("low"), ("wait", 31), fire("high")])  # what was set cools down too
 @example([fire("low"), ("takeback", 0), ("wait", 31), fire("high")])
+@example([("fate", "killed"), fire("low"), ("disarm", "low", ""), ("wait", 1), ("wait", 1)])  # yet it may stand
 @example([("fate", "busy"), fire("low"), ("mode", "low", Mode.SHADOW), ("wait", 5), ("wait", 5)])  # the kill switch
 @example([("fate", "killed"), fire("low", valid_s=2), ("wait", 31), ("fate", "refuses"), fire("low")])
 @example([fire("low"), ("wait", 31), ("fate", "busy"), fire("low", 30, 2), ("wait", 5)])

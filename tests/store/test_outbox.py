@@ -285,6 +285,18 @@ def test_what_was_under_way_when_its_runner_died_counts_as_what_may_be_set(store
     assert outbox.standing([third], Since(now_us, 0, 0), ["bandwidth"]).changed == {"traffic": {"c1"}}
 
 
+def test_what_a_guard_refuses_after_a_runner_died_on_it_may_be_set(store: SqlStore) -> None:
+    outbox = SqlOutbox(store)
+    fire(store, *((firing(number, object_id=f"o{number}"), ("log",)) for number in (1, 2)))
+    first, second = outbox.pending(10)
+    assert outbox.take(first, Lease("bandwidth", "firing-1", 0, 2**60, 50), None, 50) is Taken.YES
+    outbox.record([Settled(*item, Outcome(OutcomeKind.SKIPPED, "disarmed"), 100) for item in (first, second)])
+    told = {row["firing_id"]: row["outcomes"][0]["detail"] for row in History(store.url).firings()}
+    assert told == {"firing-1": "it was under way: it may have been applied", "firing-2": ""}
+    assert outbox.applied_since("bandwidth", 0) == 1
+    assert History(store.url).expired_actions(2**61) == ["firing-1"]
+
+
 def refresh(number: int, of: str = "firing-1", **changes: object) -> Firing:
     return firing(number, value={"quota": 11}, why={"refreshes": of}, **changes)
 
