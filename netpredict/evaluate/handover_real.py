@@ -82,8 +82,8 @@ OUTAGES = (0.03, 0.035, 0.04, 0.05, 0.06)
 ALARM_BARS = tuple(float(x) for x in np.geomspace(0.02, 0.95, 120).round(4))
 
 WARNED_BY: tuple[dict[str, Any], ...] = (
-    {"dropout": 0.2, "train_epochs": 12, "ensemble": 2},
-    {"dropout": 0.4, "train_epochs": 32, "ensemble": 2},
+    {"dropout": 0.2, "train_epochs": 12},
+    {"dropout": 0.4, "train_epochs": 32},
 )
 """The early warning is the mean of two recipes, one trained briefly, one for long at a strong dropout: either alone
 falls behind at the bar of one false alarm in ten minutes.
