@@ -16,11 +16,11 @@ from netpredict.ingest.decode import Decoded, Reject
 from netpredict.ingest.messages import SCHEMAS
 from netpredict.plugins import Plugin
 from netpredict.types import FloatArray, Int32Array, LogRecord, Quality, base_name, grid_of
+from netpredict_plugins.decoders.json.neighbours import BY_SITE, NO_ROW, Others, site_function
+from netpredict_plugins.decoders.json.neighbours import FIELDS as OF_NEIGHBOUR
 
 IDENTITIES = ("ue_id", "radio_cell_id", "grid_id")
 OF_REPORT = ("serving", "approximate")
-OF_NEIGHBOUR = {f"nbr1_{kpi}": kpi for kpi in ("rsrp_dbm", "rsrq_db", "sinr_db")}
-"""Columns of a row of a report that are measured on the strongest other radio cell of the same report."""
 PLACE_BYTES = 32
 """What a frame may be longer than other records, for each of its values."""
 
@@ -34,6 +34,15 @@ class JsonOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A report with more neighbours is refused."""
     units: dict[str, str] = {}
     """Fields that a sender writes in another unit than their name says, and in which."""
+    site_pattern: str = ""
+    """The id of a radio cell, a regular expression; its one group is the site. Columns by site need it."""
+    reported_db: float = 0.0
+    """A UE reports radio cells so far below the strongest one, dB: that level stands in the columns nbr2, onsite and
+    offsite where a report names none so strong. 0 = unknown: they are missing."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.reported_db <= 60:
+            raise ValueError(f"reported_db = {self.reported_db!r} is not allowed: use 0..60 dB")
 
 
 class JsonDecoder:
@@ -68,6 +77,13 @@ class JsonDecoder:
         self.units = _declared(options.units, columns, fields)
         self._max_bytes = options.max_bytes + (PLACE_BYTES * len(columns) if self._grid else 0)
         self._max_neighbours = options.max_neighbours
+        self._reported_db = options.reported_db
+        self._site_of = site_function(options.site_pattern) if options.site_pattern else None
+        by_site = [column for column in names if column.partition("_")[0] in BY_SITE and column in OF_NEIGHBOUR]
+        if by_site and self._site_of is None:
+            raise ConfigError(
+                f"{', '.join(by_site)} needs decoder_options.site_pattern: which radio cells share a site"
+            )
         self._accepted = {name}
         self._name = re.compile(re.escape(name) + r"(\.[0-9]{1,4})?")
         self._decode: Callable[[bytes | None], Any] = msgspec.json.Decoder(self._message).decode  # type: ignore[assignment]
@@ -172,15 +188,15 @@ class JsonDecoder:
         approximate = np.array([getattr(row, "approximate", False) for row in rows], bool)
         values = np.empty((len(rows), len(self._columns)), np.float32)
         of_report = {"serving": serving, "approximate": approximate}
-        other = None
+        others: Others | None = None
         for column, name in enumerate(self._columns):
             if name in of_report:
                 values[:, column] = of_report[name]
                 continue
             values[:, column] = _floats(list(map(attrgetter(OF_NEIGHBOUR.get(name, name)), rows)))
             if name in OF_NEIGHBOUR:
-                other = _strongest_other(rows, counts) if other is None else other
-                values[:, column] = np.where(other < 0, np.nan, values[other, column])
+                others = self._others(rows, counts) if others is None else others
+                values[:, column] = self._of_other(others, name, values[:, column])
         flags = np.repeat(np.array([message.suspect for message in messages], bool), counts) * np.uint8(Quality.SUSPECT)
         flags = flags | (approximate * np.uint8(Quality.APPROXIMATE))
         return Decoded(
@@ -191,6 +207,20 @@ class JsonDecoder:
             flags.astype(np.uint8),
             rejects,
         )
+
+    def _others(self, rows: Sequence[Any], counts: Any) -> Others:
+        level = _floats([row.rsrp_dbm for row in rows])
+        sites = None if self._site_of is None else [self._site_of(row.radio_cell_id) for row in rows]
+        return Others(counts, level, sites)
+
+    def _of_other(self, others: Others, name: str, own: FloatArray) -> FloatArray:
+        which = name.partition("_")[0]
+        place = others.place(which)
+        values: FloatArray = np.where(place == NO_ROW, np.nan, own[place]).astype(np.float32)
+        if which == "nbr1" or not self._reported_db:
+            return values
+        filled: FloatArray = np.fmax(values, others.highest() - np.float32(self._reported_db))
+        return filled
 
     def _report_keys(self, messages: list[Any]) -> list[str]:
         keys: list[str] = []
@@ -226,17 +256,6 @@ def _key_function(series_by: Sequence[str]) -> Callable[[Any], str]:
         return "" if None in parts else "|".join(parts)
 
     return key
-
-
-def _strongest_other(rows: Sequence[Any], counts: Any) -> Any:
-    """For each row of reports of ``counts`` rows: the place of the strongest other row of its report, -1 for none."""
-    report, place = np.repeat(np.arange(len(counts)), counts), np.arange(len(rows))
-    rsrp = np.nan_to_num(_floats([row.rsrp_dbm for row in rows]), nan=-np.inf)
-    order = np.lexsort((place, -rsrp, report))
-    starts = np.cumsum(counts) - counts
-    first, second = order[starts], order[np.minimum(starts + 1, len(rows) - 1)]
-    other = np.where(place == first[report], second[report], first[report])
-    return np.where((counts[report] > 1) & (rsrp[other] > -np.inf), other, -1)
 
 
 def _floats(column: list[float | None]) -> FloatArray:

@@ -255,6 +255,70 @@ def test_a_row_of_a_report_can_carry_the_strongest_other_radio_cell() -> None:
     np.testing.assert_array_equal(decoded.values, np.array(expected, np.float32))
 
 
+def seen(levels: dict[str, float | None]) -> Record:
+    """A report; the first radio cell serves."""
+    (serving, rsrp_dbm), *near = levels.items()
+    neighbours = [Neighbour(cell, rsrp_dbm=level) for cell, level in near]
+    return Record(
+        msgspec.json.encode(Rsrp("netpredict.rsrp/1", serving, NOW_US, "u", rsrp_dbm=rsrp_dbm, neighbours=neighbours))
+    )
+
+
+OTHERS = ("nbr1_rsrp_dbm", "nbr2_rsrp_dbm", "onsite_rsrp_dbm", "offsite_rsrp_dbm")
+
+
+def test_a_row_of_a_report_can_carry_the_second_strongest_and_the_strongest_by_site() -> None:
+    reports = [
+        seen({"s1-0": -80, "s1-1": -84, "s2-0": -90, "s2-1": -93}),
+        seen({"s1-0": -80, "s1-1": -84}),
+        seen({"x": -70}),
+    ]
+    nan = np.nan
+    as_reported = [[-84, -90, -84, -90], [-80, -90, -80, -90], [-80, -84, -93, -80], [-80, -84, -90, -80]]
+    as_reported += [[-84, nan, -84, nan], [-80, nan, -80, nan], [nan, nan, nan, nan]]
+    down_to_8_db = [[-84, -88, -84, -88], [-80, -88, -80, -88], [-80, -84, -88, -80], [-80, -84, -88, -80]]
+    down_to_8_db += [[-84, -88, -84, -88], [-80, -88, -80, -88], [nan, -78, -78, -78]]
+    for reported_db, values in ((0.0, as_reported), (8.0, down_to_8_db)):
+        decoder = rsrp(columns=OTHERS, site_pattern="(.*)-[0-9]+", reported_db=reported_db)
+        np.testing.assert_array_equal(decoder.decode(reports).values, np.array(values, np.float32))
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from([f"{site}-{n}" for site in "abc" for n in range(3)]),
+            st.none() | st.integers(-120, -118),
+            min_size=1,
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_other_radio_cells_are_those_that_a_search_through_each_report_finds(
+    reports: list[dict[str, float | None]],
+) -> None:
+    found = rsrp(columns=OTHERS, site_pattern="(.)-.").decode([seen(levels) for levels in reports]).values.tolist()
+    expected = []
+    for levels in reports:
+        for cell in levels:
+            others = {name: level for name, level in levels.items() if name != cell and level is not None}
+            strongest = [*sorted(others.values(), reverse=True), np.nan, np.nan]
+            by_site = [
+                [level for name, level in others.items() if (name[0] == cell[0]) == same] for same in (True, False)
+            ]
+            expected.append([*strongest[:2], *(max(levels, default=np.nan) for levels in by_site)])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_columns_by_site_need_to_know_the_sites() -> None:
+    with pytest.raises(ConfigError, match="onsite_rsrp_dbm needs decoder_options"):
+        rsrp(columns=("onsite_rsrp_dbm",))
+    with pytest.raises(ConfigError, match="2 groups"):
+        rsrp(columns=("onsite_rsrp_dbm",), site_pattern="(.)(.)")
+    with pytest.raises(ConfigError, match="site_pattern: "):
+        rsrp(columns=("onsite_rsrp_dbm",), site_pattern="(")
+
+
 GRID_COLUMNS = place_columns(["activity_count", "connected_ues"], 2, 3)
 
 
