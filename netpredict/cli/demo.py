@@ -9,8 +9,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +28,7 @@ from netpredict.cli.demo_training import Training
 from netpredict.cli.demo_view import LiveView, Watcher, skill_rows, status_line, utc
 from netpredict.cli.demo_world import MARK, DaemonThread, Network, SharedSource, SimulatedClock
 from netpredict.config import Config
-from netpredict.errors import ConfigError, NetpredictError
+from netpredict.errors import ConfigError
 from netpredict.ingest.source import MemoryLog
 from netpredict.learn.child import Step
 from netpredict.learn.retrain import models_folder
@@ -106,8 +104,8 @@ def stderr_in(path: Path) -> Iterator[None]:
 
 @dataclass
 class Demo:
-    """One run: 1 config, store; 2 the network's past; 3 training; 4 a closed loop, in a process of its own beside 5 the
-    daemon over the network's future; 6 what came of both.
+    """One run: 1 config, store; 2 the network's past; 3 training; 4 the daemon over the network's future; 5 a closed
+    loop; 6 what came of both.
     """
 
     home: Path
@@ -129,10 +127,8 @@ class Demo:
         except (KeyboardInterrupt, demo_training.Cancelled):
             self.say("Stopped before the daemon started.")
             return INTERRUPTED
-        with demo_loop.own_process() as process:
-            begun = process.submit(run_loop, *self.loop_of(config, trainings)) if self.closed_loop else None  # 4
-            network = self.watched(config)  # 5
-            loop = None if begun is None else self.looped(begun)
+        network = self.watched(config)  # 4
+        loop = self.looped(*self.loop_of(config, trainings)) if self.closed_loop else None  # 5
         self.say("Drawing ...")
         history = History(config.store_url)
         span_us = (network.begin_us, network.now_us)
@@ -204,20 +200,16 @@ class Demo:
             quiet_s=60 * round(min(LOOP_QUIET_S, self.seconds * LOOP_QUIET_S / LOOP_WHOLE_FROM_S) / 60),
             session_s=60 * max(1, round(min(LOOP_SESSION_S, self.seconds * LOOP_SESSION_S / LOOP_WHOLE_FROM_S) / 60)),
         )
-        self.say("Closing a loop beside: every action goes to a RAN controller, and a network does as it is told ...")
+        self.say("Closing the loop: every action goes to a RAN controller, and a network does as it is told ...")
         return self.home, size, trained
 
-    def looped(self, begun: Future[Loop]) -> Loop | None:
+    def looped(self, home: Path, size: ControlledConfig, trained: Trained) -> Loop | None:
         """What came of the closed loop; None after Ctrl-C."""
-        if not begun.done():
-            self.say("Waiting for the closed loop ...")
         try:
-            return begun.result()
+            return run_loop(home, size, trained)
         except KeyboardInterrupt:
             self.say("Stopped before the loop was over.")
             return None
-        except BrokenProcessPool as error:
-            raise NetpredictError(f"the process of the closed loop was killed, see {self.home / LOG_FILE}") from error
 
     def _until(self, met: Any, runner: DaemonThread) -> None:
         while not met() and runner.is_alive():

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +25,6 @@ from netpredict.config import Config
 from netpredict.errors import NetpredictError
 from netpredict.ingest.source import MemoryLog
 from netpredict.operate.daemon import Daemon
-from netpredict.operate.logs import configure_logs
 from netpredict.store import migrate
 from netpredict.store.history import History
 from netpredict.store.sql import SqlStore
@@ -215,15 +211,6 @@ def config_text(home: Path, network: ControlledNetwork, url: str, trained: Train
         holdout_ratio=HOLDOUT_RATIO,
         stay_slots=STAY_PERIODS,
     )
-
-
-def own_process() -> ProcessPoolExecutor:
-    """Where ``run_loop`` does not take turns with a daemon of this process; its log goes to the same stderr."""
-    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_log)
-
-
-def _log() -> None:
-    configure_logs("json", "info", out=sys.stderr)
 
 
 def run_loop(home: Path, config: ControlledConfig, trained: Trained | None = None) -> Loop:
