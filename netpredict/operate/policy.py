@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -66,7 +67,7 @@ class PolicyJob:
             return []
         from_us = window.from_us - round(policy.lookback_s() * 1e6)
         served = self._history.served(stream.name, stream.period_us, from_us, window.until_us)
-        last_set = lambda object_id, attribute: self._history.last_set(object_id, attribute, window.until_us)  # noqa: E731
+        last_set = partial(self._history.last_set, at_us=window.until_us)
         firings = [firing_of(bound, stream.name, action, window) for action in policy.review(served, window, last_set)]
         firings += self._refreshes(bound, stream.name, window, firings)
         new = {

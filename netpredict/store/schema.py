@@ -29,6 +29,12 @@ def _whole(name: str, *, default: str | None = None) -> sa.Column[int]:
     return sa.Column(name, Big, nullable=False, server_default=default)
 
 
+def _index(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
+    """Of the rows of which ``where`` is true."""
+    condition = sa.text(where)
+    return sa.Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+
+
 def _key(name: str) -> sa.Column[int]:
     """A part of a primary key whose numbers come from elsewhere."""
     return sa.Column(name, Big, primary_key=True, autoincrement=False)
@@ -64,14 +70,7 @@ series = sa.Table(
     _whole("first_slot"),
     sa.Column("scored", sa.Boolean, nullable=False),
     sa.Column("retired_us", Big),  # NULL: live
-    sa.Index(
-        "ix_series_live",
-        "lane_id",
-        "key",
-        unique=True,
-        sqlite_where=sa.text("retired_us IS NULL"),
-        postgresql_where=sa.text("retired_us IS NULL"),
-    ),
+    _index("ix_series_live", "lane_id", "key", where="retired_us IS NULL", unique=True),
 )
 
 state_layout = sa.Table("state_layout", metadata, _key("layout_id"), _text("layout"))
@@ -275,48 +274,12 @@ outbox = sa.Table(
     _whole("changed", default="0"),  # 1: it has set a new value, or may have
     sa.UniqueConstraint("firing_id", "actuator"),
     sa.ForeignKeyConstraint(["firing_id"], ["firing.firing_id"]),
-    sa.Index(
-        "ix_outbox_pending",
-        "actuator",
-        "number",
-        sqlite_where=sa.text("kind IS NULL AND held = 0"),
-        postgresql_where=sa.text("kind IS NULL AND held = 0"),
-    ),
-    sa.Index(
-        "ix_outbox_expiry",
-        "expires_at_us",
-        sqlite_where=sa.text("kind IS NULL"),
-        postgresql_where=sa.text("kind IS NULL"),
-    ),
-    sa.Index(
-        "ix_outbox_waiting",
-        "hook",
-        "object_id",
-        "attribute",
-        sqlite_where=sa.text("kind IS NULL"),
-        postgresql_where=sa.text("kind IS NULL"),
-    ),
-    sa.Index(
-        "ix_outbox_applied",
-        "object_id",
-        "attribute",
-        "at_us",
-        sqlite_where=sa.text("kind = 'applied'"),
-        postgresql_where=sa.text("kind = 'applied'"),
-    ),
-    sa.Index(
-        "ix_outbox_refreshes",
-        "refreshes",
-        sqlite_where=sa.text("refreshes <> ''"),
-        postgresql_where=sa.text("refreshes <> ''"),
-    ),
-    sa.Index(
-        "ix_outbox_rate",
-        "hook",
-        "at_us",
-        sqlite_where=sa.text("changed = 1"),
-        postgresql_where=sa.text("changed = 1"),
-    ),
+    _index("ix_outbox_pending", "actuator", "number", where="kind IS NULL AND held = 0"),
+    _index("ix_outbox_expiry", "expires_at_us", where="kind IS NULL"),
+    _index("ix_outbox_waiting", "hook", "object_id", "attribute", where="kind IS NULL"),
+    _index("ix_outbox_applied", "object_id", "attribute", "at_us", where="kind = 'applied'"),
+    _index("ix_outbox_refreshes", "refreshes", where="refreshes <> ''"),
+    _index("ix_outbox_rate", "hook", "at_us", where="changed = 1"),
 )
 
 lease = sa.Table(
