@@ -36,6 +36,21 @@ def test_the_migrated_view_and_hot_tables_are_those_of_the_schema(url: str) -> N
     assert {name for name, text in sql.items() if "WITHOUT ROWID" in text} == without_rowid
 
 
+@SQLITE
+def test_the_migrated_indexes_are_of_the_rows_that_the_schema_says(url: str) -> None:
+    """Alembic compares their columns only."""
+    with database_of(url).reader() as connection:
+        rows = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+        ).fetchall()
+    migrated = {name: sql.partition(" WHERE ")[2] for name, sql in rows}
+    indexes = [index for table in schema.metadata.sorted_tables for index in table.indexes]
+    for dialect in ("sqlite", "postgresql"):
+        declared = {index.name: index.dialect_options[dialect]["where"] for index in indexes}
+        assert {name: "" if where is None else str(where) for name, where in declared.items()} == migrated
+    assert sum(map(bool, migrated.values())) >= 7
+
+
 def test_both_dialects_of_the_view_stand_in_the_migration() -> None:
     text = (migrate.scripts_folder() / "versions" / "0001_first_schema.py").read_text(encoding="utf-8")
     assert all(view in text for view in schema.FORECAST_POINT.values())
