@@ -226,6 +226,23 @@ class ChecksConfig(Section, frozen=True, kw_only=True):
     ] = 96
 
 
+class HindsightConfig(Section, frozen=True, kw_only=True):
+    """How KPIs that are known in hindsight only are labelled for training, from the reports of each UE."""
+
+    handover_cost: Annotated[
+        float, Meta(ge=0, le=1, description="What a handover costs in the labels, in failures of a radio link.")
+    ] = 0.1
+    load_ratio: Annotated[
+        float, Meta(ge=0, le=1, description="Load of the radio cells that interfere, share of their power.")
+    ] = 0.3
+    rounds: Annotated[
+        int, Meta(ge=1, le=10, description="Trainings in a row: labels follow the policy on the forecasts before.")
+    ] = 3
+    piece_steps: Annotated[
+        int, Meta(ge=8, le=1000, description="Steps of a link that are learnt from at a time, from cold.")
+    ] = 40
+
+
 class StreamConfig(Section, frozen=True, kw_only=True):
     """One flow of telemetry: a topic, its schema and what is forecast from it."""
 
@@ -281,6 +298,7 @@ class StreamConfig(Section, frozen=True, kw_only=True):
         int, Meta(ge=1, description="... of each stretch of so many offsets of a topic partition.")
     ] = 100_000
     checks: ChecksConfig = ChecksConfig()
+    hindsight: HindsightConfig = HindsightConfig()
     routes: Annotated[list[RouteConfig], Meta(min_length=1, description="First match wins.")]
 
     def predictor_names(self) -> list[str]:

@@ -13,6 +13,7 @@ from netpredict.forecast.calibrate import middle_of, widen
 from netpredict.forecast.fallback import climb_down
 from netpredict.forecast.running import Answer, RunningPredictor
 from netpredict.ingest.align import slot_time_us
+from netpredict.radio.quantities import is_hindsight
 from netpredict.stream import CHALLENGER, Stream, Version
 from netpredict.types import (
     MISSING_TICKS,
@@ -93,6 +94,7 @@ class Rounds:
         self.late: list[ObservationChunk] = []
         self.fired = Fired()
         self._middle = middle_of(stream.levels)
+        self._unscored = np.array([is_hindsight(kpi) for kpi in stream.output.kpis])
         routes = stream.config.routes
         self._routes_of = {
             name: [i for i, route in enumerate(routes) if name == route.active or name in route.shadows]
@@ -170,6 +172,8 @@ class Rounds:
 
     def _score(self, batch: ObservationBatch, truth: Int32Array) -> None:
         scored = self.stream.table.scored[batch.series]
+        if self._unscored.any():
+            truth = np.where(self._unscored, np.int32(MISSING_TICKS), truth)
         rows = np.flatnonzero((scored >= 0) & (truth != MISSING_TICKS).any(axis=1) & ~self._excluded(batch))
         if len(rows):
             for version in self.stream.all_versions():

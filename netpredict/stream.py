@@ -12,7 +12,7 @@ import numpy as np
 
 from netpredict.config import StreamConfig
 from netpredict.decide import BoundHook
-from netpredict.errors import PluginError
+from netpredict.errors import ConfigError, PluginError
 from netpredict.forecast.calibrate import Cells, Rounding
 from netpredict.forecast.predictor import Predictor
 from netpredict.forecast.running import RunningPredictor
@@ -22,9 +22,11 @@ from netpredict.ingest.decode import Decoder
 from netpredict.ingest.firewall import Firewall
 from netpredict.ingest.watch import Watch
 from netpredict.lane import Lane, Mark
-from netpredict.radio.quantities import kpi_of
+from netpredict.radio import handover_cost
+from netpredict.radio.link_failure import EXECUTION, PREPARATION, TICK_MS
+from netpredict.radio.quantities import is_hindsight, kpi_of
 from netpredict.store.commit import AnchorRows, ColumnLayout, ForecastLayout, MarkRow, ScoreRow, StateRows
-from netpredict.types import AnyArray, FeatureSpec, OutputSpec, Source, StateArray
+from netpredict.types import AnyArray, FeatureSpec, Hindsight, OutputSpec, Source, StateArray
 
 LEVEL_DECIMALS = 9
 """Levels that agree so far are one."""
@@ -77,6 +79,7 @@ class Stream:
         self.hooks = list(hooks)
         self.keep_observations = keep_observations
         self.columns, forecast_kpis = config.observed_columns(), config.kpi_columns()
+        self.hindsight = _hindsight(name, config)
         self.firewall = Firewall(
             self.columns, forecast_kpis, config.max_future_s, config.checks, decoder.units, config.period_s
         )
@@ -409,6 +412,28 @@ class Stream:
             if len(serving) > 1 and lane.state.watermark >= serving[0][1] + 2 * self.config.warm_steps:
                 del serving[1:]
                 self.rank_versions(lane, name)
+
+
+def _hindsight(name: str, config: StreamConfig) -> Hindsight | None:
+    """How its KPIs of hindsight are labelled, None when it has none; ConfigError where they cannot be."""
+    wanted = [kpi for kpi in (*config.kpis, *config.features) if is_hindsight(kpi)]
+    if not wanted:
+        return None
+    period_ms, least_ms = config.period_s * 1000, TICK_MS * (PREPARATION + EXECUTION + 1)
+    if missing := [kpi for kpi in (*handover_cost.KPIS, handover_cost.RSRP) if kpi not in config.kpis]:
+        raise ConfigError(
+            f"streams.{name}.kpis: {', '.join(wanted)} are known in hindsight only; forecast all of"
+            f" {', '.join(handover_cost.KPIS)}, and {handover_cost.RSRP}, by which the forecasts are judged;"
+            f" missing: {', '.join(missing)}"
+        )
+    if config.grid is not None or len(config.series_by) < 2 or config.series_by[-1] != "radio_cell_id":
+        raise ConfigError(f'streams.{name}.series_by: {wanted[0]} is of a link, ["ue_id", "radio_cell_id"]')
+    if period_ms < least_ms or period_ms % TICK_MS:
+        raise ConfigError(
+            f"streams.{name}.period_s: {wanted[0]} needs a multiple of 0.01 s, {least_ms / 1000} at least"
+        )
+    told = config.hindsight
+    return Hindsight(told.handover_cost, told.load_ratio, told.rounds, told.piece_steps, config.max_gap_steps)
 
 
 def _bucket_slots(config: StreamConfig) -> int:

@@ -524,13 +524,29 @@ class Breaker(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Hindsight:
+    """How KPIs of hindsight are labelled: see ``StreamConfig.hindsight`` and ``learn.hindsight``.
+
+    ``handover_cost`` in failures; ``piece_steps`` are the steps that are learnt from at a time, ``max_gap_steps`` those
+    after which a silent series begins cold.
+    """
+
+    handover_cost: float
+    load_ratio: float
+    rounds: int
+    piece_steps: int
+    max_gap_steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingSet:
     """Aligned history: S series on a common grid of T slots, NaN = missing.
 
     ``values`` float32 (S, T, k) in natural units by the columns of ``features.observed``; ``first_slot`` int64 (S,);
     steps at or after ``validation_from`` (an index on the T axis) are held out in time. ``truth`` (S, T, kpis) are the
     targets where they are not the values themselves (gaps filled, say); ``weights`` (S, kpis) say how much a series
-    counts in the training loss, None = all alike.
+    counts in the training loss, None = all alike. ``hindsight``: some KPIs are known in hindsight only; their truth
+    is found by the training, and what stands in ``values`` is a rule of thumb.
     """
 
     features: FeatureSpec
@@ -541,6 +557,14 @@ class TrainingSet:
     series_names: Sequence[str] = ()
     truth: FloatArray | None = None
     weights: FloatArray | None = None
+    hindsight: Hindsight | None = None
+
+    @property
+    def targets(self) -> FloatArray:
+        """(S, T, kpis): the truth where it is given, else what was observed."""
+        if self.truth is not None:
+            return self.truth
+        return self.values[:, :, [self.features.observed.index(kpi) for kpi in self.output.kpis]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import structlog
 
 from netpredict.clock import Clock
 from netpredict.config import BreakerConfig, HookConfig, RouteConfig, StreamConfig
+from netpredict.radio.quantities import is_hindsight
 from netpredict.types import ArmState, Breaker, Evidence
 
 LOG = structlog.get_logger(__name__)
@@ -139,12 +140,16 @@ def watched_of(
 ) -> list[Watched]:
     """Everything of a hook that has a verdict of its own: each group of radio cells, and the rest.
 
+    What is known in hindsight only has no scores: instead of it counts all that the stream measures.
+
     Scores are kept by predictor: groups whose routes share one share its scores. A hook that reads no forecast is
     judged by all of its stream: a stream of which nothing is forecast well is none to decide by.
     """
     if not kpis:
         kpis, lead_steps = stream.kpi_columns(), stream.horizon_steps
     kpis = hook.breaker.kpis or kpis
+    if any(map(is_hindsight, kpis)):
+        kpis = [kpi for kpi in dict.fromkeys([*kpis, *stream.kpi_columns()]) if not is_hindsight(kpi)]
     prefix = "*|" if len(stream.series_by) > 1 else ""
     matches = {"": "*", **{group.name: prefix + group.match for group in hook.groups}}
     nominal = levels[-1] - levels[0]

@@ -123,21 +123,30 @@ def _simulated(stream: Stream, seconds: int, radio_cells: int, ues: int, seed: i
 
 def training_set(stream: Stream, messages: Iterable[TraceMessage], config: Config) -> TrainingSet:
     """Messages as the daemon would read them: decoder, firewall, grid; then the newest steps of each series."""
+    import numpy as np
+
     from netpredict.learn.dataset import build, newest
+    from netpredict.store.history import evenly, whole_ues
 
     keys, series, slots, values = _rows(stream, messages)
     if not len(slots):
         raise DataError(f"no message is of schema {stream.config.schema}, or none of them could be used")
-    first_slot, grid = newest(series, slots, values, len(keys), config.learn.history_steps)
-    chosen = _evenly(len(keys), config.learn.series_max)
+    most, together = config.learn.series_max, stream.hindsight is not None
+    chosen = whole_ues(keys, most) if together else evenly(len(keys), most)
+    place = np.full(len(keys), -1)
+    place[chosen] = np.arange(len(chosen))
+    mine = np.flatnonzero(place[series] >= 0)
+    steps = config.learn.history_steps
+    first_slot, grid = newest(place[series[mine]], slots[mine], values[mine], len(chosen), steps, together)
     return build(
         stream.features,
         stream.output,
         series_names=[keys[index] for index in chosen],
-        first_slot=first_slot[chosen],
-        values=grid[chosen],
+        first_slot=first_slot,
+        values=grid,
         columns=stream.columns,
         validation_ratio=config.learn.validation_ratio,
+        hindsight=stream.hindsight,
     )
 
 
@@ -170,11 +179,6 @@ def _rows(stream: Stream, messages: Iterable[TraceMessage]) -> tuple[list[str], 
         np.concatenate(slots),
         np.concatenate([np.empty((0, width), np.float32), *values]),
     )
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    chosen = min(count, most)
-    return [number * count // chosen for number in range(chosen)]
 
 
 def _fit(config: Config, stream: str, predictor: str, dataset: TrainingSet) -> tuple[Artefact, TrainingReport]:

@@ -1,11 +1,4 @@
-"""What a link would have cost, in hindsight: the targets that the forecasts of the handover policy are taught.
-
-A UE's choices change nothing on the air, so on a recorded scene every policy can be followed from every radio cell at
-every period, backwards in time. A target is then what staying one period and following the policy costs from here, in
-radio-link and handover failures and handovers at their price, less the same from the strongest radio cell: both ways
-soon meet, and what happens after that cancels. Acting on forecasts of these costs is one step of policy iteration
-(Howard 1960), and its policy gives the next targets.
-"""
+"""Scenes as the handover evaluation sees them: measurements, reports, and what links would have cost."""
 
 from __future__ import annotations
 
@@ -13,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from netpredict.evaluate.handover_model import EXECUTION, PREPARATION, T310, TICKS, Radio, filtered, radio_of, sinr_db
-from netpredict.radio.handover_cost import arrival_cost, gain_of_going
+from netpredict.evaluate.handover_model import radio_of
+from netpredict.learn.hindsight import LINK_FILTER_K, REFERENCE_FILTER_K, REPORTED_DB, Past, costs
+from netpredict.radio.link_failure import Radio, fates, filtered, sinr_db
 from netpredict.radio.quantities import KPIS
 from netpredict.traces import ns3_uma
 from netpredict.traces.layout import SECTORS
@@ -23,11 +17,6 @@ from netpredict.types import BoolArray, FloatArray, IntArray
 REPORTED: tuple[str, ...] = ("rsrp_dbm", "sinr_db", "nbr1_rsrp_dbm", "nbr1_sinr_db")
 REPORTED += ("nbr2_rsrp_dbm", "onsite_rsrp_dbm", "offsite_rsrp_dbm")
 """Columns of a row of a report."""
-FORGET = 0.98
-"""By period: a cost so much later counts so much less, 10 s on 0.36."""
-LINK_FILTER_K, REFERENCE_FILTER_K = 4, 2
-REPORTED_DB = 16.0
-"""A UE reports radio cells so close to the best one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,34 +90,5 @@ def targets(world: World, forecasts: FloatArray, handover_cost: float) -> FloatA
 
     ``forecasts`` are (periods, UEs, radio cells, 3).
     """
-    radio = world.radio
-    tick = TICKS * np.arange(radio.periods)
-    late = radio.lost[tick + PREPARATION] >= 0
-    refused = radio.out[tick + PREPARATION + EXECUTION]
-    stay = _stay_costs(world, forecasts, late, refused, handover_cost)
-    of_strongest = np.take_along_axis(stay, world.strongest.T[: radio.periods, :, None], axis=-1)
-    known = np.stack([np.clip(stay - of_strongest, -0.5, 1.5), late, refused], axis=-1).astype(np.float32)
-    return np.moveaxis(known, 0, 1)
-
-
-def _stay_costs(
-    world: World, forecasts: FloatArray, late: BoolArray, refused: BoolArray, handover_cost: float
-) -> FloatArray:
-    """Of staying one period and then following the policy, (periods, UEs, radio cells), backwards."""
-    radio, ue = world.radio, np.arange(world.radio.ues)
-    tick = TICKS * np.arange(radio.periods)
-    ends = radio.ends[np.maximum(tick - T310, 0)]  # of a link that is old enough to fail whenever it can
-    drops = (ends > tick[:, None, None]) & (ends <= tick[:, None, None] + TICKS)
-    going = np.zeros((radio.periods + 3, *late.shape[1:]), np.float32)
-    stay = np.zeros(late.shape, np.float32)
-    for period in range(radio.periods - 1, -1, -1):
-        failed = (1 + FORGET**2 * going[period + 2][ue, world.best[period + 1]])[:, None]
-        stay[period] = np.where(drops[period], failed, FORGET * going[period + 1])
-        stay_cost, late_ratio, refused_ratio = np.moveaxis(forecasts[period], -1, 0)
-        arrival = arrival_cost(stay_cost, refused_ratio)
-        target = arrival.argmin(axis=-1)
-        goes = gain_of_going(stay_cost, late_ratio, arrival[ue, target][:, None], handover_cost) > 0
-        there = (handover_cost + FORGET * going[period + 1][ue, target])[:, None]
-        reached = np.where(refused[period][ue, target][:, None], failed, there)
-        going[period] = np.where(goes, np.where(late[period], failed, reached), stay[period])
-    return stay
+    past = Past(fates(world.radio), world.best, world.strongest.T)
+    return np.moveaxis(costs(past, forecasts, handover_cost, ns3_uma.PERIOD_MS), 0, 1)

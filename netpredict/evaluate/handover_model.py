@@ -1,13 +1,7 @@
-"""What becomes of handovers on known RSRP: radio-link and handover failures in the spirit of TR 36.839 (data README).
+"""Handovers on known RSRP: plain A3 in many settings, and the walk of UEs under any rule (data README, TR 36.839).
 
-Time is in ticks of 10 ms, RSRP linear in dB between the steps of the scene. SINR = S / (N + load · all other radio
-cells), N = -174 dBm/Hz + 9 dB in 15 kHz. Out of sync below -8 dB, in sync above -6 dB, N310 = N311 = 1, T310 = 1 s.
-A decision falls due at a measurement (every 200 ms). After the preparation the command fails when T310 runs; after the
-execution the handover fails when the target is out of sync. A failure costs an outage of 200 ms, after which the UE is
-in the radio cell with the best filtered RSRP. Ping-pong: back in the source within 1 s.
-
-What a UE does changes nothing on the air. So all that can happen to a link follows from when it began: the tables of
-``Radio`` hold it for every radio cell, and a walk only looks up.
+What becomes of a link is that of ``radio.link_failure``. A failure costs an outage of 200 ms, after which the UE is in
+the radio cell with the best filtered RSRP. Ping-pong: back in the source within 1 s.
 """
 
 from __future__ import annotations
@@ -18,87 +12,20 @@ from typing import Protocol
 
 import numpy as np
 
+from netpredict.radio.link_failure import EXECUTION, OUTAGE, PREPARATION, TICK_MS, Radio, filtered
+from netpredict.radio.link_failure import radio_of as tables_of
 from netpredict.traces.ns3_uma import PERIOD_MS, STEP_MS, Scene
-from netpredict.types import AnyArray, BoolArray, FloatArray, Int32Array, IntArray
+from netpredict.types import BoolArray, FloatArray, IntArray
 
-TICK_MS = 10
 TICKS = PERIOD_MS // TICK_MS
 """Of one measurement period."""
-LOAD = 0.3
-NOISE_MW = 10 ** ((-174 + 9 + 10 * np.log10(15_000)) / 10)
-OUT_OF_SYNC_DB, IN_SYNC_DB = -8.0, -6.0
-T310, PREPARATION, EXECUTION, OUTAGE, PING_PONG = 100, 5, 4, 20, 100
+PING_PONG = 100
 """Ticks."""
-NEVER = 2**30
 
 
-@dataclass(frozen=True, slots=True)
-class Radio:
-    """What becomes of links by tick, UE and radio cell.
-
-    ``ends``: the tick of the radio-link failure of a link that begins at this tick, ``NEVER`` without one;
-    ``lost``: the last tick out of sync when no tick in sync has come since, else -1; ``out``: whether out of sync now.
-    """
-
-    ends: Int32Array
-    lost: Int32Array
-    out: BoolArray
-
-    @property
-    def ues(self) -> int:
-        """Number of UEs."""
-        return int(self.ends.shape[1])
-
-    @property
-    def periods(self) -> int:
-        """Measurement periods that can be walked: what is decided in the last one can still be carried out."""
-        return len(self.ends) // TICKS - 1
-
-
-def sinr_db(rsrp_dbm: AnyArray, load: float = LOAD) -> FloatArray:
-    """SINR of each radio cell on the last axis when all others send with this load."""
-    power_mw = np.exp(np.asarray(rsrp_dbm, np.float32) * np.float32(np.log(10) / 10))
-    others_mw = power_mw.sum(axis=-1, keepdims=True) - power_mw
-    ratio: FloatArray = rsrp_dbm - 10 * np.log10(np.float32(NOISE_MW) + np.float32(load) * others_mw)
-    return ratio
-
-
-def radio_of(scene: Scene, load: float = LOAD) -> Radio:
+def radio_of(scene: Scene) -> Radio:
     """The tables of a scene."""
-    ues, steps, cells = scene.rsrp_dbm.shape
-    fine = STEP_MS // TICK_MS
-    share = (np.arange(fine, dtype=np.float32) / fine)[None, :, None]
-    out = np.empty(((steps - 1) * fine, ues, cells), np.bool_)
-    back = np.empty_like(out)
-    for ue, rsrp_dbm in enumerate(scene.rsrp_dbm):
-        between = rsrp_dbm[:-1, None] * (1 - share) + rsrp_dbm[1:, None] * share
-        ratio = sinr_db(between.reshape(-1, cells), load)
-        out[:, ue], back[:, ue] = ratio < OUT_OF_SYNC_DB, ratio > IN_SYNC_DB
-    return Radio(_ends(out, back), _lost(out, back), out)
-
-
-def _ends(out: BoolArray, back: BoolArray) -> Int32Array:
-    """Backwards: out of sync, T310 expires unless in sync comes first, whereafter the link is as new."""
-    ends = np.full(out.shape, NEVER, np.int32)
-    next_back, after_back, later = (np.full(out.shape[1:], NEVER, np.int32) for _ in range(3))
-    for tick in range(len(out) - 1, -1, -1):
-        expiry = tick + T310 if tick + T310 < len(out) else NEVER
-        now = out[tick]
-        later[now] = np.where(next_back[now] - tick > T310, expiry, after_back[now])
-        ends[tick] = later
-        next_back[back[tick]] = tick
-        np.copyto(after_back, later, where=back[tick])
-    return ends
-
-
-def _lost(out: BoolArray, back: BoolArray) -> Int32Array:
-    lost = np.full(out.shape, -1, np.int32)
-    last = np.full(out.shape[1:], -1, np.int32)
-    for tick, (now, sync) in enumerate(zip(out, back, strict=True)):
-        last[sync] = -1
-        last[now] = tick
-        lost[tick] = last
-    return lost
+    return tables_of(scene.rsrp_dbm, STEP_MS, PERIOD_MS)
 
 
 class Rule(Protocol):
@@ -240,12 +167,3 @@ class PlainA3:
         target = np.full(self._shape, -1, np.int64)
         target[some] = np.where(met[some], levels[some], -np.inf).argmax(axis=-1)
         return target.reshape(serving.shape)
-
-
-def filtered(measured_dbm: FloatArray, k: int) -> FloatArray:
-    """The L3 filter of TS 38.331 5.5.3.2 along the periods, (UEs, periods, radio cells)."""
-    share = np.float32(0.5 ** (k / 4))
-    level = np.array(measured_dbm, np.float32)
-    for period in range(1, level.shape[1]):
-        level[:, period] = (1 - share) * level[:, period - 1] + share * measured_dbm[:, period]
-    return level

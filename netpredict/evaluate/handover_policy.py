@@ -14,8 +14,10 @@ import numpy as np
 from netpredict.evaluate.datasets import Period
 from netpredict.evaluate.forecasting import walk as walk_forecasts
 from netpredict.evaluate.handover_labels import REPORTED, World, reports, targets
-from netpredict.evaluate.handover_model import OUT_OF_SYNC_DB, PING_PONG, TICKS
+from netpredict.evaluate.handover_model import PING_PONG, TICKS
 from netpredict.forecast.predictor import Predictor
+from netpredict.learn import hindsight
+from netpredict.learn.hindsight import LEAST_REPORTED, UNKNOWN
 from netpredict.radio import handover_cost as cost
 from netpredict.radio.quantities import KPIS
 from netpredict.traces.ns3_uma import PERIOD_MS
@@ -23,13 +25,6 @@ from netpredict.types import FeatureSpec, FloatArray, IntArray, OutputSpec, Trai
 
 FEATURES = FeatureSpec((*REPORTED, *cost.KPIS), PERIOD_MS * 1000)
 PIECE_STEPS, PIECE_EVERY = 40, 32
-LEAST_REPORTED = 0.25
-"""Share of a piece in which a radio cell is reported, below which it is not learnt from."""
-FIRST_DB, SYNC_SPREAD_DB = 60.0, 4.0
-"""Rules of thumb: so many dB below another radio cell are one failure; how unsure a measured SINR is."""
-UNKNOWN = (5.0, 1.0, 1.0)
-"""Of a radio cell that is not reported: never a target, and no command would reach a UE that it serves."""
-
 Fit = Callable[[TrainingSet, str], Predictor]
 """Trains on a set, with a name to show."""
 
@@ -72,10 +67,7 @@ def _lesson(world: World, predictor: Predictor | None, price: float) -> Lesson:
 
 def first_guess(world: World) -> FloatArray:
     """A3 in the terms of the rule, (periods, UEs, radio cells, 3)."""
-    level_dbm = np.moveaxis(world.measured_dbm, 0, 1)[: world.radio.periods]
-    stay = (level_dbm.max(axis=-1, keepdims=True) - level_dbm) / FIRST_DB
-    guess: FloatArray = np.stack([stay, np.zeros_like(stay), np.zeros_like(stay)], axis=-1)
-    return guess
+    return hindsight.first_guess(np.moveaxis(world.measured_dbm, 0, 1)[: world.radio.periods])
 
 
 def training_set(lessons: Sequence[Lesson], leads: int) -> TrainingSet:
@@ -109,14 +101,10 @@ def piece_places(world: World, periods: int) -> IntArray:
 
 
 def _with_outcomes(reported: FloatArray) -> FloatArray:
-    """Beside what is reported its rule of thumb of each outcome, which is known in hindsight only.
-
-    It is what a naive forecast repeats, and varies as a measurement does.
-    """
-    rsrp_dbm, sinr_db, other_dbm = reported[..., 0], reported[..., 1], reported[..., 2]
-    stay = np.clip((other_dbm - rsrp_dbm) / FIRST_DB, KPIS[cost.STAY_COST].low, KPIS[cost.STAY_COST].high)
-    lost = 1 / (1 + np.exp((sinr_db - OUT_OF_SYNC_DB) / SYNC_SPREAD_DB))
-    columns = [np.round(each, KPIS[cost.STAY_COST].decimals)[..., None] for each in (stay, lost, lost)]
+    """Beside what is reported its rule of thumb of each outcome, which is known in hindsight only."""
+    stay, *lost = cost.rules_of_thumb(reported[..., 0], reported[..., 1], reported[..., 2])
+    stay = np.clip(stay, KPIS[cost.STAY_COST].low, KPIS[cost.STAY_COST].high)
+    columns = [np.round(each, KPIS[cost.STAY_COST].decimals)[..., None] for each in (stay, *lost)]
     return np.concatenate([reported, *columns], axis=-1).astype(np.float32)
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from netpredict.evaluate.handover_model import TICKS, PlainA3, Radio, filtered, radio_of, walk
+from netpredict.evaluate.handover_model import TICKS, PlainA3, radio_of, walk
+from netpredict.radio.link_failure import Radio, filtered
 from netpredict.traces.layout import SECTORS
 from netpredict.traces.ns3_uma import PERIOD_MS, STEP_MS, Places, Scene, measure
 from netpredict.traces.propagation import NEAREST_M, median_dbm

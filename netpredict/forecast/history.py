@@ -20,7 +20,7 @@ class History:
         self.values = np.ascontiguousarray(np.moveaxis(dataset.values, 1, 0), dtype=np.float32)
         self.steps, self.series, self.columns = self.values.shape
         self.cut = min(dataset.validation_from, self.steps)
-        self.truth = np.ascontiguousarray(np.moveaxis(truth_of(dataset), 1, 0), dtype=np.float32)
+        self.truth = np.ascontiguousarray(np.moveaxis(dataset.targets, 1, 0), dtype=np.float32)
         kpis = self.truth.shape[2]
         self._weights = np.ones((self.series, kpis), np.float32) if dataset.weights is None else dataset.weights
         self._length, self._ahead = length, length + dataset.output.horizon_steps
@@ -69,13 +69,6 @@ class History:
                     {name: _padded(array, self._length + 1, 0.0) for name, array in scaler.items()},
                 ],
             )
-
-
-def truth_of(dataset: TrainingSet) -> FloatArray:
-    """The targets (S, T, kpis): their own where given, else what was observed."""
-    if dataset.truth is not None:
-        return dataset.truth
-    return dataset.values[:, :, [dataset.features.observed.index(kpi) for kpi in dataset.output.kpis]]
 
 
 def _calendar(slots: IntArray, features: FeatureSpec) -> FloatArray:

@@ -8,6 +8,7 @@ import msgspec
 
 from netpredict.errors import ConfigError
 from netpredict.radio.classes import classes_of
+from netpredict.radio.quantities import is_hindsight
 from netpredict.types import OutputSpec
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -100,6 +101,10 @@ def check_options(options: RecurrentOptions, output: OutputSpec) -> None:
     if (is_point or options.structure in ("seq2seq", "autoregressive")) and 0.5 not in output.levels:
         what = f'loss = "{options.loss}"' if is_point else f'structure = "{options.structure}"'
         raise ConfigError(f"{what} needs the level 0.5 among {list(output.levels)}: the point stands there")
+    if (past := [kpi for kpi in output.kpis if is_hindsight(kpi)]) and options.loss not in ("mse", "bce"):
+        raise ConfigError(
+            f'{", ".join(past)} are forecast as a mean, which loss = "mse" or "bce" teaches, not "{options.loss}"'
+        )
     if options.momentum and options.optimiser not in ("sgd", "rmsprop"):
         raise ConfigError(f'momentum is for the optimisers "sgd" and "rmsprop", not "{options.optimiser}"')
     if options.nesterov and (options.optimiser != "sgd" or not options.momentum):

@@ -14,7 +14,7 @@ import numpy as np
 
 from netpredict.config import ChecksConfig
 from netpredict.ingest.decode import Decoded
-from netpredict.radio.quantities import Kpi, kpi_of
+from netpredict.radio.quantities import Kpi, is_hindsight, kpi_of
 from netpredict.radio.units import Conversion, conversion
 from netpredict.types import BoolArray, FloatArray, IntArray
 
@@ -98,7 +98,7 @@ class Firewall:
         self.found: Counter[tuple[str, str]] = Counter()
         self._columns = tuple(columns)
         self._known = known
-        self._kpis = [columns.index(kpi) for kpi in kpis]
+        self._kpis = [columns.index(kpi) for kpi in kpis if not is_hindsight(kpi)]
         self._low = np.array([kpi.low for kpi in known], np.float32)
         self._high = np.array([_highest(kpi, checks, period_s) for kpi in known], np.float32)
         self._max_future_us = round(max_future_s * 1_000_000)

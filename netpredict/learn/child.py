@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import msgspec
 from netpredict import errors
 from netpredict.errors import ArtefactError, DataError, NetpredictError
 from netpredict.learn.dataset import read_arrays, write_arrays
-from netpredict.types import FeatureSpec, OutputSpec, TrainingSet
+from netpredict.types import FeatureSpec, Hindsight, OutputSpec, TrainingSet
 
 JOB, DATASET, RESULT, ARTEFACT, LOG = "job.json", "dataset.npz", "result.json", "artefact", "stderr.log"
 _LINE_MAX_BYTES = 64 << 10
@@ -56,6 +57,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     output: OutputSpec
     validation_from: int
     now_us: int
+    hindsight: Hindsight | None = None
     incumbent: str = ""  # folder of the artefact to compare with, on the same held-out slice
     incumbent_version: str = ""
 
@@ -104,6 +106,7 @@ def write_job(
         features=dataset.features,
         output=dataset.output,
         validation_from=dataset.validation_from,
+        hindsight=dataset.hindsight,
         now_us=now_us,
         incumbent=incumbent[0],
         incumbent_version=incumbent[1],
@@ -250,6 +253,7 @@ def _error_of(result: Result) -> NetpredictError:
 def work(folder: Path) -> Result:
     """The child's part, up to its result: train, then both versions on the held-out slice."""
     from netpredict.learn.evaluate import held_out
+    from netpredict.learn.hindsight import labelled
     from netpredict.learn.shelf import predictor_of
     from netpredict.learn.train import train
 
@@ -257,17 +261,20 @@ def work(folder: Path) -> Result:
         job = msgspec.json.decode((folder / JOB).read_bytes(), type=Job)
     except (OSError, msgspec.MsgspecError) as error:
         raise DataError(f"{folder / JOB} is not a job: {error}") from error
-    dataset = read_arrays(folder / DATASET, job.features, job.output, job.validation_from)
+    arrays = read_arrays(folder / DATASET, job.features, job.output, job.validation_from)
+    dataset = replace(arrays, hindsight=job.hindsight)
     artefact, report = train(
         dataset, job.predictor, job.options, folder / ARTEFACT, now_us=job.now_us, progress=_print_progress
     )
+    predictor = predictor_of(artefact)
+    dataset = labelled(dataset, predictor)
     theirs, why_not = _incumbent_held_out(job, dataset)
     return Result(
         version=artefact.version,
         train_epochs=report.train_epochs,
         training_s=report.training_s,
         scores=dict(report.scores),
-        held_out=held_out(predictor_of(artefact), dataset),
+        held_out=held_out(predictor, dataset),
         incumbent_held_out=theirs,
         incumbent_error=why_not,
     )

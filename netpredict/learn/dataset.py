@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from netpredict.errors import DataError
-from netpredict.types import AnyArray, FeatureSpec, OutputSpec, TrainingSet, base_name
+from netpredict.radio.quantities import is_hindsight
+from netpredict.types import AnyArray, FeatureSpec, Hindsight, OutputSpec, TrainingSet, base_name
 
 
 def build(
@@ -22,6 +23,7 @@ def build(
     values: AnyArray,
     columns: Sequence[str],
     validation_ratio: float = 0.2,
+    hindsight: Hindsight | None = None,
 ) -> TrainingSet:
     """A TrainingSet of (S, T, k) values whose last ``validation_ratio`` of steps is held out; DataError names the flaw.
 
@@ -46,19 +48,19 @@ def build(
         )
     picked = values[:, :, [list(columns).index(name) for name in features.observed]]
     slots = np.asarray(first_slot, dtype=np.int64)
-    return TrainingSet(features, output, picked, slots, validation_from, tuple(series_names))
+    return TrainingSet(features, output, picked, slots, validation_from, tuple(series_names), hindsight=hindsight)
 
 
 def mase_scales(dataset: TrainingSet) -> dict[str, float]:
     """``mase_scale.<kpi>``: mean error of seasonal naive on the training part, in the KPI's unit (radio.md ch. 11).
 
-    Without a season the value before stands in (Hyndman and Koehler 2006). A KPI that never moved has no scale; on a
-    grid all its places share one.
+    Without a season the value before stands in (Hyndman and Koehler 2006). A KPI that never moved has no scale, nor has
+    one of hindsight; on a grid all its places share one.
     """
     features, values = dataset.features, dataset.values[:, : dataset.validation_from]
     season = max(1, round(features.season_us / features.period_us))
     scales = {}
-    for kpi in dict.fromkeys(map(base_name, dataset.output.kpis)):
+    for kpi in dict.fromkeys(base_name(kpi) for kpi in dataset.output.kpis if not is_hindsight(kpi)):
         places = [features.observed.index(column) for column in dataset.output.kpis if base_name(column) == kpi]
         columns = values[:, :, places].astype(np.float64)
         moved = np.abs(columns[:, season:] - columns[:, :-season])
@@ -81,12 +83,17 @@ def align(series: AnyArray, slot: AnyArray, values: AnyArray, series_count: int)
 
 
 def newest(
-    series: AnyArray, slot: AnyArray, values: AnyArray, series_count: int, steps: int
+    series: AnyArray, slot: AnyArray, values: AnyArray, series_count: int, steps: int, common: bool = False
 ) -> tuple[AnyArray, AnyArray]:
-    """Like ``align``, but each series on a grid of its own newest ``steps`` slots, so that none is mostly gaps."""
+    """Like ``align``, but each series on a grid of its own newest ``steps`` slots, so that none is mostly gaps.
+
+    ``common``: of the newest ``steps`` slots of all, on one grid.
+    """
     last, first = np.full(series_count, -(2**62)), np.full(series_count, 2**62)
     np.maximum.at(last, series, slot)
     np.minimum.at(first, series, slot)
+    if common:
+        last[:], first[:] = last.max(), first.min()
     width = min(steps, int((last - first).max()) + 1)
     step = slot - (last[series] - width + 1)
     kept = np.flatnonzero(step >= 0)[::-1]

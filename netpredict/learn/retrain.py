@@ -164,6 +164,7 @@ def history(config: Config, stream: Stream) -> TrainingSet:
         stream.phase_us,
         steps=learn.history_steps,
         series_max=learn.series_max,
+        by_ue=stream.hindsight is not None,
     )
     if not observed.keys:
         raise DataError(f"stream {stream.name} has no stored observations yet")
@@ -175,6 +176,7 @@ def history(config: Config, stream: Stream) -> TrainingSet:
         values=observed.values,
         columns=stream.columns,
         validation_ratio=learn.validation_ratio,
+        hindsight=stream.hindsight,
     )
 
 

@@ -11,9 +11,12 @@ import msgspec
 
 from netpredict import plugins
 from netpredict.errors import PluginError
+from netpredict.forecast.predictor import Trainable
+from netpredict.learn import hindsight
 from netpredict.learn.dataset import mase_scales
+from netpredict.learn.evaluate import held_out
 from netpredict.learn.registry import Artefact, Trained, save_artefact
-from netpredict.types import Progress, TrainingReport, TrainingSet
+from netpredict.types import Hindsight, Progress, TrainingReport, TrainingSet
 
 LOSS_CURVE = "loss_curve.png"
 
@@ -32,8 +35,12 @@ def train(
     if not plugin.trainable:
         raise PluginError(f"predictor {plugin_name!r} has nothing to train")
     decoded = plugins.options_of(plugin, dict(options), f"options of {plugin_name}")
-    predictor = plugin.build(decoded, dataset.features, dataset.output)
-    report: TrainingReport = predictor.fit(dataset, progress)
+
+    def fit(lesson: TrainingSet) -> tuple[Trainable, TrainingReport]:
+        predictor: Trainable = plugin.build(decoded, lesson.features, lesson.output)
+        return predictor, predictor.fit(lesson, progress)
+
+    predictor, report = fit(dataset) if dataset.hindsight is None else _in_hindsight(dataset, dataset.hindsight, fit)
     report = replace(report, scores={**report.scores, **mase_scales(dataset)})
     trained = Trained(
         predictor=plugin_name,
@@ -47,6 +54,12 @@ def train(
         seed=int(getattr(decoded, "seed", 0)),
     )
     return save_artefact(folder, trained, lambda draft: draw_loss(draft / LOSS_CURVE, plugin_name, report)), report
+
+
+def _in_hindsight(dataset: TrainingSet, settings: Hindsight, fit: hindsight.Fit) -> tuple[Trainable, TrainingReport]:
+    """Scores are of the held-out slice, for the pieces that are taught have none."""
+    predictor, report = hindsight.taught(dataset, settings, fit)
+    return predictor, replace(report, scores=held_out(predictor, hindsight.labelled(dataset, predictor)))
 
 
 def window_us(dataset: TrainingSet) -> tuple[int, int]:

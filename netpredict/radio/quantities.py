@@ -215,7 +215,8 @@ class Kpi:
     """One radio measurement: its unit, the closed range ``low..high`` in that unit, and the decimals kept.
 
     ``decimals`` fixes the rounding of forecasts and the fixed-point scale (10 ** decimals) of shared sums. A
-    ``setting`` is configured, not measured: it stands still by right.
+    ``setting`` is configured, not measured: it stands still by right. One of ``hindsight`` is known only long after,
+    and never by a single report: what is observed of it is a rule of thumb, which no forecast is judged by.
     """
 
     name: str
@@ -225,6 +226,7 @@ class Kpi:
     decimals: int
     description: str
     setting: bool = False
+    hindsight: bool = False
 
 
 def kpi_of(column: str) -> Kpi:
@@ -233,6 +235,12 @@ def kpi_of(column: str) -> Kpi:
     if known is None:
         raise ConfigError(f"unknown column {base_name(column)!r}; known are {', '.join(sorted(KPIS))}")
     return known
+
+
+def is_hindsight(column: str) -> bool:
+    """Whether a column is known in hindsight only; False for one that is unknown."""
+    known = KPIS.get(base_name(column))
+    return known is not None and known.hindsight
 
 
 def _catalogue(*kpis: Kpi) -> dict[str, Kpi]:
@@ -274,8 +282,8 @@ KPIS: dict[str, Kpi] = _catalogue(
     Kpi("packet_drop_dl_ratio", "ratio", 0, 1, 6, "Downlink packets dropped (TS 28.552 5.1.3.2)"),
     Kpi("hysteresis_db", "dB", 0, 15, 1, "Hysteresis in force (TS 38.331 6.3.2)", setting=True),
     Kpi("a3_offset_db", "dB", -15, 15, 1, "A3 offset in force (TS 38.331 6.3.2)", setting=True),
-    Kpi("stay_cost", "failures", -0.5, 1.5, 4, "What staying on a link costs beyond the strongest one; from hindsight"),
-    Kpi("command_failure_ratio", "ratio", 0, 1, 4, "Whether a handover command on this link fails, T310 running"),
-    Kpi("access_failure_ratio", "ratio", 0, 1, 4, "Whether a handover to this link fails, the link being out of sync"),
+    Kpi("stay_cost", "failures", -0.5, 1.5, 4, "What staying on a link costs beyond the strongest", hindsight=True),
+    Kpi("command_failure_ratio", "ratio", 0, 1, 4, "Whether a command fails, T310 running", hindsight=True),
+    Kpi("access_failure_ratio", "ratio", 0, 1, 4, "Whether a handover here fails, out of sync", hindsight=True),
     Kpi("activity_count", "count", 0, 1e9, 0, "Activity events in the period"),
 )

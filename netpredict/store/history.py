@@ -24,6 +24,27 @@ Row = dict[str, Any]
 
 _SLOTS_PER_READ = 64
 _SLOTS_SEARCHED = 20_000
+_SLOTS_SAMPLED = 256
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Up to ``most`` of so many indices."""
+    chosen = min(count, most)
+    return [number * count // chosen for number in range(chosen)]
+
+
+def whole_ues(keys: Sequence[str], most: int) -> list[int]:
+    """Indices of the links (UE, radio cell) of evenly chosen UEs: as many UEs as have ``most`` links, one at least."""
+    ues: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        ues.setdefault(key.rpartition("|")[0], []).append(index)
+    found = list(ues.values())
+    enough = -(-len(found) * most // max(1, len(keys)))
+    for count in range(min(len(found), enough), 1, -1):
+        chosen = [found[index] for index in evenly(len(found), count)]
+        if sum(map(len, chosen)) <= most:
+            return [index for ue in chosen for index in ue]
+    return found[0] if found else []
 
 
 class ObservedSeries(NamedTuple):
@@ -519,17 +540,25 @@ class History:
         steps: int = 2000,
         series_max: int = 2000,
         keys: Sequence[str] | None = None,
+        by_ue: bool = False,
     ) -> ObservedSeries:
         """The newest ``steps`` slots of up to ``series_max`` live series (evenly chosen, or those named).
 
-        What was suspect, or an own action may have changed, is missing.
+        ``by_ue``: of UEs that were heard in that time, each with all its radio cells. What was suspect, or an own
+        action may have changed, is missing.
         """
-        chosen = self._chosen(stream, series_max, keys)
-        newest = self._newest_slot_time_us(stream) if chosen else None
-        if newest is None:
-            return ObservedSeries([], np.empty(0, np.int64), np.empty((0, 0, len(columns)), np.float32))
-        last_slot = (newest - phase_us) // period_us
+        newest = self._newest_slot_time_us(stream)
+        last_slot = 0 if newest is None else (newest - phase_us) // period_us
         first_slot = last_slot - steps + 1
+        if newest is None:
+            chosen = []
+        elif by_ue:
+            sampled = np.linspace(first_slot, last_slot, min(steps, _SLOTS_SAMPLED)).astype(np.int64)
+            chosen = self._of_ues(stream, series_max, [int(slot) * period_us + phase_us for slot in sampled])
+        else:
+            chosen = self._chosen(stream, series_max, keys)
+        if not chosen:
+            return ObservedSeries([], np.empty(0, np.int64), np.empty((0, 0, len(columns)), np.float32))
         values = np.full((len(chosen), steps, len(columns)), np.nan, dtype=np.float32)
         place = {series_id: number for number, (series_id, _) in enumerate(chosen)}
         layouts = self._columns_of(stream, columns)
@@ -566,8 +595,19 @@ class History:
                 " AND (:every OR s.key IN (SELECT value FROM each_text(:keys) AS i)) ORDER BY s.series_id",
                 {"stream": stream, "every": keys is None, "keys": list(keys or ())},
             ).fetchall()
-        count = min(most, len(found))
-        return [found[number * len(found) // count] for number in range(count)]
+        return [found[index] for index in evenly(len(found), most)]
+
+    def _of_ues(self, stream: str, most: int, slot_times_us: Sequence[int]) -> list[tuple[int, str]]:
+        """The series seen in these slots, of UEs evenly chosen."""
+        with self._database.reader() as connection:
+            found = connection.execute(
+                "SELECT DISTINCT s.series_id, s.key FROM each_number(:slots) AS t CROSS JOIN observation AS o"
+                " CROSS JOIN series AS s CROSS JOIN topic_progress AS p"
+                " WHERE o.slot_time_us = t.value AND s.series_id = o.series_id AND s.retired_us IS NULL"
+                " AND p.lane_id = s.lane_id AND p.stream = :stream ORDER BY s.key, s.series_id",
+                {"slots": list(slot_times_us), "stream": stream},
+            ).fetchall()
+        return [found[index] for index in whole_ues([key for _, key in found], most)]
 
     def _series_ids(self, stream: str, key: str) -> list[int]:
         """Ids of the live series of this key, at most one a topic partition; of retired ones when none lives."""

@@ -7,7 +7,7 @@ from netpredict import plugins
 from netpredict.evaluate import handover_exact
 from netpredict.evaluate.handover_compare import Front, beside, least_failures, undominated
 from netpredict.evaluate.handover_labels import REPORTED, World, reports, targets, world_of
-from netpredict.evaluate.handover_model import PERIOD_MS, Counts, sinr_db, walk
+from netpredict.evaluate.handover_model import PERIOD_MS, Counts, walk
 from netpredict.evaluate.handover_policy import (
     FEATURES,
     PIECE_STEPS,
@@ -22,6 +22,7 @@ from netpredict.evaluate.handover_policy import (
     training_set,
 )
 from netpredict.radio import handover_cost
+from netpredict.radio.link_failure import sinr_db
 from netpredict.traces.ns3_uma import Scene
 from netpredict.types import HookBatch, SeriesKey
 

@@ -4,9 +4,9 @@ import msgspec
 import numpy as np
 
 from netpredict.evaluate.handover_labels import REPORTED, REPORTED_DB, reports
-from netpredict.evaluate.handover_model import sinr_db
 from netpredict.ingest.messages import Neighbour, Rsrp
 from netpredict.ingest.source import MemoryRecord
+from netpredict.radio.link_failure import sinr_db
 from netpredict.traces.ns3_uma import RADIO_CELLS
 from netpredict_plugins.decoders.json import JsonDecoder, JsonOptions
 

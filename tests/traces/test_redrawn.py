@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from netpredict.evaluate.handover_model import sinr_db
+from netpredict.radio.link_failure import sinr_db
 from netpredict.traces import ns3_uma, simulated_scenes
 from netpredict.traces.ns3_uma import Places, Scene
 from netpredict.traces.redrawn import Redrawn, sight_gain_db, sight_quantile, soft_sight

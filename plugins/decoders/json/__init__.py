@@ -15,12 +15,14 @@ from netpredict.errors import ConfigError
 from netpredict.ingest.decode import Decoded, Reject
 from netpredict.ingest.messages import SCHEMAS
 from netpredict.plugins import Plugin
+from netpredict.radio import handover_cost
+from netpredict.radio.quantities import KPIS
 from netpredict.types import FloatArray, Int32Array, LogRecord, Quality, base_name, grid_of
 from netpredict_plugins.decoders.json.neighbours import BY_SITE, NO_ROW, Others, site_function
 from netpredict_plugins.decoders.json.neighbours import FIELDS as OF_NEIGHBOUR
 
 IDENTITIES = ("ue_id", "radio_cell_id", "grid_id")
-OF_REPORT = ("serving", "approximate")
+OF_REPORT = ("serving", "approximate", *handover_cost.KPIS)
 PLACE_BYTES = 32
 """What a frame may be longer than other records, for each of its values."""
 
@@ -189,6 +191,9 @@ class JsonDecoder:
         values = np.empty((len(rows), len(self._columns)), np.float32)
         of_report = {"serving": serving, "approximate": approximate}
         others: Others | None = None
+        if not set(handover_cost.KPIS).isdisjoint(self._columns):
+            others = self._others(rows, counts)
+            of_report |= self._rules_of_thumb(rows, others)
         for column, name in enumerate(self._columns):
             if name in of_report:
                 values[:, column] = of_report[name]
@@ -207,6 +212,12 @@ class JsonDecoder:
             flags.astype(np.uint8),
             rejects,
         )
+
+    def _rules_of_thumb(self, rows: Sequence[Any], others: Others) -> dict[str, FloatArray]:
+        level, sinr = (_floats([getattr(row, name) for row in rows]) for name in ("rsrp_dbm", "sinr_db"))
+        told = handover_cost.rules_of_thumb(level, sinr, self._of_other(others, "nbr1_rsrp_dbm", level))
+        known = dict(zip(handover_cost.KPIS, told, strict=True))
+        return {name: np.clip(values, KPIS[name].low, KPIS[name].high) for name, values in known.items()}
 
     def _others(self, rows: Sequence[Any], counts: Any) -> Others:
         level = _floats([row.rsrp_dbm for row in rows])

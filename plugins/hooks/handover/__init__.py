@@ -207,7 +207,8 @@ class HandoverHook:
         left_slot = np.where(left, batch.slot, state["left_slot"])
         recent = (batch.slot - tenure_slot + 1) * batch.period_us < options.back_within_s * 1e6
         price = options.handover_cost + options.back_cost * (recent & (left_slot == tenure_slot))
-        costs = costs_of(batch, self._usable(batch), options.lead_steps, _level_index(batch))
+        usable = self._usable(batch) & (batch.source == Source.MODEL)  # else it is a rule of thumb that is repeated
+        costs = costs_of(batch, usable, options.lead_steps, _level_index(batch))
         gain = np.where(reports.has_serving, gains(costs, reports.serving_row, price), -np.inf)
         nearest = np.where(gain > -np.inf, -costs.arrival, -np.inf)
         best = reports.first(np.isfinite(nearest) & (nearest == reports.highest(nearest)[reports.of_row]))
