@@ -227,7 +227,9 @@ class ChecksConfig(Section, frozen=True, kw_only=True):
 
 
 class HindsightConfig(Section, frozen=True, kw_only=True):
-    """How KPIs that are known in hindsight only are labelled for training, from the reports of each UE."""
+    """How KPIs that are known in hindsight only (stay_cost, command_failure_ratio, access_failure_ratio of a link) are
+    labelled for training, from the reports of each UE: what would have come of every link.
+    """
 
     handover_cost: Annotated[
         float, Meta(ge=0, le=1, description="What a handover costs in the labels, in failures of a radio link.")

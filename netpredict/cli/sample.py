@@ -21,6 +21,7 @@ from netpredict.config import (
     BreakerConfig,
     ChecksConfig,
     DaemonConfig,
+    HindsightConfig,
     HookConfig,
     HttpConfig,
     KafkaConfig,
@@ -116,10 +117,11 @@ def _stream(name: str, given: Mapping[str, Any], *, explained: bool) -> Iterator
     yield from _settings(StreamConfig, given, explained=explained)
     yield ""
     if explained:
-        yield from _prose(_first_paragraph(ChecksConfig))
-        yield f"[streams.{name}.checks]"
-        yield from _settings(ChecksConfig, {})
-        yield ""
+        for table, part in (("checks", ChecksConfig), ("hindsight", HindsightConfig)):
+            yield from _prose(_first_paragraph(part))
+            yield f"[streams.{name}.{table}]"
+            yield from _settings(part, {})
+            yield ""
     yield from _prose(_first_paragraph(RouteConfig)) if explained else ()
     yield f"[[streams.{name}.routes]]"
     yield from _settings(RouteConfig, {"active": ACTIVE[name]}, explained=explained)
@@ -169,7 +171,7 @@ def _normal(line: str) -> str:
 def _settings(section: type[msgspec.Struct], given: Mapping[str, Any], *, explained: bool = True) -> Iterator[str]:
     for field in msgspec.structs.fields(section):
         name = field.encode_name
-        if name in ("options", "routes", "checks", "breaker", "revert"):
+        if name in ("options", "routes", "checks", "hindsight", "breaker", "revert"):
             continue
         default = _default(field)
         if explained:

@@ -176,20 +176,15 @@ def _filled(level_dbm: FloatArray) -> tuple[FloatArray, BoolArray]:
 
 
 def _by_ue(dataset: TrainingSet) -> Iterator[list[list[int]]]:
-    """Indices of the series of each UE, some UEs at a time; alike in number, for little is filled up then."""
+    """Indices of the series of each UE by name, some UEs at a time; alike in number, for little is filled up then."""
     found: dict[str, list[int]] = {}
-    for index, name in enumerate(dataset.series_names):
-        found.setdefault(ue_of(name), []).append(index)
+    for name, index in sorted((name, index) for index, name in enumerate(dataset.series_names)):
+        found.setdefault(name.rpartition("|")[0], []).append(index)
     if not found:
         raise DataError("the links of no UE are known: hindsight needs the names of the series")
     ordered = sorted(found.values(), key=len)
     for start in range(0, len(ordered), UES_AT_ONCE):
         yield ordered[start : start + UES_AT_ONCE]
-
-
-def ue_of(key: str) -> str:
-    """All of the key of a link but its radio cell, which stands last."""
-    return key.rpartition("|")[0]
 
 
 def _period_ms(dataset: TrainingSet) -> int:

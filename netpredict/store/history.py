@@ -25,6 +25,7 @@ Row = dict[str, Any]
 _SLOTS_PER_READ = 64
 _SLOTS_SEARCHED = 20_000
 _SLOTS_SAMPLED = 256
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -34,17 +35,21 @@ def evenly(count: int, most: int) -> list[int]:
 
 
 def whole_ues(keys: Sequence[str], most: int) -> list[int]:
-    """Indices of the links (UE, radio cell) of evenly chosen UEs: as many UEs as have ``most`` links, one at least."""
+    """Indices of the links (UE, radio cell) of UEs that are spread evenly, each with all of its links.
+
+    As many UEs as there is room for ``most`` links; one at least.
+    """
     ues: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
         ues.setdefault(key.rpartition("|")[0], []).append(index)
     found = list(ues.values())
-    enough = -(-len(found) * most // max(1, len(keys)))
-    for count in range(min(len(found), enough), 1, -1):
-        chosen = [found[index] for index in evenly(len(found), count)]
-        if sum(map(len, chosen)) <= most:
-            return [index for ue in chosen for index in ue]
-    return found[0] if found else []
+    chosen: list[int] = []
+    left = most
+    for place in sorted(range(len(found)), key=lambda place: place * _GOLDEN % 1):
+        if len(found[place]) <= left or not chosen:
+            chosen.append(place)
+            left -= len(found[place])
+    return [index for place in sorted(chosen) for index in found[place]]
 
 
 class ObservedSeries(NamedTuple):

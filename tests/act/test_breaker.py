@@ -141,6 +141,14 @@ def test_groups_of_a_stream_of_ues_are_patterns_on_the_radio_cell() -> None:
     assert (lab.group, lab.predictors, lab.nominal) == ("lab", ("a",), 0.8)
 
 
+def test_what_is_known_in_hindsight_only_is_judged_by_what_the_stream_measures() -> None:
+    kpis = ["rsrp_dbm", "stay_cost", "command_failure_ratio", "access_failure_ratio"]
+    stream = StreamConfig(topic="t", schema="rsrp", series_by=["ue_id", "radio_cell_id"], period_s=1, kpis=kpis,
+                          routes=[RouteConfig(active="c")])  # fmt: skip
+    (watched,) = watched_of("h", HookConfig(plugin="handover", stream="s"), stream, kpis[1:], 1, (0.5,))
+    assert (watched.kpis, watched.lead_steps) == (("rsrp_dbm",), 1)
+
+
 def test_a_hook_that_reads_no_forecast_is_judged_by_all_of_its_stream_unless_told() -> None:
     stream = StreamConfig(topic="t", schema="rsrp", series_by=["ue_id", "radio_cell_id"], period_s=1, horizon_steps=7,
                           kpis=["rsrp_dbm", "rsrq_db"], routes=[RouteConfig(active="c")])  # fmt: skip

@@ -57,10 +57,10 @@ def test_every_option_of_a_plugin_is_in_the_sample(kind: str, name: str) -> None
     assert set(shown) == {field.encode_name for field in msgspec.structs.fields(load(kind, name).options)}
 
 
-@pytest.mark.parametrize("section", [*sample.SECTIONS.values(), StreamConfig, ChecksConfig])
+@pytest.mark.parametrize("section", [*sample.SECTIONS.values(), StreamConfig, ChecksConfig, HindsightConfig])
 def test_every_setting_is_in_the_sample_and_explained(section: type[msgspec.Struct], text: str) -> None:
     for field in msgspec.structs.fields(section):
-        if field.name not in ("routes", "checks"):
+        if field.name not in ("routes", "checks", "hindsight"):
             assert f"{field.name} = " in text or f"## {field.name} is not set" in text
             assert sample._description(field), f"{section.__name__}.{field.name} has no description"
 

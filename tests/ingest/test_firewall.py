@@ -43,6 +43,12 @@ def test_an_implausible_value_becomes_missing_and_is_counted(value, reason):
     assert verdict.refused["no_value"].tolist() == [False, True]
 
 
+def test_what_is_known_in_hindsight_only_does_not_save_a_row():
+    columns = ("rsrp_dbm", "stay_cost")
+    _, verdict, _ = judged([[-90.0, np.nan], [np.nan, 0.1]], columns=columns, kpis=columns)
+    assert verdict.refused["no_value"].tolist() == [False, True]
+
+
 @pytest.mark.parametrize("value", [0.0, -0.0, 100.0])
 def test_the_ends_of_the_range_are_plausible(value):
     _, verdict, found = judged([[value, -90.0]])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from netpredict.errors import ConfigError
 from netpredict.ingest.messages import SCHEMAS, ChannelState, Grid, Neighbour, Rsrp, Traffic
 from netpredict.plugins import load, options_of
+from netpredict.radio import handover_cost
 from netpredict.types import Quality, place_columns
 from netpredict_plugins.decoders.json import PLUGIN, JsonDecoder, JsonOptions
 
@@ -262,6 +263,15 @@ def seen(levels: dict[str, float | None]) -> Record:
     return Record(
         msgspec.json.encode(Rsrp("netpredict.rsrp/1", serving, NOW_US, "u", rsrp_dbm=rsrp_dbm, neighbours=neighbours))
     )
+
+
+def test_a_row_of_a_report_can_carry_what_a_report_tells_of_hindsight() -> None:
+    near = [Neighbour("B", -96.0, sinr_db=-8.0), Neighbour("C", -150.0, sinr_db=40.0), Neighbour("D", sinr_db=1.0)]
+    reports = [report("A", neighbours=near, sinr_db=12.0), report("A", sinr_db=12.0)]
+    decoded = rsrp(columns=handover_cost.KPIS).decode(reports).values
+    lost = 1 / (1 + np.exp(np.array([20, 0, 48, 9, 20]) / 4))
+    np.testing.assert_allclose(decoded[:, 1:], np.stack([lost, lost], axis=1), rtol=1e-5)
+    np.testing.assert_allclose(decoded[:, 0], [-0.1, 0.1, 1.0, np.nan, np.nan], rtol=1e-5)
 
 
 OTHERS = ("nbr1_rsrp_dbm", "nbr2_rsrp_dbm", "onsite_rsrp_dbm", "offsite_rsrp_dbm")

@@ -1,0 +1,226 @@
+"""What links cost is forecast and acted on like any KPI, but judged by nothing that a report says of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from netpredict.build import build_streams
+from netpredict.config import parse_config
+from netpredict.errors import ConfigError
+from netpredict.ingest.messages import Neighbour, Rsrp
+from netpredict.learn.retrain import history
+from netpredict.radio import handover_cost
+from netpredict.radio.link_failure import sinr_db
+from netpredict.store import migrate
+from netpredict.store.history import History, whole_ues
+from netpredict.store.sql import SqlStore
+from netpredict.stream import Stream
+from netpredict.testing import LeakyMean, StaticShelf
+from netpredict.types import FloatArray, Hidden, Outputs
+from tests.pipeline_world import INGEST_MS, START_US, World, new_log
+
+KPIS = ["rsrp_dbm", *handover_cost.KPIS]
+CELLS, UES, STEPS = 5, 4, 150
+PRICE = 0.02
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    stream = {
+        "topic": "ran.rsrp",
+        "schema": "rsrp",
+        "series_by": ["ue_id", "radio_cell_id"],
+        "period_s": 0.2,
+        "kpis": KPIS,
+        "features": ["serving", "sinr_db", "nbr1_rsrp_dbm"],
+        "horizon_steps": 2,
+        "warm_steps": 2,
+        "bucket_s": 4.0,
+        "routes": [{"active": "leaky"}],
+    }
+    cost = {"rule": "cost", "lead_steps": 1, "handover_cost": PRICE, "back_cost": 0.0, "cooldown_slots": 0}
+    return {
+        "streams": {"rsrp": stream | changes},
+        "predictors": {"leaky": {"plugin": "naive"}},
+        "hooks": {"handover": {"plugin": "handover", "stream": "rsrp", "mode": "auto", "options": cost}},
+        "actuators": {"log": {"plugin": "log"}},
+    }
+
+
+def reports() -> list[tuple[bytes, bytes]]:
+    """UEs that hear some of the radio cells, and hand over late."""
+    rng, rows = np.random.default_rng(4), []
+    level = rng.normal(-90, 6, (UES, CELLS))
+    serving = level.argmax(axis=1)
+    for step in range(STEPS):
+        level += rng.normal(0, 1, level.shape) + 0.03 * (-90 - level)
+        for ue in range(UES):
+            if level[ue].max() > level[ue, serving[ue]] + 6:
+                serving[ue] = level[ue].argmax()
+            heard = [cell for cell in range(CELLS) if level[ue, cell] > level[ue].max() - 9 or cell == serving[ue]]
+            ratio = sinr_db(level[ue])
+            told = {cell: (float(level[ue, cell].round(1)), float(ratio[cell].round(1))) for cell in heard}
+            first = told.pop(int(serving[ue]))
+            near = [Neighbour(f"cell-{cell}", rsrp, sinr_db=sinr) for cell, (rsrp, sinr) in told.items()]
+            time_us = START_US + step * 200_000
+            message = Rsrp(
+                "netpredict.rsrp/1", f"cell-{serving[ue]}", time_us, f"ue-{ue}", first[0], None, first[1], near
+            )
+            rows.append((f"ue-{ue}".encode(), msgspec.json.encode(message)))
+    return rows
+
+
+class Priced(LeakyMean):
+    """Says that links cost more than a rule of thumb has it, and that commands fail less."""
+
+    def advance(self, features: FloatArray, hidden: Hidden) -> tuple[Outputs, Hidden]:
+        outputs, hidden = super().advance(features, hidden)
+        factors = dict(zip(handover_cost.KPIS, (6, 0.1, 0.1), strict=True))
+        return {kpi: values * np.float32(factors.get(kpi, 1)) for kpi, values in outputs.items()}, hidden
+
+
+def shelf(streams: Sequence[Stream], _: Any) -> StaticShelf:
+    made, (stream,) = StaticShelf(), streams
+    made.put(stream.name, "leaky", "v1", lambda: Priced(stream.features, stream.output, 0.5))
+    return made
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, World]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('hindsight')}/store.db"
+    migrate.upgrade(url)
+    log = new_log(1)
+    for key, value in reports():
+        log.append("ran.rsrp", key, value, INGEST_MS)
+    world = World(log, config(), shelf=shelf)
+    with SqlStore(url) as store:
+        store.register_model("rsrp", "leaky", "v1", "naive", "-", {}, "active")
+        world.run(store, 50)
+    return url, world
+
+
+def test_what_is_measured_is_scored_and_hindsight_is_not(ran: tuple[str, World]) -> None:
+    rows = History(ran[0]).scores()
+    assert {row["kpi"] for row in rows} == {"rsrp_dbm"}
+    assert sum(row["n"] for row in rows) > 500
+
+
+def test_what_a_report_tells_of_hindsight_is_a_rule_of_thumb(ran: tuple[str, World]) -> None:
+    for row in History(ran[0]).recent_observations("rsrp", "ue-1|cell-2", limit=40):
+        seen = row["values"]
+        if seen["nbr1_rsrp_dbm"] is None:
+            assert seen["stay_cost"] is None
+            continue
+        given = (np.array(seen[name]) for name in ("rsrp_dbm", "sinr_db", "nbr1_rsrp_dbm"))
+        thumb = handover_cost.rules_of_thumb(*given)
+        assert [seen[kpi] for kpi in handover_cost.KPIS] == pytest.approx([float(each) for each in thumb], abs=1e-3)
+
+
+def test_the_hook_fires_what_the_forecast_costs_say(ran: tuple[str, World]) -> None:
+    """The rule written once more, over what is stored: forecasts, and who served."""
+    url, _ = ran
+    store, found = History(url), {}
+    for ue in range(UES):
+        for cell in range(CELLS):
+            key = f"ue-{ue}|cell-{cell}"
+            costs = {
+                row["slot_time_us"]: [row["values"][kpi][0][1] for kpi in handover_cost.KPIS]
+                for row in store.forecasts("rsrp", key, limit=STEPS)
+                if row["sources"]["stay_cost"] == "model"
+            }
+            for row in store.recent_observations("rsrp", key, limit=STEPS):
+                time_us = row["slot_time_us"]
+                is_serving = row["values"]["serving"] == 1
+                found.setdefault((ue, time_us), []).append((f"cell-{cell}", is_serving, costs.get(time_us)))
+    wanted = []
+    before: dict[int, tuple[str, str | None]] = {}
+    for (ue, time_us), rows in sorted(found.items(), key=lambda item: item[0][1]):
+        (serving,) = (row for row in rows if row[1])
+        target = decided(serving, [row for row in rows if not row[1]])
+        if target is not None and before.get(ue) != (serving[0], target):
+            wanted.append((time_us, f"UE=ue-{ue}", serving[0], target))
+        before[ue] = serving[0], target
+    fired = [
+        (row["slot_time_us"], row["object_id"], row["value"]["source"], row["value"]["target"])
+        for row in store.firings(limit=1000)
+    ]
+    assert sorted(fired) == sorted(wanted)
+    assert len(fired) > 10
+    row = store.firings(limit=1)[0]
+    assert row["why"]["gain"] > 0
+
+
+def decided(serving: Any, others: Any) -> str | None:
+    if serving[2] is None:
+        return None
+    stay, late, _ = serving[2]
+    known = [(cost[2] + (1 - cost[2]) * cost[0], name) for name, _, cost in others if cost is not None]
+    own = serving[2][2] + (1 - serving[2][2]) * stay
+    gains = [
+        (stay - (late + (1 - late) * (PRICE + arrival)), -arrival, name) for arrival, name in known if arrival < own
+    ]
+    if not gains:
+        return None
+    gain, _, name = max(gains, key=lambda each: each[1])
+    return name if gain > 0 else None
+
+
+def test_a_rule_of_thumb_that_is_repeated_for_want_of_a_model_is_not_acted_on(tmp_path: Path, ran: Any) -> None:
+    url = f"sqlite:///{tmp_path}/cold.db"
+    migrate.upgrade(url)
+    made = config(warm_steps=10_000)  # the model never is warm: the ladder serves
+    world = World(ran[1].log, made, shelf=shelf)
+    with SqlStore(url) as store:
+        store.register_model("rsrp", "leaky", "v1", "naive", "-", {}, "active")
+        world.run(store, 50)
+    assert {row["sources"]["stay_cost"] for row in History(url).forecasts("rsrp", "ue-1|cell-2", limit=50)} == {"naive"}
+    assert History(url).firings() == []
+
+
+def test_training_takes_whole_ues_that_were_heard(ran: tuple[str, World]) -> None:
+    url, _ = ran
+    made = config() | {"store": {"url": url}, "learn": {"history_steps": 100, "series_max": 11}}
+    read = parse_config(made)
+    (stream,) = build_streams(read)
+    dataset = history(read, stream)
+    ues = {name.partition("|")[0] for name in dataset.series_names}
+    assert 1 <= len(ues) < UES
+    assert dataset.hindsight is not None
+    assert len(set(dataset.first_slot.tolist())) == 1
+    everything = History(url).observations("rsrp", stream.columns, stream.period_us, steps=100)
+    heard = np.isfinite(everything.values[:, :, 0]).any(axis=1)
+    known = {key for key, some in zip(everything.keys, heard, strict=True) if some and key.partition("|")[0] in ues}
+    assert set(dataset.series_names) == known
+
+
+def test_as_many_whole_ues_as_there_is_room_for() -> None:
+    keys = [f"ue-{ue}|cell-{cell}" for ue in range(50) for cell in range(ue % 7 + 1)]
+    chosen = whole_ues(keys, 60)
+    ues = {keys[index].partition("|")[0] for index in chosen}
+    assert sorted(chosen) == [index for index, key in enumerate(keys) if key.partition("|")[0] in ues]
+    assert 57 <= len(chosen) <= 60
+    assert max(np.diff([int(ue[3:]) for ue in sorted(ues, key=lambda ue: int(ue[3:]))])) < 10
+    assert whole_ues(keys, 1) == [0]
+    assert whole_ues([], 5) == []
+    assert whole_ues(keys, 10_000) == list(range(len(keys)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"kpis": ["rsrp_dbm", "stay_cost"]}, "missing: command_failure_ratio, access_failure_ratio"),
+        ({"kpis": list(handover_cost.KPIS)}, "missing: rsrp_dbm"),
+        ({"kpis": ["rsrp_dbm"], "features": ["serving", "stay_cost"]}, "missing: stay_cost"),
+        ({"series_by": ["radio_cell_id"]}, "series_by: stay_cost is of a link"),
+        ({"series_by": ["radio_cell_id", "ue_id"]}, "series_by: stay_cost is of a link"),
+        ({"period_s": 0.05}, "period_s: stay_cost needs a multiple"),
+        ({"period_s": 0.125}, "period_s: stay_cost needs a multiple"),
+    ],
+)
+def test_a_stream_that_cannot_be_labelled_is_refused(changes: dict[str, Any], why: str) -> None:
+    made = config(**changes) | {"hooks": {}}
+    with pytest.raises(ConfigError, match=why):
+        build_streams(parse_config(made))
