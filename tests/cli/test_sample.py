@@ -9,7 +9,7 @@ import pytest
 
 from netpredict.cli import sample
 from netpredict.cli.configuration import checked_config
-from netpredict.config import ChecksConfig, Config, StreamConfig, parse_config
+from netpredict.config import ChecksConfig, Config, HindsightConfig, StreamConfig, parse_config
 from netpredict.plugins import load, options_of
 
 ROOT = Path(__file__).parents[2]
