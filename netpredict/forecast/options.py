@@ -53,6 +53,7 @@ class RecurrentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     l2: Weight = 0.0
     layer_normalisation: bool = False
     inputs: Literal["moves", "season", "medians", "history", "levels"] = "moves"
+    leave_out: tuple[str, ...] = ()
     scaler_steps: Count = 200
     season_forget_ratio: Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)] = 0.1
     median_steps: OddSteps = (15, 5, 31)

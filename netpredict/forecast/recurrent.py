@@ -5,7 +5,8 @@ Imported by the recurrent plugins only, because it brings TensorFlow with it (se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from netpredict.types import (
     StateArray,
     TrainingReport,
     TrainingSet,
+    base_name,
 )
 
 __all__ = ["RecurrentOptions", "RecurrentPredictor", "check_specs"]
@@ -46,23 +48,27 @@ class RecurrentPredictor:
         check_specs(features, output)
         check_options(options, output)
         self.layer, self.options, self._features, self._output = layer, options, features, output
+        self._columns = seen_columns(options.leave_out, features, output)
+        self._seen = replace(features, observed=tuple(features.observed[column] for column in self._columns))
         self._network = self._built()
         self._shapes = {"rnn": self._network.rnn_shape, **self._network.encoder.state_shapes}
         self._step = self._compiled()
 
     def _built(self) -> Network | Ensemble:
         if self.options.ensemble == 1:
-            return self.network(self.layer, self.options, self._features, self._output)
-        return Ensemble(self.network, self.layer, self.options, self._features, self._output)
+            return self.network(self.layer, self.options, self._seen, self._output)
+        return Ensemble(self.network, self.layer, self.options, self._seen, self._output)
 
     def _compiled(self) -> Any:
         """One graph for every batch size: the leading axis is open, the rest is fixed; no XLA (it is not bit-equal)."""
         hidden = {name: tf.TensorSpec((None, *shape)) for name, shape in self._shapes.items()}
         signature = [tf.TensorSpec((None, self._features.width)), hidden]
+        kept = [*self._columns, *range(len(self._features.observed), self._features.width)]
 
         def step(features: Any, hidden: Any) -> Any:
             scaler = {name: array for name, array in hidden.items() if name != "rnn"}
             with tf.device("CPU:0"):
+                features = features if self._seen == self._features else tf.gather(features, kept, axis=1)
                 answer, rnn, scaler = self._network.step(features, hidden["rnn"], scaler)
             return answer, {"rnn": rnn, **scaler}
 
@@ -95,6 +101,7 @@ class RecurrentPredictor:
             raise ConfigError("the training set has other columns or outputs than this predictor was built for")
         self._network = self._built()
         self._step = self._compiled()
+        dataset = replace(dataset, features=self._seen, values=dataset.values[:, :, self._columns])
         if isinstance(self._network, Ensemble):
             return self._network.fit(dataset, progress)
         return bptt.fit(self._network, self.options, dataset, progress)
@@ -106,6 +113,16 @@ class RecurrentPredictor:
     def load_weights(self, weights: Mapping[str, Any]) -> None:
         """Take weights of the same spec; raises ArtefactError when names, shapes or dtypes differ."""
         self._network.assign(weights)
+
+
+def seen_columns(leave_out: Sequence[str], features: FeatureSpec, output: OutputSpec) -> list[int]:
+    """Indices of the observed columns that are not left out, on a grid at every place; ConfigError for a wrong name."""
+    named = {base_name(column) for column in features.observed}
+    if unknown := [name for name in leave_out if name not in named]:
+        raise ConfigError(f"leave_out: no column is named {', '.join(unknown)}; there are {', '.join(sorted(named))}")
+    if forecast := [kpi for kpi in map(base_name, output.kpis) if kpi in leave_out]:
+        raise ConfigError(f"leave_out: {forecast[0]} is forecast, so it must be seen")
+    return [index for index, column in enumerate(features.observed) if base_name(column) not in leave_out]
 
 
 def check_specs(features: FeatureSpec, output: OutputSpec) -> None:

@@ -5,7 +5,7 @@ from netpredict.errors import ArtefactError, ConfigError
 from netpredict.forecast.backend import keras, tf
 from netpredict.forecast.convolution import ConvLstmOptions, ConvLstmStack
 from netpredict.forecast.recurrent import RecurrentPredictor
-from netpredict.types import FeatureSpec, OutputSpec
+from netpredict.types import FeatureSpec, OutputSpec, TrainingSet
 from tests.forecast.networks import LAYERS, Options, cold, keras_layer, shaken, walked
 
 FEATURES = FeatureSpec(("load", "users", "rsrp_dbm", "sinr_db"), 900_000_000, 24, 86_400_000_000)
@@ -268,3 +268,29 @@ def test_inputs_and_answers_never_share_memory():
     for array in (features, *hidden.values()):
         array.fill(99.0)
     np.testing.assert_equal({**outputs, **new}, kept)
+
+
+@pytest.mark.parametrize("options", [{}, {"ensemble": 2}, {"inputs": "history"}])
+def test_a_column_that_is_left_out_is_not_seen(options):
+    fewer = FeatureSpec(("load", "rsrp_dbm"), 900_000_000, 24, 86_400_000_000)
+    output = OutputSpec(("load", "rsrp_dbm"), 6, (0.1, 0.5, 0.9))
+    full = RecurrentPredictor("gru", Options(leave_out=("sinr_db", "users"), **options), FEATURES, output)
+    plain = RecurrentPredictor("gru", Options(**options), fewer, output)
+    steps = random_features(20, 16)
+    rng = np.random.default_rng(3)
+    history = steps[..., :4].transpose(1, 0, 2)
+    slots = np.zeros(16, np.int64)
+    full.fit(TrainingSet(FEATURES, output, history, slots, 15))
+    plain.fit(TrainingSet(fewer, output, history[..., [0, 2]], slots, 15))
+    for name, tensor in plain.weights().items():
+        np.testing.assert_array_equal(full.weights()[name], tensor)
+    found, _ = walked(full, steps)
+    np.testing.assert_array_equal(found, walked(plain, steps[..., [0, 2, 4, 5, 6, 7]])[0])
+    steps[..., [1, 3]] = rng.normal(size=steps[..., [1, 3]].shape)
+    np.testing.assert_array_equal(found, walked(full, steps)[0])
+
+
+@pytest.mark.parametrize(("names", "why"), [(("speed",), "no column is named speed"), (("load",), "load is forecast")])
+def test_a_column_that_is_not_there_or_is_forecast_cannot_be_left_out(names, why):
+    with pytest.raises(ConfigError, match=why):
+        predictor_of(leave_out=names)
