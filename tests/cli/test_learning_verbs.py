@@ -134,6 +134,26 @@ def test_simulated_neighbours_have_the_sinr_that_a_stream_reads(own: Path, featu
     np.testing.assert_array_equal(np.isfinite(told.values[..., -1]), np.isfinite(told.values[..., 0]))
 
 
+def test_recorded_reports_fill_the_grid_of_a_stream_of_200_ms(
+    cli: Cli, own: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETPREDICT_DATA", str(data_folder))
+    file = own.with_name("ns3.jsonl.gz")
+    sent = document(cli("replay", "ns3-uma", "--limit-traces", 1, "--to", file, "--json"))["sent"]
+    text = RSRP.format(period_s=0.2, features='["serving", "sinr_db", "onsite_rsrp_dbm"]')
+    text += 'decoder_options = { site_pattern = "(.+)-[0-9]+", reported_db = 16.0 }\n'
+    own.write_text(own.read_text() + text)
+    read = load_config(own)
+
+    told = training_set(build_stream("rsrp", read), recorded(file).messages, read)
+
+    _, serving, sinr_db, onsite_dbm = np.moveaxis(told.values, -1, 0)
+    assert np.nansum(serving) == sent == 2000
+    np.testing.assert_array_equal(np.isfinite(sinr_db), np.isfinite(told.values[..., 0]))
+    # -16 dB of the strongest where the own site has no other one in the report
+    assert np.isfinite(onsite_dbm[np.isfinite(sinr_db)]).all()
+
+
 @pytest.mark.parametrize(
     ("name", "period_s", "told"), [("channel-state", 0.5, "whole seconds"), ("rsrp", 0.1, "rsrp_period_ms = 100")]
 )

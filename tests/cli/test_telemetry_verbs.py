@@ -151,6 +151,7 @@ def test_what_cannot_be_replayed_is_told(cli: Cli, tmp_path: Path) -> None:
         ("tractor", "UTC", 0),
         ("nist-prosas", "UTC", 0),
         ("milan", "Europe/Rome", 620),
+        ("ns3-uma", "UTC", 0),
     ],
 )
 def test_a_real_data_set_tells_its_time_zone(
