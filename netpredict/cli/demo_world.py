@@ -175,7 +175,7 @@ def simulated_network(radio_cells: int, seed: int, start_us: int) -> Simulator:
             radio_cells=radio_cells,
             ues=max(12, round(radio_cells / RADIO_CELLS_PER_UE)),
             start_us=start_us,
-            rsrp_period_s=REPORT_PERIOD_S,
+            rsrp_period_ms=1000 * REPORT_PERIOD_S,
             channel_state_period_s=REPORT_PERIOD_S,
         )
     )

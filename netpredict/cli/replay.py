@@ -21,8 +21,8 @@ def replay(
     dataset: Annotated[
         str | None,
         typer.Argument(
-            help="ucc5g, wmnlab, tractor, nist-prosas or milan (in $NETPREDICT_DATA), or a .jsonl[.gz] file that "
-            "simulate or replay wrote; a CSV or Parquet file too."
+            help="ucc5g, wmnlab, tractor, nist-prosas, milan or ns3-uma (in $NETPREDICT_DATA), or a .jsonl[.gz] file "
+            "that simulate or replay wrote; a CSV or Parquet file too."
         ),
     ] = None,
     table: Table = None,

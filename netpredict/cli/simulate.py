@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
@@ -35,6 +36,25 @@ def simulate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same bytes.")] = 1,
     radio_cells: Annotated[int, typer.Option("--radio-cells", min=1, max=MOST, help="Number of radio cells.")] = 500,
     ues: Annotated[int, typer.Option("--ues", min=0, max=MOST, help="Number of UEs; 0 = traffic only.")] = 300,
+    rsrp_period_ms: Annotated[
+        int,
+        typer.Option("--rsrp-period-ms", min=200, max=MOST, help="Between two reports of a UE, ms; a multiple of 20."),
+    ] = 1000,
+    neighbours: Annotated[int, typer.Option("--neighbours", min=0, max=8, help="Most neighbours in a report.")] = 4,
+    neighbour_sinr: Annotated[
+        bool,
+        typer.Option("--neighbour-sinr", help="Report the SINR of neighbours too, each measured with an error."),
+    ] = False,
+    speeds_kmh: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--speed-kmh",
+            min=0,
+            max=500,
+            help="Speed of all UEs, km/h; given more than once, in turn [default: a mix of 0 to 120].",
+            show_default=False,
+        ),
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option("--start", help="First event time: ISO 8601 or now [default: 2026-01-05].", show_default=False),
@@ -50,9 +70,17 @@ def simulate(
     """
     from netpredict.traces.simulator import Simulator, SimulatorConfig
 
-    settings = SimulatorConfig(seed=seed, radio_cells=radio_cells, ues=ues)
+    settings = SimulatorConfig(
+        seed=seed,
+        radio_cells=radio_cells,
+        ues=ues,
+        rsrp_period_ms=rsrp_period_ms,
+        neighbours=neighbours,
+        neighbour_sinr=neighbour_sinr,
+        speeds_kmh=tuple(speeds_kmh or ()),
+    )
     if start is not None:
-        settings = SimulatorConfig(seed=seed, radio_cells=radio_cells, ues=ues, start_us=_start_us(start))
+        settings = replace(settings, start_us=_start_us(start))
     telemetry = Telemetry("simulator", Simulator(settings).messages(seconds))
     read = read_config(config)
     sent = send(telemetry, open_sink(to, read, bootstrap), topics_of(read), pace(speed, to))

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from netpredict.learn.registry import Artefact
     from netpredict.stream import Stream
     from netpredict.traces.message import TraceMessage
+    from netpredict.traces.simulator import SimulatorConfig
     from netpredict.types import TrainingReport, TrainingSet
 
 DECODED_AT_ONCE = 20_000
@@ -72,7 +74,7 @@ def train(
         migrate.upgrade(read.store_url)
     built = build_stream(stream, read)
     if simulate is not None:
-        dataset = training_set(built, _simulated(built, simulate, radio_cells, ues, read.daemon.seed), read)
+        dataset = training_set(built, simulated(built, simulate, radio_cells, ues, read.daemon.seed), read)
     elif file is not None:
         dataset = training_set(built, recorded(file).messages, read)
     elif table is not None:
@@ -103,22 +105,36 @@ def _stored(stream: Stream, config: Config) -> TrainingSet:
     return history(config, stream)
 
 
-def _simulated(stream: Stream, seconds: int, radio_cells: int, ues: int, seed: int) -> Iterator[TraceMessage]:
-    """Messages for one stream; without UEs where they do not matter, which is faster by far."""
-    from netpredict.traces.simulator import Simulator, SimulatorConfig
+def simulated(stream: Stream, seconds: int, radio_cells: int, ues: int, seed: int) -> Iterator[TraceMessage]:
+    """Messages for one stream at its own period; ConfigError for a period that is not simulated."""
+    from netpredict.traces.simulator import Simulator
 
-    period_s = round(stream.config.period_s)
-    if stream.config.schema == "traffic":
-        settings = SimulatorConfig(seed=seed, radio_cells=radio_cells, ues=0, traffic_period_s=max(1, period_s))
-    else:
-        settings = SimulatorConfig(
-            seed=seed,
-            radio_cells=radio_cells,
-            ues=ues,
-            rsrp_period_s=max(1, period_s),
-            channel_state_period_s=max(1, period_s),
+    return Simulator(_settings(stream, radio_cells, ues, seed)).messages(seconds)
+
+
+def _settings(stream: Stream, radio_cells: int, ues: int, seed: int) -> SimulatorConfig:
+    """Without UEs where they do not matter, which is faster by far; reports with all that the simulator can tell."""
+    from netpredict.traces.fleet import NEIGHBOURS_MAX
+    from netpredict.traces.simulator import SimulatorConfig
+
+    schema, period_us = stream.config.schema, stream.period_us
+    unit, unit_us = ("milliseconds", 1000) if schema == "rsrp" else ("seconds", 1_000_000)
+    if period_us % unit_us:
+        raise ConfigError(
+            f"stream {stream.name}: a period of {period_us / 1e6} s is not simulated, {schema} comes in whole {unit}; "
+            "train on --file or on what is stored"
         )
-    return Simulator(settings).messages(seconds)
+    if schema == "traffic":
+        return SimulatorConfig(seed=seed, radio_cells=radio_cells, ues=0, traffic_period_s=period_us // unit_us)
+    return SimulatorConfig(
+        seed=seed,
+        radio_cells=radio_cells,
+        ues=ues,
+        rsrp_period_ms=period_us // 1000,
+        channel_state_period_s=lcm(period_us, 1_000_000) // 1_000_000,
+        neighbours=NEIGHBOURS_MAX,
+        neighbour_sinr=any(column.endswith("sinr_db") for column in stream.columns),
+    )
 
 
 def training_set(stream: Stream, messages: Iterable[TraceMessage], config: Config) -> TrainingSet:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from netpredict.errors import DataError
-from netpredict.traces import milan, nist_prosas, tractor, ucc5g, wmnlab
+from netpredict.traces import milan, nist_prosas, ns3_uma_reports, tractor, ucc5g, wmnlab
 from netpredict.traces.message import TraceMessage
 from netpredict.traces.trace import Trace
 
@@ -53,6 +53,7 @@ DATASETS = {
         Dataset("tractor", tractor, "tractor", tractor.PERIOD_S),
         Dataset("nist-prosas", nist_prosas, "nist-prosas", nist_prosas.PERIOD_S),
         Dataset("milan", milan, "milan-hourly", milan.PERIOD_S, milan.frames),
+        Dataset("ns3-uma", ns3_uma_reports, "ns3-uma", ns3_uma_reports.PERIOD_S),
     )
 }
 

@@ -12,10 +12,14 @@ correlation of 0.5 between sites: neighbours then rise and fall together, and pl
 instead of 1.2 times in a UE-minute at 60 km/h.) It does not depend on the place, so that nothing can be learnt from a
 map. There is neither line of sight nor fast fading; ``channel`` adds some of the latter to the channel state.
 
-Measurement: an L1 measurement is the mean of five samples with an error of 1 dB each. Handover by plain A3, at reports.
+Measurement: an L1 measurement is the mean of five samples with an error of 1 dB each. SINR = S / (N + load x all other
+radio cells). Where it is reported of every radio cell, S is the measured RSRP: SS-SINR is measured on the resource
+elements of SS-RSRP (TS 38.215 clause 5.1.5), so that both have the same error; what interferes is taken as it is.
+Handover by plain A3, at measurements.
 ``netpredict evaluate radio`` sets all this beside a recording of ns-3.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,33 +42,53 @@ MEASUREMENT_DB = 5**-0.5
 NEAREST_SITES = 19
 A3_OFFSET_DB = 3.0
 TIME_TO_TRIGGER_S = 0.48
-NEIGHBOURS = 4
+NEIGHBOURS, NEIGHBOURS_MAX = 4, 8
+"""In a report; the most is maxCellReport of TS 38.331."""
 LEAST_RSRP_DBM = -140.0
+SINR_DB = (-23.0, 40.0)
+"""Bounds of what is reported (TS 38.133, SS-SINR)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reports:
     """One report of every UE. ``radio_cell`` [ue, 1 + neighbours] holds the serving radio cell first, then the
     strongest others; ``rsrp_dbm`` and ``rsrq_db`` alike, rounded to 0.1; below ``LEAST_RSRP_DBM`` a neighbour was not
-    heard. ``sinr_db`` [ue] is that of the serving radio cell.
+    heard. ``sinr_db`` [ue] is that of the serving radio cell, without error; ``measured_sinr_db`` [ue, 1 + neighbours]
+    that of every radio cell as it is measured, where it was asked for.
     """
 
     radio_cell: Indices
     rsrp_dbm: NDArray[np.float64]
     rsrq_db: NDArray[np.float64]
     sinr_db: NDArray[np.float64]
+    measured_sinr_db: NDArray[np.float64] | None = None
 
 
 class Fleet:
-    """All UEs. ``move`` and ``measure`` advance the state; between them ``serving`` may be read and set."""
+    """All UEs. ``move`` and ``measure`` advance the state; between them ``serving`` may be read and set.
 
-    def __init__(self, rng: np.random.Generator, layout: Layout, ues: int) -> None:
+    UEs drive at ``speeds_kmh`` in turn, without any at those of TR 36.839 by chance; nothing else is drawn otherwise.
+    """
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        layout: Layout,
+        ues: int,
+        *,
+        neighbours: int = NEIGHBOURS,
+        neighbour_sinr: bool = False,
+        speeds_kmh: Sequence[float] = (),
+    ) -> None:
         self.rng = rng
         self.layout = layout
+        self.neighbours, self.neighbour_sinr = neighbours, neighbour_sinr
         angle, radius = rng.uniform(0, 2 * np.pi, ues), layout.radius_m * np.sqrt(rng.random(ues))
         self.xy_m = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
         self.heading_rad = rng.uniform(0, 2 * np.pi, ues).astype(np.float32)
         self.speed_ms = rng.choice(SPEED_KMH / 3.6, ues, p=SPEED_SHARE)
+        if speeds_kmh:
+            self.speed_ms = np.resize(np.asarray(speeds_kmh) / 3.6, ues).astype(np.float32)
         self.turns_per_m = rng.integers(2, size=ues) / MEAN_BLOCK_M
         self.odometer_m = np.zeros(ues)
         sites = len(layout.site_xy_m)
@@ -99,13 +123,18 @@ class Fleet:
         everything_dbm = _db(noise + ((2 + 10 * load) / 12 * power).sum(axis=1)) + 10 * np.log10(12.0)
         is_serving = radio_cell == self.serving[:, None]
         own, interference = (power * is_serving).sum(axis=1), (load * power * ~is_serving).sum(axis=1)
-        order = np.argsort(np.where(is_serving, -np.inf, -seen_dbm), axis=1, kind="stable")[:, : 1 + NEIGHBOURS]
+        order = np.argsort(np.where(is_serving, -np.inf, -seen_dbm), axis=1, kind="stable")[:, : 1 + self.neighbours]
         rsrp_dbm = np.take_along_axis(seen_dbm, order, axis=1)
+        measured_sinr_db = None
+        if self.neighbour_sinr:
+            below_dbm = np.take_along_axis(_below_dbm(load * power, noise), order, axis=1)
+            measured_sinr_db = _tenths(np.clip(rsrp_dbm - below_dbm, *SINR_DB))
         return Reports(
             np.take_along_axis(radio_cell, order, axis=1),
             _tenths(rsrp_dbm),
             _tenths(np.clip(rsrp_dbm - everything_dbm[:, None], -43, 20)),
-            _tenths(np.clip(_db(own / (noise + interference)), -23, 40)),
+            _tenths(np.clip(_db(own / (noise + interference)), *SINR_DB)),
+            measured_sinr_db,
         )
 
     def levels(self) -> tuple[Indices, Array]:
@@ -147,6 +176,13 @@ class Fleet:
         self.handovers += int(due.sum())
         self.serving = np.where(due | ~attached, best, self.serving)
         self.target = np.where(due | ~attached, -1, self.target)
+
+
+def _below_dbm(sent_mw: Array, noise_mw: np.float32) -> Array:
+    """Noise and all other radio cells below each, [ue, radio cells]."""
+    # As float64: what a strong radio cell leaves of the sum is small.
+    others_mw = sent_mw.sum(axis=1, dtype=np.float64, keepdims=True) - sent_mw
+    return _db(noise_mw + others_mw)
 
 
 def _tenths(values: Array) -> NDArray[np.float64]:

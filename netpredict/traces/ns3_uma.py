@@ -1,6 +1,6 @@
 """ns3-uma: RSRP of every radio cell to every moving UE in a macro grid, made with ns-3 (data README, its own chapter).
 
-No reader of a stream: the arrays are taken whole, for ``netpredict evaluate handover``.
+The arrays are taken whole, for ``netpredict evaluate handover``; ``ns3_uma_reports`` makes a stream of them.
 """
 
 from __future__ import annotations

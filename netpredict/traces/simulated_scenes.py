@@ -32,8 +32,7 @@ def with_places(_folder: Path, name: str, seed: int) -> tuple[Scene, Places]:
     """A scene and where its UEs were."""
     speed_kmh = SPEEDS_KMH[name]
     layout = replace(hexagonal(RADIO_CELLS, INTER_SITE_M), radius_m=RADIUS_M)
-    fleet = Fleet(np.random.default_rng([seed, round(speed_kmh)]), layout, UES)
-    fleet.speed_ms[:] = speed_kmh / 3.6
+    fleet = Fleet(np.random.default_rng([seed, round(speed_kmh)]), layout, UES, speeds_kmh=(speed_kmh,))
     rsrp_dbm = np.empty((UES, STEPS, RADIO_CELLS), np.float32)
     xy_m = np.empty((UES, STEPS, 2), np.float32)
     for step in range(STEPS):

@@ -1,4 +1,8 @@
-"""A seeded simulator of telemetry: same configuration, same bytes. It reads no clock."""
+"""A seeded simulator of telemetry: same configuration, same bytes. It reads no clock.
+
+How radio and UEs are made tells ``fleet``. A measurement of L1 takes 200 ms (TS 38.133, FR1 without DRX): reports come
+no more often, so that no two of them share a sample.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,18 +16,25 @@ from netpredict.errors import ConfigError
 from netpredict.ingest.messages import ChannelState as ChannelStateRow
 from netpredict.ingest.messages import Neighbour, Rsrp, Traffic
 from netpredict.traces.channel import ChannelState
-from netpredict.traces.fleet import LEAST_RSRP_DBM, Fleet, Reports
+from netpredict.traces.fleet import LEAST_RSRP_DBM, NEIGHBOURS, NEIGHBOURS_MAX, Fleet, Reports
 from netpredict.traces.layout import hexagonal
 from netpredict.traces.load import TrafficLoad
 from netpredict.traces.message import SCHEMA_OF, TraceMessage, traffic_message, ue_message
 from netpredict.traces.wire import STREAM_KPIS
 
+RSRP_PERIOD_MS, RSRP_STEP_MS = 200, 20
+"""The least period of reports, and what every period is a multiple of: that of the SS blocks, which bounds the grid."""
+FASTEST_KMH = 500.0
+
 
 @dataclass(frozen=True, slots=True)
 class SimulatorConfig:
-    """What to simulate. ``start_us`` is UTC µs (default: Monday 2026-01-05); periods are whole seconds.
+    """What to simulate. ``start_us`` is UTC µs (default: Monday 2026-01-05).
 
-    ``inter_site_m`` is that of urban macro in TR 38.901 Table 7.2-1; for it the antennas are tilted.
+    ``inter_site_m`` is that of urban macro in TR 38.901 Table 7.2-1; for it the antennas are tilted. A report names the
+    strongest ``neighbours``. With ``neighbour_sinr`` it has the SINR of each of them, and the serving radio cell's is
+    measured as theirs are; without, it has only the latter, free of error. UEs drive at ``speeds_kmh`` in turn; with
+    none, at those of TR 36.839 by chance. ConfigError for what cannot be simulated.
     """
 
     seed: int = 1
@@ -31,27 +42,39 @@ class SimulatorConfig:
     ues: int = 300
     start_us: int = 1_767_571_200_000_000
     traffic_period_s: int = 60
-    rsrp_period_s: int = 1
+    rsrp_period_ms: int = 1000
     channel_state_period_s: int = 1
     inter_site_m: float = 500.0
+    neighbours: int = NEIGHBOURS
+    neighbour_sinr: bool = False
+    speeds_kmh: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.radio_cells < 1 or self.ues < 0:
             raise ConfigError("the simulator needs radio_cells >= 1 and ues >= 0")
-        if min(self.traffic_period_s, self.rsrp_period_s, self.channel_state_period_s) < 1:
-            raise ConfigError("the simulator's periods are whole seconds, at least 1")
+        if min(self.traffic_period_s, self.channel_state_period_s) < 1:
+            raise ConfigError("the simulator's periods of traffic and channel state are whole seconds, at least 1")
+        if self.rsrp_period_ms < RSRP_PERIOD_MS or self.rsrp_period_ms % RSRP_STEP_MS:
+            raise ConfigError(
+                f"rsrp_period_ms = {self.rsrp_period_ms}: the simulator reports every {RSRP_PERIOD_MS} ms at most, in "
+                f"multiples of {RSRP_STEP_MS} ms"
+            )
+        if not 0 <= self.neighbours <= NEIGHBOURS_MAX:
+            raise ConfigError(f"neighbours = {self.neighbours}: a report names 0 to {NEIGHBOURS_MAX}")
+        for speed_kmh in self.speeds_kmh:
+            if not 0 <= speed_kmh <= FASTEST_KMH:
+                raise ConfigError(f"a speed of {speed_kmh} km/h: UEs drive at 0 to {FASTEST_KMH:.0f} km/h")
 
-    def period_s(self, stream: str) -> int:
+    def period_us(self, stream: str) -> int:
         """Period of one stream."""
-        periods = (self.traffic_period_s, self.rsrp_period_s, self.channel_state_period_s)
-        return dict(zip(STREAM_KPIS, periods, strict=True))[stream]
+        periods_ms = (1000 * self.traffic_period_s, self.rsrp_period_ms, 1000 * self.channel_state_period_s)
+        return 1000 * dict(zip(STREAM_KPIS, periods_ms, strict=True))[stream]
 
     @property
-    def slot_s(self) -> int:
+    def slot_ms(self) -> int:
         """Length of one slot of ``step``: the longest that meets every period in use."""
-        if not self.ues:
-            return self.traffic_period_s
-        return gcd(self.traffic_period_s, self.rsrp_period_s, self.channel_state_period_s)
+        streams = STREAM_KPIS if self.ues else ("traffic",)
+        return gcd(*map(self.period_us, streams)) // 1000
 
 
 class Snapshot(NamedTuple):
@@ -93,25 +116,35 @@ class Simulator:
         self.radio_cell_ids = self.layout.radio_cell_ids()
         self.ue_ids = [f"sim-ue-{ue:05d}" for ue in range(config.ues)]
         self.load = TrafficLoad(load_rng, config.radio_cells, config.traffic_period_s)
-        self.fleet = Fleet(fleet_rng, self.layout, config.ues)
+        self.fleet = Fleet(
+            fleet_rng,
+            self.layout,
+            config.ues,
+            neighbours=config.neighbours,
+            neighbour_sinr=config.neighbour_sinr,
+            speeds_kmh=config.speeds_kmh,
+        )
         self.channel = ChannelState(channel_rng, self.fleet.speed_ms)
         self.next_slot = 0
+        self._measured_slot = -1
 
     def step(self, slot: int) -> Snapshot:
-        """Advance everything by one slot of ``config.slot_s``; slots come in order, without holes."""
+        """Advance everything by one slot of ``config.slot_ms``; slots come in order, without holes."""
         if slot != self.next_slot:
             raise ValueError(f"the next slot is {self.next_slot}, not {slot}")
         self.next_slot += 1
         config = self.config
-        elapsed_s = slot * config.slot_s
-        event_time_us = config.start_us + elapsed_s * 1_000_000
-        traffic = self.load.advance(event_time_us / 1e6) if elapsed_s % config.traffic_period_s == 0 else None
+        elapsed_us = slot * config.slot_ms * 1000
+        event_time_us = config.start_us + elapsed_us
+        traffic_due, rsrp_due, channel_due = (elapsed_us % config.period_us(stream) == 0 for stream in STREAM_KPIS)
+        traffic = self.load.advance(event_time_us / 1e6) if traffic_due else None
         reports = channel_state = None
-        rsrp_due, channel_due = elapsed_s % config.rsrp_period_s == 0, elapsed_s % config.channel_state_period_s == 0
         if config.ues:
-            self.fleet.move(config.slot_s)
+            self.fleet.move(config.slot_ms / 1000)
             if rsrp_due or channel_due:
-                measured = self.fleet.measure(self.load.load_ratio, config.slot_s)
+                since_s = (slot - self._measured_slot) * config.slot_ms / 1000
+                self._measured_slot = slot
+                measured = self.fleet.measure(self.load.load_ratio, since_s)
                 reports = measured if rsrp_due else None
                 if channel_due:
                     channel_state = self.channel.advance(measured.sinr_db, config.channel_state_period_s)
@@ -119,7 +152,7 @@ class Simulator:
 
     def snapshots(self, duration_s: int) -> Iterator[Snapshot]:
         """Step through the next ``duration_s`` seconds."""
-        for _ in range(-(-duration_s // self.config.slot_s)):
+        for _ in range(-(-duration_s * 1000 // self.config.slot_ms)):
             yield self.step(self.next_slot)
 
     def messages(self, duration_s: int) -> Iterator[TraceMessage]:
@@ -161,17 +194,17 @@ class Simulator:
             reports.radio_cell.tolist(),
             reports.rsrp_dbm.tolist(),
             reports.rsrq_db.tolist(),
-            reports.sinr_db.tolist(),
+            _sinr_db(reports),
             strict=True,
         )
-        for ue_id, radio_cells, rsrp_dbm, rsrq_db, sinr_db in rows:
+        for ue_id, *row in rows:
+            (serving, rsrp_dbm, rsrq_db, sinr_db), *others = zip(*row, strict=True)
             neighbours = [
-                Neighbour(radio_cell_ids[radio_cell], level_dbm, quality_db)
-                for radio_cell, level_dbm, quality_db in zip(radio_cells[1:], rsrp_dbm[1:], rsrq_db[1:], strict=True)
-                if level_dbm >= LEAST_RSRP_DBM
+                Neighbour(radio_cell_ids[radio_cell], *measured)
+                for radio_cell, *measured in others
+                if measured[0] >= LEAST_RSRP_DBM
             ]
-            serving = radio_cell_ids[radio_cells[0]]
-            report = Rsrp(schema, serving, event_time_us, ue_id, rsrp_dbm[0], rsrq_db[0], sinr_db, neighbours)
+            report = Rsrp(schema, radio_cell_ids[serving], event_time_us, ue_id, rsrp_dbm, rsrq_db, sinr_db, neighbours)
             yield ue_message("rsrp", report)
 
     def _channel_state(
@@ -206,12 +239,24 @@ class Simulator:
             series = np.searchsorted(known, pairs[step][heard[step]])
             values[series, step, 0] = reports.rsrp_dbm[heard[step]]
             values[series, step, 1] = reports.rsrq_db[heard[step]]
-            values[np.searchsorted(known, pairs[step][:, 0]), step, 2] = reports.sinr_db
+            if reports.measured_sinr_db is None:
+                values[np.searchsorted(known, pairs[step][:, 0]), step, 2] = reports.sinr_db
+            else:
+                values[series, step, 2] = reports.measured_sinr_db[heard[step]]
         keys: list[tuple[str, ...]] = [
             (self.ue_ids[p // radio_cells], self.radio_cell_ids[p % radio_cells]) for p in known.tolist()
         ]
         return History(keys, slots, values, kpis)
 
     def _slots(self, stream: str, event_times_us: list[int]) -> NDArray[np.int64]:
-        period_us = self.config.period_s(stream) * 1_000_000
+        period_us = self.config.period_us(stream)
         return (2 * np.array(event_times_us, dtype=np.int64) + period_us) // (2 * period_us)
+
+
+def _sinr_db(reports: Reports) -> list[list[float | None]]:
+    """[ue, 1 + neighbours] as it stands in messages."""
+    if reports.measured_sinr_db is not None:
+        measured: list[list[float | None]] = reports.measured_sinr_db.tolist()
+        return measured
+    unknown = [None] * (reports.radio_cell.shape[1] - 1)
+    return [[sinr_db, *unknown] for sinr_db in reports.sinr_db.tolist()]

@@ -3,7 +3,7 @@
 import csv
 import gzip
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -144,7 +144,11 @@ def read_table(path: Path, mapping: TableMapping) -> Iterator[Trace]:
 
 def table_messages(trace: Trace, stream: str) -> Iterator[TraceMessage]:
     """The wire messages of one trace of ``read_table``."""
-    encoders = {"traffic": traffic_messages, "rsrp": rsrp_messages, "channel-state": channel_state_messages}
+    encoders: dict[str, Callable[[pd.DataFrame], Iterator[TraceMessage]]] = {
+        "traffic": traffic_messages,
+        "rsrp": rsrp_messages,
+        "channel-state": channel_state_messages,
+    }
     return encoders[stream](trace.frame)
 
 

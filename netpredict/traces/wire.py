@@ -1,7 +1,7 @@
 """Rows of a trace's frame as wire messages, one function per stream; a row without a measured value gives none."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,9 @@ TRAFFIC_KPIS = ("dl_throughput_kbps", "ul_throughput_kbps", "prb_use_dl_percent"
 RSRP_KPIS = ("rsrp_dbm", "rsrq_db", "sinr_db")
 CHANNEL_STATE_KPIS = ("cqi", "sinr_db", "rank", "bler_ratio", "mcs")
 STREAM_KPIS = {"traffic": TRAFFIC_KPIS, "rsrp": RSRP_KPIS, "channel-state": CHANNEL_STATE_KPIS}
+
+ROWS_AT_ONCE = 256
+"""Of reports: all traces of a data set are merged at once, and as Python objects they are ten times as large."""
 
 _NEIGHBOUR_ID = re.compile(r"^(nbr\d+)_radio_cell_id$")
 
@@ -33,23 +36,29 @@ def channel_state_messages(frame: pd.DataFrame) -> Iterator[TraceMessage]:
         yield ue_message("channel-state", ChannelState(SCHEMA_OF["channel-state"], *values))
 
 
-def rsrp_messages(frame: pd.DataFrame) -> Iterator[TraceMessage]:
-    """Measurement reports; columns ``nbr<n>_radio_cell_id``, ``_rsrp_dbm``, ``_rsrq_db`` become neighbours.
+def rsrp_messages(frame: pd.DataFrame, *, approximate: bool = True) -> Iterator[TraceMessage]:
+    """Measurement reports; columns ``nbr<n>_radio_cell_id``, ``_rsrp_dbm``, ``_rsrq_db``, ``_sinr_db`` are a neighbour.
 
-    The traces name no neighbour by its identity, so every neighbour is flagged ``approximate``.
+    Most recordings name no neighbour by its identity: each is flagged ``approximate`` then.
     """
     blocks = [match[1] for column in frame.columns if (match := _NEIGHBOUR_ID.match(column))]
-    neighbour_kpis = tuple(f"{block}_{kpi}" for block in blocks for kpi in ("rsrp_dbm", "rsrq_db"))
+    neighbour_kpis = tuple(f"{block}_{kpi}" for block in blocks for kpi in RSRP_KPIS)
     frame = _measured(frame, (*RSRP_KPIS, *neighbour_kpis))
+    for begin in range(0, len(frame), ROWS_AT_ONCE):
+        yield from _reports(frame.iloc[begin : begin + ROWS_AT_ONCE], blocks, approximate)
+
+
+def _reports(frame: pd.DataFrame, blocks: Sequence[str], approximate: bool) -> Iterator[TraceMessage]:
     columns = _lists(frame, ("radio_cell_id", "event_time_us", "ue_id", *RSRP_KPIS))
     neighbours = [
-        list(zip(*_lists(frame, (f"{b}_radio_cell_id", f"{b}_rsrp_dbm", f"{b}_rsrq_db")), strict=True)) for b in blocks
+        list(zip(*_lists(frame, (f"{b}_radio_cell_id", *(f"{b}_{kpi}" for kpi in RSRP_KPIS))), strict=True))
+        for b in blocks
     ]
     for row, values in enumerate(zip(*columns, strict=True)):
         heard = [
-            Neighbour(radio_cell_id, rsrp_dbm, rsrq_db, approximate=True)
-            for radio_cell_id, rsrp_dbm, rsrq_db in (block[row] for block in neighbours)
-            if rsrp_dbm is not None or rsrq_db is not None
+            Neighbour(radio_cell_id, rsrp_dbm, rsrq_db, sinr_db, approximate)
+            for radio_cell_id, rsrp_dbm, rsrq_db, sinr_db in (block[row] for block in neighbours)
+            if (rsrp_dbm, rsrq_db, sinr_db) != (None, None, None)
         ]
         yield ue_message("rsrp", Rsrp(SCHEMA_OF["rsrp"], *(*values, heard)))
 

@@ -11,14 +11,14 @@ import pytest
 from netpredict.build import build_stream
 from netpredict.cli import backtest
 from netpredict.cli.telemetry import recorded
-from netpredict.cli.train import training_set
+from netpredict.cli.train import simulated, training_set
 from netpredict.config import load_config
 from netpredict.ingest.source import MemorySource
 from netpredict.learn.retrain import history
 from netpredict.operate.daemon import Daemon
 from netpredict.store.compare import difference, dump
 from netpredict.store.history import History
-from netpredict.types import TopicPartition
+from netpredict.types import TopicPartition, TrainingSet
 from tests.cli.conftest import CONFIG, Cli, document, record
 
 
@@ -95,6 +95,74 @@ def test_training_from_the_store_tells_that_there_is_nothing(cli: Cli, own: Path
     result = cli("train", "traffic", "rnn", "--config", own)
     assert result.exit_code == 1
     assert "no stored observations" in result.stderr
+
+
+RSRP = """
+[streams.rsrp]
+topic = "ran.rsrp"
+schema = "rsrp"
+series_by = ["ue_id", "radio_cell_id"]
+period_s = {period_s}
+kpis = ["rsrp_dbm"]
+features = {features}
+horizon_steps = 3
+routes = [{{ active = "rnn" }}]
+"""
+
+
+def simulated_reports(own: Path, period_s: float, features: str) -> TrainingSet:
+    own.write_text(own.read_text() + RSRP.format(period_s=period_s, features=features))
+    read = load_config(own)
+    stream = build_stream("rsrp", read)
+    return training_set(stream, simulated(stream, seconds=40, radio_cells=30, ues=3, seed=1), read)
+
+
+@pytest.mark.parametrize(("period_s", "steps"), [(0.2, 200), (0.5, 80), (1.0, 40), (4.0, 10)])
+def test_simulated_reports_fill_the_grid_of_their_stream(own: Path, period_s: float, steps: int) -> None:
+    told = simulated_reports(own, period_s, "[]")
+
+    assert told.values.shape[1] == steps
+    measured = np.isfinite(told.values[..., 0])
+    assert measured.sum() == 3 * 9 * steps  # of each UE the serving radio cell and eight neighbours
+    assert measured.all(axis=1).any()
+
+
+@pytest.mark.parametrize("features", ['["sinr_db"]', '["serving", "sinr_db"]'])
+def test_simulated_neighbours_have_the_sinr_that_a_stream_reads(own: Path, features: str) -> None:
+    told = simulated_reports(own, 0.2, features)
+
+    np.testing.assert_array_equal(np.isfinite(told.values[..., -1]), np.isfinite(told.values[..., 0]))
+
+
+def test_recorded_reports_fill_the_grid_of_a_stream_of_200_ms(
+    cli: Cli, own: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETPREDICT_DATA", str(data_folder))
+    file = own.with_name("ns3.jsonl.gz")
+    sent = document(cli("replay", "ns3-uma", "--limit-traces", 1, "--to", file, "--json"))["sent"]
+    text = RSRP.format(period_s=0.2, features='["serving", "sinr_db", "onsite_rsrp_dbm"]')
+    text += 'decoder_options = { site_pattern = "(.+)-[0-9]+", reported_db = 16.0 }\n'
+    own.write_text(own.read_text() + text)
+    read = load_config(own)
+
+    told = training_set(build_stream("rsrp", read), recorded(file).messages, read)
+
+    _, serving, sinr_db, onsite_dbm = np.moveaxis(told.values, -1, 0)
+    assert np.nansum(serving) == sent == 2000
+    np.testing.assert_array_equal(np.isfinite(sinr_db), np.isfinite(told.values[..., 0]))
+    # -16 dB of the strongest where the own site has no other one in the report
+    assert np.isfinite(onsite_dbm[np.isfinite(sinr_db)]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "period_s", "told"), [("channel-state", 0.5, "whole seconds"), ("rsrp", 0.1, "rsrp_period_ms = 100")]
+)
+def test_a_period_that_is_not_simulated_is_told(cli: Cli, own: Path, name: str, period_s: float, told: str) -> None:
+    text = own.read_text() + RSRP.format(period_s=period_s, features="[]")
+    own.write_text(text.replace("period_s = 1.0", f"period_s = {period_s}"))
+    result = cli("train", name, "rnn", "--simulate", "60", "--config", own)
+    assert result.exit_code == 78
+    assert told in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,43 @@ def test_the_simulation_begins_when_asked(cli: Cli, tmp_path: Path) -> None:
     assert cli(*words, "yesterday").exit_code == 2
 
 
+def test_reports_are_as_asked_for(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    words = ("simulate", "--seconds", 30, "--radio-cells", 30, "--ues", 4, "--to", path)
+    often = ("--rsrp-period-ms", 200, "--neighbours", 8, "--neighbour-sinr", "--speed-kmh", 0, "--speed-kmh", 120)
+    assert cli(*words, *often).exit_code == 0
+    reports = [line["value"] for line in lines(path) if line["topic"] == "ran.rsrp"]
+    assert len(reports) == 4 * 30 * 5
+    assert {len(report["neighbours"]) for report in reports} == {8}
+    assert all("sinr_db" in each for report in reports for each in (report, *report["neighbours"]))
+
+    def spread_db(ue: str) -> float:
+        """Of the strongest level over half a minute: 1 dB of error, or a kilometre's way."""
+        best = [max(each["rsrp_dbm"] for each in (r, *r["neighbours"])) for r in reports if r["ue_id"] == ue]
+        return max(best) - min(best)
+
+    assert spread_db("sim-ue-00000") < 4 < spread_db("sim-ue-00001")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--rsrp-period-ms", 100), 2),
+        (("--rsrp-period-ms", 210), 78),
+        (("--neighbours", 9), 2),
+        (("--speed-kmh", 501), 2),
+        (("--speed-kmh", "nan"), 2),
+    ],
+)
+def test_reports_that_cannot_be_simulated_are_refused(
+    cli: Cli, tmp_path: Path, words: tuple[object, ...], code: int
+) -> None:
+    result = cli("simulate", "--to", tmp_path / "a.jsonl", "--seconds", 1, *words)
+    assert result.exit_code == code
+    assert result.stderr
+    assert not (tmp_path / "a.jsonl").exists()
+
+
 def test_topics_are_those_of_the_config(cli: Cli, config: Path, tmp_path: Path) -> None:
     other = tmp_path / "netpredict.toml"
     other.write_text(config.read_text().replace("ran.traffic", "my.load"))
@@ -114,6 +151,7 @@ def test_what_cannot_be_replayed_is_told(cli: Cli, tmp_path: Path) -> None:
         ("tractor", "UTC", 0),
         ("nist-prosas", "UTC", 0),
         ("milan", "Europe/Rome", 620),
+        ("ns3-uma", "UTC", 0),
     ],
 )
 def test_a_real_data_set_tells_its_time_zone(

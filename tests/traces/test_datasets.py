@@ -36,6 +36,7 @@ def test_the_catalogue_is_keyed_by_name():
         "tractor": 0.25,
         "nist-prosas": 60.0,
         "milan": 3600.0,
+        "ns3-uma": 0.2,
     }
     assert all(name == dataset.name for name, dataset in DATASETS.items())
 

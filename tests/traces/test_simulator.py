@@ -1,4 +1,6 @@
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,6 +14,7 @@ from netpredict.traces.simulator import History, Simulator, SimulatorConfig
 from netpredict.traces.wire import STREAM_KPIS
 
 SMALL = SimulatorConfig(seed=7, radio_cells=12, ues=9)
+OFTEN = replace(SMALL, rsrp_period_ms=200, neighbours=8, neighbour_sinr=True)
 DAY_S = 86_400
 
 
@@ -60,7 +63,7 @@ def test_messages_come_by_event_time_at_the_periods_of_their_streams():
         radio_cells=12,
         ues=9,
         traffic_period_s=60,
-        rsrp_period_s=5,
+        rsrp_period_ms=5000,
         channel_state_period_s=2,
         start_us=1_767_571_200_000_000,
     )
@@ -72,7 +75,7 @@ def test_messages_come_by_event_time_at_the_periods_of_their_streams():
     assert times_us == sorted(times_us)
     assert times_us[0] == config.start_us
     for stream in STREAM_KPIS:
-        period_us = config.period_s(stream) * 1_000_000
+        period_us = config.period_us(stream)
         assert {(m.event_time_us - config.start_us) % period_us for m in messages if m.stream == stream} == {0}
 
 
@@ -83,13 +86,14 @@ def test_ue_streams_are_keyed_by_the_ue_and_traffic_by_the_radio_cell():
         assert message.key.decode() == (row.radio_cell_id if isinstance(row, Traffic) else row.ue_id)
 
 
-def test_history_holds_the_values_of_the_messages():
-    messages = list(Simulator(SMALL).messages(120))
-    history = Simulator(SMALL).history(120)
+@pytest.mark.parametrize("config", [SMALL, OFTEN], ids=["each second", "each 200 ms with SINR"])
+def test_history_holds_the_values_of_the_messages(config: SimulatorConfig):
+    messages = list(Simulator(config).messages(120))
+    history = Simulator(config).history(120)
 
     on_the_wire: dict[tuple, dict[str, float | None]] = {}
     for message, row in zip(messages, decoded(messages), strict=True):
-        slot = row.event_time_us // (SMALL.period_s(message.stream) * 1_000_000)
+        slot = row.event_time_us // config.period_us(message.stream)
         kpis = {kpi: getattr(row, kpi) for kpi in STREAM_KPIS[message.stream]}
         match row:
             case Traffic():
@@ -132,10 +136,156 @@ def test_slots_come_in_order():
         simulator.step(5)
 
 
-@pytest.mark.parametrize("changes", [{"radio_cells": 0}, {"ues": -1}, {"rsrp_period_s": 0}])
-def test_a_configuration_that_cannot_run_is_refused(changes: dict[str, int]):
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"radio_cells": 0}, "radio_cells"),
+        ({"ues": -1}, "ues"),
+        ({"traffic_period_s": 0}, "whole seconds"),
+        ({"channel_state_period_s": 0}, "whole seconds"),
+        ({"rsrp_period_ms": 0}, "rsrp_period_ms = 0"),
+        ({"rsrp_period_ms": 180}, "rsrp_period_ms = 180"),
+        ({"rsrp_period_ms": 210}, "rsrp_period_ms = 210"),
+        ({"neighbours": -1}, "neighbours = -1"),
+        ({"neighbours": 9}, "neighbours = 9"),
+        ({"speeds_kmh": (60.0, -1.0)}, "-1.0"),
+        ({"speeds_kmh": (501.0,)}, "501.0"),
+        ({"speeds_kmh": (float("nan"),)}, "nan"),
+    ],
+)
+def test_a_configuration_that_cannot_run_is_refused(changes: dict[str, Any], told: str):
+    with pytest.raises(ConfigError, match=told):
         SimulatorConfig(**changes)
+
+
+def test_what_was_sent_at_the_defaults_is_still_sent():
+    """The draws of the generators and their order: one report of three minutes in, as it came before these settings."""
+    last = [row for row in decoded(list(Simulator(SMALL).messages(180))) if isinstance(row, Rsrp)][-8]
+
+    # half a step of rounding: another CPU may sum in another order
+    assert (last.ue_id, last.radio_cell_id) == ("sim-ue-00001", "sim-00000-0")
+    assert [last.rsrp_dbm, last.rsrq_db, last.sinr_db] == pytest.approx([-80.1, -7.1, 11.8], abs=0.11)
+    assert [n.radio_cell_id for n in last.neighbours] == ["sim-00000-2", "sim-00003-1", "sim-00000-1", "sim-00003-2"]
+    assert [n.rsrp_dbm for n in last.neighbours] == pytest.approx([-84.0, -90.0, -97.1, -102.4], abs=0.11)
+    assert {n.sinr_db for n in last.neighbours} == {None}
+
+
+def test_reports_come_as_often_as_asked_and_other_streams_as_before():
+    messages = list(Simulator(OFTEN).messages(120))
+
+    assert Counter(m.stream for m in messages) == {"traffic": 12 * 2, "rsrp": 9 * 600, "channel-state": 9 * 120}
+    times_us = [m.event_time_us for m in messages if m.stream == "rsrp"][::9]
+    assert set(np.diff(times_us)) == {200_000}
+    slots = Simulator(OFTEN).history(1)["rsrp"].slots
+    assert (slots - slots[0]).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("asked", [0, 4, 8])
+def test_a_report_names_as_many_neighbours_as_asked_the_strongest_first(asked: int):
+    reports = [
+        r for r in decoded(list(Simulator(replace(SMALL, neighbours=asked)).messages(20))) if isinstance(r, Rsrp)
+    ]
+
+    assert {len(r.neighbours) for r in reports} == {asked}
+    for report in reports:
+        levels = [n.rsrp_dbm for n in report.neighbours]
+        assert levels == sorted(levels, reverse=True)
+
+
+def test_more_neighbours_and_their_sinr_change_nothing_else():
+    few, many = (
+        decoded(list(Simulator(replace(SMALL, **changes)).messages(60)))
+        for changes in ({}, {"neighbours": 8, "neighbour_sinr": True})
+    )
+
+    for before, after in zip(few, many, strict=True):
+        if isinstance(after, Rsrp):
+            for neighbour in after.neighbours:
+                neighbour.sinr_db = None
+            after.neighbours = after.neighbours[:4]
+            after.sinr_db = before.sinr_db
+        assert before == after
+
+
+def test_sinr_of_every_reported_radio_cell_is_its_own_level_over_the_loaded_others():
+    simulator = Simulator(replace(OFTEN, seed=3, ues=40))
+    fleet, load = simulator.fleet, np.linspace(0.1, 0.9, 12)
+    fleet.move(0.2)
+
+    reports = fleet.measure(load, 0.2)
+
+    _, true_dbm = fleet.levels()  # nobody has driven on: shadowing stays as well
+    power = 10 ** (true_dbm.astype(float) / 10)
+    for ue, radio_cells in enumerate(reports.radio_cell):
+        for rank, cell in enumerate(radio_cells):
+            others = np.arange(12) != cell
+            below_db = 10 * np.log10(10**-12.3 + (load * power[ue])[others].sum())
+            expected = np.clip(reports.rsrp_dbm[ue, rank] - below_db, -23, 40)
+            assert reports.measured_sinr_db[ue, rank] == pytest.approx(expected, abs=0.11)
+    error_db = reports.measured_sinr_db[:, 0] - reports.sinr_db
+    inside = np.abs(reports.sinr_db) < 20
+    assert 0.2 < error_db[inside].std() < 0.8
+
+
+def test_ues_drive_at_the_speeds_asked_for_in_turn():
+    simulator = Simulator(replace(SMALL, rsrp_period_ms=200, speeds_kmh=(36.0, 0.0)))
+    before = simulator.fleet.xy_m.copy()
+
+    for _ in simulator.snapshots(1):
+        pass
+
+    way_m = np.hypot(*(simulator.fleet.xy_m - before).T)
+    np.testing.assert_allclose(way_m[1::2], 0.0)
+    assert (way_m[::2] <= 10.001).all()
+    assert np.median(way_m[::2]) == pytest.approx(10.0, abs=0.01)
+    places = Simulator(replace(SMALL, rsrp_period_ms=200)).fleet.xy_m
+    np.testing.assert_array_equal(before, places)
+
+
+@pytest.mark.parametrize(("period_ms", "later_ms"), [(200, 600), (240, 480), (480, 480), (1000, 1000)])
+def test_a_handover_waits_480_ms_of_reports_in_which_another_is_better(period_ms: int, later_ms: int):
+    fleet = Simulator(SimulatorConfig(radio_cells=6, ues=1, rsrp_period_ms=period_ms)).fleet
+    cells = np.arange(6)[None]
+    levels = np.full((1, 6), -100.0, np.float32)
+    levels[0, 2] = -80.0
+    fleet._hand_over(cells, levels, period_ms / 1000)  # attaches
+    levels[0, 5] = -76.0
+
+    waited_ms = 0
+    fleet._hand_over(cells, levels, period_ms / 1000)
+    while fleet.serving[0] == 2:
+        fleet._hand_over(cells, levels, period_ms / 1000)
+        waited_ms += period_ms
+
+    assert (fleet.serving[0], waited_ms) == (5, later_ms)
+
+
+def test_the_time_to_trigger_counts_from_measurement_to_measurement(monkeypatch: pytest.MonkeyPatch):
+    """Whatever is due in between: reports each 480 ms and channel state each second make a grid of 40 ms."""
+    simulator = Simulator(SimulatorConfig(radio_cells=6, ues=1, rsrp_period_ms=480))
+    told: list[float] = []
+    measure = simulator.fleet.measure
+    monkeypatch.setattr(simulator.fleet, "measure", lambda load, s: told.append(s) or measure(load, s))
+
+    for _ in simulator.snapshots(2):
+        pass
+
+    assert told[1:] == pytest.approx([0.48, 0.48, 0.04, 0.44, 0.48])
+
+
+def test_a_drive_measured_more_often_has_as_many_handovers_and_loses_less():
+    """Reports each 200 ms instead of each second: the same A3 acts sooner."""
+    rare, often = (
+        Simulator(SimulatorConfig(radio_cells=57, ues=60, rsrp_period_ms=period_ms, speeds_kmh=(60.0,)))
+        for period_ms in (1000, 200)
+    )
+    out = [
+        np.mean([(s.reports.sinr_db < -8).mean() for s in simulator.snapshots(120) if s.reports is not None])
+        for simulator in (rare, often)
+    ]
+
+    assert often.fleet.handovers > 100
+    assert out[1] < out[0]
 
 
 @pytest.mark.parametrize("radio_cells", [1, 2, 4])

@@ -5,7 +5,7 @@ import pytest
 
 from netpredict.ingest.messages import SCHEMAS
 from netpredict.traces.message import SCHEMA_OF
-from netpredict.traces.wire import STREAM_KPIS, channel_state_messages, rsrp_messages, traffic_messages
+from netpredict.traces.wire import ROWS_AT_ONCE, STREAM_KPIS, channel_state_messages, rsrp_messages, traffic_messages
 
 
 def frame(**columns) -> pd.DataFrame:
@@ -64,3 +64,20 @@ def test_neighbours_are_approximate_and_only_those_that_were_heard():
         {"radio_cell_id": "c-nbr1", "rsrp_dbm": -95.0, "rsrq_db": -12.0, "approximate": True}
     ]
     assert "rsrp_dbm" not in rows[1]
+
+
+def test_neighbours_that_a_trace_names_are_not_approximate_and_may_have_a_sinr():
+    told = frame(
+        nbr1_radio_cell_id=["n", None], nbr1_rsrp_dbm=[-95.0, np.nan], nbr1_sinr_db=[-3.5, np.nan], rsrp_dbm=[-90.0] * 2
+    )
+    rows = values(rsrp_messages(told, approximate=False))
+
+    assert rows[0]["neighbours"] == [{"radio_cell_id": "n", "rsrp_dbm": -95.0, "sinr_db": -3.5}]
+    assert "neighbours" not in rows[1]
+
+
+def test_a_long_trace_loses_no_row():
+    rows = 2 * ROWS_AT_ONCE + 1
+    told = pd.DataFrame({"event_time_us": np.arange(rows), "radio_cell_id": "c", "ue_id": "u", "rsrp_dbm": -90.0})
+
+    assert [message.event_time_us for message in rsrp_messages(told)] == list(range(rows))
