@@ -21,6 +21,7 @@ from netpredict.store.sql import SqlStore
 from netpredict.stream import Stream
 from netpredict.testing import LeakyMean, StaticShelf
 from netpredict.types import FloatArray, Hidden, Outputs
+from tests.handovers_by_cost import fired_and_wanted
 from tests.pipeline_world import INGEST_MS, START_US, World, new_log
 
 KPIS = ["rsrp_dbm", *handover_cost.KPIS]
@@ -120,52 +121,10 @@ def test_what_a_report_tells_of_hindsight_is_a_rule_of_thumb(ran: tuple[str, Wor
 
 
 def test_the_hook_fires_what_the_forecast_costs_say(ran: tuple[str, World]) -> None:
-    """The rule written once more, over what is stored: forecasts, and who served."""
-    url, _ = ran
-    store, found = History(url), {}
-    for ue in range(UES):
-        for cell in range(CELLS):
-            key = f"ue-{ue}|cell-{cell}"
-            costs = {
-                row["slot_time_us"]: [row["values"][kpi][0][1] for kpi in handover_cost.KPIS]
-                for row in store.forecasts("rsrp", key, limit=STEPS)
-                if row["sources"]["stay_cost"] == "model"
-            }
-            for row in store.recent_observations("rsrp", key, limit=STEPS):
-                time_us = row["slot_time_us"]
-                is_serving = row["values"]["serving"] == 1
-                found.setdefault((ue, time_us), []).append((f"cell-{cell}", is_serving, costs.get(time_us)))
-    wanted = []
-    before: dict[int, tuple[str, str | None]] = {}
-    for (ue, time_us), rows in sorted(found.items(), key=lambda item: item[0][1]):
-        (serving,) = (row for row in rows if row[1])
-        target = decided(serving, [row for row in rows if not row[1]])
-        if target is not None and before.get(ue) != (serving[0], target):
-            wanted.append((time_us, f"UE=ue-{ue}", serving[0], target))
-        before[ue] = serving[0], target
-    fired = [
-        (row["slot_time_us"], row["object_id"], row["value"]["source"], row["value"]["target"])
-        for row in store.firings(limit=1000)
-    ]
-    assert sorted(fired) == sorted(wanted)
+    fired, wanted = fired_and_wanted(ran[0], "rsrp", PRICE)
+    assert fired == wanted
     assert len(fired) > 10
-    row = store.firings(limit=1)[0]
-    assert row["why"]["gain"] > 0
-
-
-def decided(serving: Any, others: Any) -> str | None:
-    if serving[2] is None:
-        return None
-    stay, late, _ = serving[2]
-    known = [(cost[2] + (1 - cost[2]) * cost[0], name) for name, _, cost in others if cost is not None]
-    own = serving[2][2] + (1 - serving[2][2]) * stay
-    gains = [
-        (stay - (late + (1 - late) * (PRICE + arrival)), -arrival, name) for arrival, name in known if arrival < own
-    ]
-    if not gains:
-        return None
-    gain, _, name = max(gains, key=lambda each: each[1])
-    return name if gain > 0 else None
+    assert History(ran[0]).firings(limit=1)[0]["why"]["gain"] > 0
 
 
 def test_a_rule_of_thumb_that_is_repeated_for_want_of_a_model_is_not_acted_on(tmp_path: Path, ran: Any) -> None:

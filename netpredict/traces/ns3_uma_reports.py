@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from netpredict.radio.events import TttState, a3, advance_ttt, l3_filter, l3_weight, ttt_in_slots
+from netpredict.radio.link_failure import sinr_db
 from netpredict.radio.quantities import KPIS
 from netpredict.traces import ns3_uma
 from netpredict.traces.fleet import NEIGHBOURS_MAX
@@ -39,8 +40,6 @@ SEEDS = (1, 2)
 BETWEEN_SEEDS_US = 3_600_000_000
 REPORTED_DB = 16.0
 A3_OFFSET_DB, TIME_TO_TRIGGER_MS, FILTER_K = 3.0, 480, 4
-LOAD = 0.3
-NOISE_MW = 10 ** ((-174 + 9 + 10 * np.log10(15_000)) / 10)
 RADIO_CELL_IDS = np.array([f"ns3-{n // SECTORS:02d}-{n % SECTORS}" for n in range(ns3_uma.RADIO_CELLS)], dtype=object)
 
 
@@ -84,14 +83,6 @@ def serving_by_a3(measured_dbm: FloatArray) -> IntArray:
         serving[:, period] = np.where(goes, target, before)[:, 0]
         timers = TttState(np.where(goes, 0, timers.held_slots), timers.entered & ~goes)
     return serving
-
-
-def sinr_db(rsrp_dbm: AnyArray) -> FloatArray:
-    """SINR of each radio cell on the last axis when all others send with ``LOAD``."""
-    power_mw = np.exp(np.asarray(rsrp_dbm, np.float32) * np.float32(np.log(10) / 10))
-    others_mw = power_mw.sum(axis=-1, keepdims=True) - power_mw
-    ratio: FloatArray = rsrp_dbm - 10 * np.log10(np.float32(NOISE_MW) + np.float32(LOAD) * others_mw)
-    return ratio
 
 
 def _reports(level_dbm: FloatArray, serving: IntArray) -> pd.DataFrame:

@@ -39,8 +39,8 @@ class JsonOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     site_pattern: str = ""
     """The id of a radio cell, a regular expression; its one group is the site. Columns by site need it."""
     reported_db: float = 0.0
-    """A UE reports radio cells so far below the strongest one, dB: that level stands in the columns nbr2, onsite and
-    offsite where a report names none so strong. 0 = unknown: they are missing."""
+    """A UE reports radio cells so far below the strongest one, dB: that level stands in the RSRP columns nbr1, nbr2,
+    onsite and offsite where a report names none so strong. 0 = unknown: they are missing."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.reported_db <= 60:
@@ -228,7 +228,7 @@ class JsonDecoder:
         which = name.partition("_")[0]
         place = others.place(which)
         values: FloatArray = np.where(place == NO_ROW, np.nan, own[place]).astype(np.float32)
-        if which == "nbr1" or not self._reported_db:
+        if name.endswith("_sinr_db") or name.endswith("_rsrq_db") or not self._reported_db:
             return values
         filled: FloatArray = np.fmax(values, others.highest() - np.float32(self._reported_db))
         return filled

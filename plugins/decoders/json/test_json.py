@@ -272,6 +272,8 @@ def test_a_row_of_a_report_can_carry_what_a_report_tells_of_hindsight() -> None:
     lost = 1 / (1 + np.exp(np.array([20, 0, 48, 9, 20]) / 4))
     np.testing.assert_allclose(decoded[:, 1:], np.stack([lost, lost], axis=1), rtol=1e-5)
     np.testing.assert_allclose(decoded[:, 0], [-0.1, 0.1, 1.0, np.nan, np.nan], rtol=1e-5)
+    alone = rsrp(columns=handover_cost.KPIS, reported_db=15.0).decode(reports).values
+    np.testing.assert_allclose(alone[:, 0], [-0.1, 0.1, 1.0, np.nan, -0.25], rtol=1e-5)
 
 
 OTHERS = ("nbr1_rsrp_dbm", "nbr2_rsrp_dbm", "onsite_rsrp_dbm", "offsite_rsrp_dbm")
@@ -287,7 +289,7 @@ def test_a_row_of_a_report_can_carry_the_second_strongest_and_the_strongest_by_s
     as_reported = [[-84, -90, -84, -90], [-80, -90, -80, -90], [-80, -84, -93, -80], [-80, -84, -90, -80]]
     as_reported += [[-84, nan, -84, nan], [-80, nan, -80, nan], [nan, nan, nan, nan]]
     down_to_8_db = [[-84, -88, -84, -88], [-80, -88, -80, -88], [-80, -84, -88, -80], [-80, -84, -88, -80]]
-    down_to_8_db += [[-84, -88, -84, -88], [-80, -88, -80, -88], [nan, -78, -78, -78]]
+    down_to_8_db += [[-84, -88, -84, -88], [-80, -88, -80, -88], [-78, -78, -78, -78]]
     for reported_db, values in ((0.0, as_reported), (8.0, down_to_8_db)):
         decoder = rsrp(columns=OTHERS, site_pattern="(.*)-[0-9]+", reported_db=reported_db)
         np.testing.assert_array_equal(decoder.decode(reports).values, np.array(values, np.float32))
