@@ -433,7 +433,14 @@ def _hindsight(name: str, config: StreamConfig) -> Hindsight | None:
             f"streams.{name}.period_s: {wanted[0]} needs a multiple of 0.01 s, {least_ms / 1000} at least"
         )
     told = config.hindsight
-    return Hindsight(told.handover_cost, told.load_ratio, told.rounds, told.piece_steps, config.max_gap_steps)
+    return Hindsight(
+        handover_cost=told.handover_cost,
+        load_ratio=told.load_ratio,
+        rounds=told.rounds,
+        piece_steps=told.piece_steps,
+        max_gap_steps=config.max_gap_steps,
+        warm_steps=config.warm_steps,
+    )
 
 
 def _bucket_slots(config: StreamConfig) -> int:

@@ -528,7 +528,7 @@ class Hindsight:
     """How KPIs of hindsight are labelled: see ``StreamConfig.hindsight`` and ``learn.hindsight``.
 
     ``handover_cost`` in failures; ``piece_steps`` are the steps that are learnt from at a time, ``max_gap_steps`` those
-    after which a silent series begins cold.
+    after which a silent series begins cold, ``warm_steps`` those that a series needs before a model serves it.
     """
 
     handover_cost: float
@@ -536,6 +536,7 @@ class Hindsight:
     rounds: int
     piece_steps: int
     max_gap_steps: int
+    warm_steps: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import typer
 
-from netpredict.cli.options import AsJson
+from netpredict.cli.options import AsJson, ConfigPath, read_config_of_streams
 from netpredict.cli.terminal import print_json, print_table, say
-from netpredict.errors import DataError
+from netpredict.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from netpredict.evaluate.handover_wish import DatasetEvaluation
+    from netpredict.evaluate.handover_wish import DatasetEvaluation, Served
 
 
 class Dataset(NamedTuple):
@@ -29,6 +29,7 @@ DATASETS = {
     "simulate": Dataset(None, "netpredict.evaluate.handover_simulated"),
     "wmnlab": Dataset("wmnlab", "netpredict.evaluate.handover_real"),
 }
+EXACT = ("ns3-uma", "simulate")
 DECISION_DELAY_MS = 200
 
 
@@ -46,6 +47,11 @@ def handover(
     decision_delay_ms: Annotated[
         int, typer.Option("--decision-delay-ms", min=0, max=5000, help="A second figure: we decide so much later.")
     ] = DECISION_DELAY_MS,
+    stream: Annotated[
+        str | None,
+        typer.Option("--stream", help="Score the version that serves this stream of the config; nothing is trained."),
+    ] = None,
+    config: ConfigPath = None,
     report: Annotated[Path | None, typer.Option("--report", help="Write an HTML report here.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +69,10 @@ def handover(
     started_s = time.monotonic()
     folder, module = DATASETS[dataset]
     evaluation = cast("DatasetEvaluation", import_module(module))
-    wish = Wish(decision_delay_ms, limit_traces, train_epochs, tuple(scenes or ()))
+    if stream is not None and dataset not in EXACT:
+        raise typer.BadParameter(f"a version is scored on {' and '.join(EXACT)}", param_hint="--stream")
+    served = None if stream is None else _served(stream, config)
+    wish = Wish(decision_delay_ms, limit_traces, train_epochs, tuple(scenes or ()), served)
     result = evaluation.run(Path() if folder is None else data_folder() / folder, wish, say)
     took_s = round(time.monotonic() - started_s, 1)
     if report is not None:
@@ -74,6 +83,26 @@ def handover(
         return
     for title, columns, rows in evaluation.tables(result):
         print_table(title, columns, rows)
+
+
+def _served(name: str, config: Path | None) -> Served:
+    """The active version of the stream's first route."""
+    from netpredict.build import build_stream
+    from netpredict.evaluate.handover_served import ServedModel
+    from netpredict.learn.registry import load_artefact
+    from netpredict.learn.shelf import predictor_of
+    from netpredict.store.history import History
+
+    read = read_config_of_streams(config)
+    if name not in read.streams:
+        raise ConfigError(f"no stream named {name!r}; configured: {', '.join(read.streams)}")
+    predictor = read.streams[name].routes[0].active
+    active = [row for row in History(read.store_url).models(name, predictor) if row["stage"] == "active"]
+    if not active:
+        raise DataError(f"no version serves stream {name}: netpredict train {name} {predictor} --promote")
+    artefact = load_artefact(Path(active[0]["folder"]), active[0]["version"])
+    options, label = artefact.manifest.identity.options, f"{predictor}@{artefact.version}"
+    return ServedModel(build_stream(name, read), predictor_of(artefact), label, options)
 
 
 def _write(page: str, report: Path) -> None:

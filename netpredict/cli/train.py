@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from math import lcm
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,8 +25,7 @@ from netpredict.cli.simulate import LONGEST_S, MOST
 from netpredict.cli.telemetry import of_table, recorded, tell_repairs
 from netpredict.cli.terminal import print_fields, print_json, progress, say
 from netpredict.cli.writing import opened_store
-from netpredict.errors import ConfigError, DataError, PluginError
-from netpredict.types import Quality
+from netpredict.errors import ConfigError, PluginError
 
 if TYPE_CHECKING:
     from netpredict.config import Config
@@ -36,8 +34,6 @@ if TYPE_CHECKING:
     from netpredict.traces.message import TraceMessage
     from netpredict.traces.simulator import SimulatorConfig
     from netpredict.types import TrainingReport, TrainingSet
-
-DECODED_AT_ONCE = 20_000
 
 
 def train(
@@ -65,6 +61,7 @@ def train(
     the newest learn.history_steps of up to learn.series_max series.
     """
     from netpredict.build import build_stream
+    from netpredict.evaluate.recorded import training_set
     from netpredict.store import migrate
 
     at_most_one(simulate=simulate, file=file, table=table)
@@ -134,66 +131,6 @@ def _settings(stream: Stream, radio_cells: int, ues: int, seed: int) -> Simulato
         channel_state_period_s=lcm(period_us, 1_000_000) // 1_000_000,
         neighbours=NEIGHBOURS_MAX,
         neighbour_sinr=any(column.endswith("sinr_db") for column in stream.columns),
-    )
-
-
-def training_set(stream: Stream, messages: Iterable[TraceMessage], config: Config) -> TrainingSet:
-    """Messages as the daemon would read them: decoder, firewall, grid; then the newest steps of each series."""
-    import numpy as np
-
-    from netpredict.learn.dataset import build, newest
-    from netpredict.store.history import evenly, whole_ues
-
-    keys, series, slots, values = _rows(stream, messages)
-    if not len(slots):
-        raise DataError(f"no message is of schema {stream.config.schema}, or none of them could be used")
-    most, together = config.learn.series_max, stream.hindsight is not None
-    chosen = whole_ues(keys, most) if together else evenly(len(keys), most)
-    place = np.full(len(keys), -1)
-    place[chosen] = np.arange(len(chosen))
-    mine = np.flatnonzero(place[series] >= 0)
-    steps = config.learn.history_steps
-    first_slot, grid = newest(place[series[mine]], slots[mine], values[mine], len(chosen), steps, together)
-    return build(
-        stream.features,
-        stream.output,
-        series_names=[keys[index] for index in chosen],
-        first_slot=first_slot,
-        values=grid,
-        columns=stream.columns,
-        validation_ratio=config.learn.validation_ratio,
-        hindsight=stream.hindsight,
-    )
-
-
-def _rows(stream: Stream, messages: Iterable[TraceMessage]) -> tuple[list[str], Any, Any, Any]:
-    """Keys by index, then by row: index of the series, slot, values; without what the firewall or the sender doubts."""
-    import numpy as np
-
-    from netpredict.ingest.align import slots_of
-    from netpredict.ingest.source import MemoryRecord
-
-    index: dict[str, int] = {}
-    series, slots, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)], []
-    wanted = (message for message in messages if message.stream == stream.config.schema)
-    while chunk := list(islice(wanted, DECODED_AT_ONCE)):
-        records = [MemoryRecord(0, message.event_time_us // 1000, message.key, message.value) for message in chunk]
-        decoded = stream.decoder.decode(records)
-        ingest = np.array([record.timestamp for record in records], np.int64)[decoded.record] * 1000 + stream.period_us
-        refused = np.zeros(len(decoded.keys), bool)
-        for mask in stream.firewall.inspect(decoded, ingest).refused.values():
-            refused |= mask
-        refused |= (decoded.flags & np.uint8(Quality.SUSPECT)) != 0
-        kept = np.flatnonzero(~refused)
-        series.append(np.array([index.setdefault(decoded.keys[row], len(index)) for row in kept.tolist()], np.int64))
-        slots.append(slots_of(decoded.event_time_us[kept], stream.period_us, stream.phase_us))
-        values.append(decoded.values[kept])
-    width = len(stream.columns)
-    return (
-        list(index),
-        np.concatenate(series),
-        np.concatenate(slots),
-        np.concatenate([np.empty((0, width), np.float32), *values]),
     )
 
 

@@ -25,7 +25,7 @@ from netpredict.evaluate.handover_labels import World, world_of
 from netpredict.evaluate.handover_model import Counts, PlainA3, walk
 from netpredict.evaluate.handover_policy import PIECE_STEPS, CostRule, Fit, Prices, first_guess, forecasts, improved
 from netpredict.evaluate.handover_result import Choice, Result, Scene
-from netpredict.evaluate.handover_wish import SceneSource, Table, Tell, Wish
+from netpredict.evaluate.handover_wish import SceneSource, Served, Table, Tell, Wish
 from netpredict.forecast.predictor import Predictor, Trainable
 from netpredict.traces import ns3_uma
 from netpredict.traces.redrawn import Redrawn
@@ -95,12 +95,13 @@ def run_on(source: SceneSource, folder: Path, wish: Wish, tell: Tell) -> Result:
     if wish.decision_delay_ms % ns3_uma.PERIOD_MS:
         raise DataError(f"decision_delay_ms = {wish.decision_delay_ms} is not a multiple of {ns3_uma.PERIOD_MS}")
     recipe = RECIPE | ({} if wish.train_epochs is None else {"train_epochs": wish.train_epochs})
+    served = wish.served
     scenes = [_scene(source, folder, name, wish, _fitting(recipe, name, tell), tell) for name in names]
     return Result(
         dataset=source.NAME,
-        predictor=PREDICTOR,
-        options=recipe,
-        rounds=len(DRAWS),
+        predictor=PREDICTOR if served is None else served.label,
+        options=recipe if served is None else served.options,
+        rounds=len(DRAWS) if served is None else 0,
         plain_settings=len(_plain_names()),
         scenes=scenes,
     )
@@ -130,14 +131,17 @@ def _scene(source: SceneSource, folder: Path, name: str, wish: Wish, fit: Fit, t
     fronts = _Fronts(plain, plain_scored)
     lates = sorted({0, wish.decision_delay_ms // ns3_uma.PERIOD_MS})
     counts: dict[int, tuple[Counts, Counts]] = {}
-    if plain.failures[best].any():
+    if not plain.failures[best].any():
+        tell(f"{name}: plain A3 has no failure on seed 1, so nothing is taught")
+    elif wish.served is not None:
+        lates = [late for late in lates if late < wish.served.leads]
+        known = [_served(wish.served, world, 1 + lates[-1]) for world in (learnt, scored)]
+    else:
         redrawn = Redrawn(learnt.scene, places.first(wish.limit_traces), name in source.LINE_OF_SIGHT)
         predictor = improved(partial(_drawn, redrawn), fit, price, len(DRAWS), 1 + lates[-1])
         known = [forecasts(predictor, world) for world in (learnt, scored)]
-        for late in lates:
-            counts[late] = (_walked(learnt, known[0], late), _walked(scored, known[1], late))
-    else:
-        tell(f"{name}: plain A3 has no failure on seed 1, so nothing is taught")
+    if plain.failures[best].any():
+        counts = {late: (_walked(learnt, known[0], late), _walked(scored, known[1], late)) for late in lates}
     curve = [point(_named(each), counts[0][1], index) for index, each in enumerate(PRICES)] if counts else []
     return Scene(
         name=name,
@@ -225,6 +229,12 @@ def taught_price(plain: Counts) -> float:
     more = handovers[many] - handovers[few]
     slope = (failures[few] - failures[many]) / more if more > 0 else 0.0
     return float(np.clip(slope, *TAUGHT_PRICE))
+
+
+def _served(served: Served, world: World, leads: int) -> FloatArray:
+    """As ``forecasts``, by a version that serves."""
+    each = [served.forecasts(world.scene, world.measured_dbm, lead) for lead in range(1, leads + 1)]
+    return np.stack(each, axis=3)
 
 
 def _walked(world: World, known: FloatArray, late: int) -> Counts:

@@ -8,9 +8,21 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from netpredict.traces.ns3_uma import Places, Scene
+from netpredict.types import FloatArray
 
 Tell = Callable[[str], None]
 """Called with a line on how far it is."""
+
+
+class Served(Protocol):
+    """A version that serves a stream of the config: scored instead of one that is trained for the evaluation."""
+
+    label: str
+    options: dict[str, Any]
+    leads: int
+
+    def forecasts(self, scene: Scene, measured_dbm: FloatArray, lead_steps: int) -> FloatArray:
+        """(periods, UEs, radio cells, 3) of the KPIs of ``radio.handover_cost``, as the daemon would serve them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +33,7 @@ class Wish:
     limit_traces: int | None = None
     train_epochs: int | None = None
     scenes: tuple[str, ...] = ()
+    served: Served | None = None
 
 
 class SceneSource(Protocol):

@@ -240,8 +240,8 @@ def pieces(dataset: TrainingSet, steps: int) -> TrainingSet:
     return TrainingSet(dataset.features, dataset.output, dataset.values[place], slots, steps, truth=truth)
 
 
-def walked(predictor: Predictor, dataset: TrainingSet, settings: Hindsight) -> FloatArray:
-    """Forecasts of ``handover_cost.KPIS`` at lead 1 as the daemon would issue them, (T, S, 3), NaN without a report."""
+def walked(predictor: Predictor, dataset: TrainingSet, settings: Hindsight, lead_steps: int = 1) -> FloatArray:
+    """Forecasts of ``handover_cost.KPIS`` at a lead as the daemon would serve them, (T, S, 3), NaN without a report."""
     running = RunningPredictor("hindsight", "-", 0, predictor)
     table = SeriesTable()
     table.add_columns(running.columns())
@@ -258,7 +258,8 @@ def walked(predictor: Predictor, dataset: TrainingSet, settings: Hindsight) -> F
         (here,) = np.nonzero(silent <= settings.max_gap_steps)
         if len(here):
             found = running.advance(table, rows[here], features_at(dataset, step)[here]).values
-            answers[step, here] = np.where(now[here, None], found[:, kpis, 0, middle], np.nan)
+            serves = now[here] & (running.steps(table, rows[here]) >= settings.warm_steps)
+            answers[step, here] = np.where(serves[:, None], found[:, kpis, lead_steps - 1, middle], np.nan)
     known = [kpi_of(kpi) for kpi in handover_cost.KPIS]
     low, high = (np.array(ends, np.float32) for ends in ([kpi.low for kpi in known], [kpi.high for kpi in known]))
     return np.clip(answers, low, high)

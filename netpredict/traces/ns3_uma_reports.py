@@ -85,6 +85,13 @@ def serving_by_a3(measured_dbm: FloatArray) -> IntArray:
     return serving
 
 
+def link_of(key: str) -> tuple[int, int]:
+    """Number of the UE and of the radio cell of a series (UE, radio cell)."""
+    ue, _, radio_cell = key.partition("|")
+    _, site, sector = radio_cell.split("-")
+    return int(ue.rpartition("ue")[2]), SECTORS * int(site) + int(sector)
+
+
 def _reports(level_dbm: FloatArray, serving: IntArray) -> pd.DataFrame:
     """Columns of the reports of one UE, a row each; ``level_dbm`` is (periods, radio cells)."""
     first = np.arange(level_dbm.shape[1]) == serving[:, None]

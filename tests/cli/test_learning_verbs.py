@@ -11,8 +11,9 @@ import pytest
 from netpredict.build import build_stream
 from netpredict.cli import backtest
 from netpredict.cli.telemetry import recorded
-from netpredict.cli.train import simulated, training_set
+from netpredict.cli.train import simulated
 from netpredict.config import load_config
+from netpredict.evaluate.recorded import training_set
 from netpredict.ingest.source import MemorySource
 from netpredict.learn.retrain import history
 from netpredict.operate.daemon import Daemon

@@ -21,7 +21,7 @@ PERIOD_MS = 200
 KPIS = ("rsrp_dbm", *handover_cost.KPIS)
 FEATURES = FeatureSpec((*KPIS, "sinr_db"), PERIOD_MS * 1000)
 OUTPUT = OutputSpec(KPIS, 2, (0.1, 0.5, 0.9))
-SETTINGS = Hindsight(handover_cost=0.05, load_ratio=0.3, rounds=2, piece_steps=20, max_gap_steps=5)
+SETTINGS = Hindsight(handover_cost=0.05, load_ratio=0.3, rounds=2, piece_steps=20, max_gap_steps=5, warm_steps=3)
 STEPS, CELLS = 300, 5
 
 
@@ -167,6 +167,8 @@ def test_forecasts_in_hindsight_are_those_of_the_daemon_a_link_that_was_silent_f
     dataset = history(level, reported)
     found = walked(LeakyMean(FEATURES, OUTPUT, 0.5), dataset, SETTINGS)
     assert np.isnan(found[50:54, 0]).all()
+    assert np.isnan(found[60:62, 1]).all()  # not warm yet
+    assert np.isfinite(found[62, 1]).all()
     fresh = walked(LeakyMean(FEATURES, OUTPUT, 0.5), replace(dataset, values=dataset.values[:, 60:]), SETTINGS)
     np.testing.assert_array_equal(found[60:, 1], fresh[:, 1])
     assert not np.array_equal(found[60:, 0], fresh[:, 0])
