@@ -97,9 +97,10 @@ def _served(name: str, config: Path | None) -> Served:
     if name not in read.streams:
         raise ConfigError(f"no stream named {name!r}; configured: {', '.join(read.streams)}")
     predictor = read.streams[name].routes[0].active
-    active = [row for row in History(read.store_url).models(name, predictor) if row["stage"] == "active"]
+    rows = History(read.store_url).models(name, predictor)
+    active = [row for row in rows if row["stage"] == "active" and row["folder"]]
     if not active:
-        raise DataError(f"no version serves stream {name}: netpredict train {name} {predictor} --promote")
+        raise DataError(f"no trained version serves stream {name}: netpredict train {name} {predictor} --promote")
     artefact = load_artefact(Path(active[0]["folder"]), active[0]["version"])
     options, label = artefact.manifest.identity.options, f"{predictor}@{artefact.version}"
     return ServedModel(build_stream(name, read), predictor_of(artefact), label, options)

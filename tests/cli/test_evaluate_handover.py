@@ -59,3 +59,11 @@ def test_the_simulated_radio_is_told_without_data(cli, tmp_path: Path, monkeypat
     assert {row["scene"] for row in rows} == {"v060"}
     assert all(row["recorded"] is None for row in rows)
     assert "there is no scene v999" in cli("evaluate", "radio", "--scene", "v999").stderr
+
+
+def test_a_version_is_scored_only_where_there_is_one(cli, config: Path):
+    words = ("--dataset", "simulate", "--config", config, "--stream")
+    assert "no stream named 'links'" in cli("evaluate", "handover", *words, "links").stderr
+    assert "no trained version serves stream traffic" in cli("evaluate", "handover", *words, "traffic").stderr
+    refused = cli("evaluate", "handover", "--dataset", "wmnlab", "--config", config, "--stream", "traffic")
+    assert "ns3-uma and simulate" in refused.stderr

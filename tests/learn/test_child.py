@@ -20,6 +20,8 @@ from netpredict.learn.child import (
 from netpredict.learn.registry import load_artefact
 from netpredict.learn.train import train
 from tests.learn.noisy import OPTIONS, noisy_sines
+from tests.learn.test_hindsight import history as links
+from tests.learn.test_hindsight import level_dbm
 
 
 @pytest.fixture
@@ -70,6 +72,20 @@ def test_a_version_is_compared_with_itself_and_comes_out_equal(tmp_path):
     assert compared[0].held_out["skill"] > 0
     assert compared[1].incumbent_held_out == {}
     assert "not 000000000000" in compared[1].incumbent_error
+
+
+@pytest.mark.slow
+def test_costs_of_links_are_taught_and_judged_in_hindsight_by_the_child_too(tmp_path):
+    dataset = links(level_dbm(ues=8))
+    options = OPTIONS | {"loss": "mse", "bptt_steps": 20}
+    folder = write_job(tmp_path / "a", dataset, "gru", options, now_us=1)
+    result = run_child(folder, timeout_s=300)
+    here, report = train(dataset, "gru", options, tmp_path / "here", now_us=1)
+    assert result.version == here.version
+    assert result.held_out == {name: score for name, score in report.scores.items() if "mase_scale" not in name}
+    assert {"mse.stay_cost", "pinball.rsrp_dbm"} <= set(result.held_out)
+    again = write_job(tmp_path / "b", dataset, "gru", options, now_us=1, incumbent=(str(here.folder), here.version))
+    assert child.work(again).incumbent_held_out == result.held_out
 
 
 def test_a_training_that_takes_too_much_memory_is_ended_and_told(job, tmp_path, monkeypatch):

@@ -1,0 +1,68 @@
+"""A version that serves is scored by what the daemon would have had: reports, its decoder, its own steps."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from netpredict.build import build_streams
+from netpredict.config import parse_config
+from netpredict.errors import DataError
+from netpredict.evaluate.handover_served import ServedModel
+from netpredict.learn.hindsight import UNKNOWN
+from netpredict.radio.handover_cost import rules_of_thumb
+from netpredict.radio.link_failure import sinr_db
+from netpredict.stream import Stream
+from netpredict.testing import LeakyMean
+from netpredict.traces.ns3_uma import RADIO_CELLS, Scene
+from tests.test_pipeline_hindsight import config
+
+PERIODS, UES = 40, 2
+
+
+def stream_of(**changes: Any) -> Stream:
+    (stream,) = build_streams(parse_config(config(**changes) | {"hooks": {}}))
+    return stream
+
+
+def measured() -> np.ndarray:
+    """(UEs, periods, radio cells): three that are heard, one of them not always; the serving one is the first."""
+    level = np.full((UES, PERIODS, RADIO_CELLS), -140.0)
+    level[..., 4], level[..., 9] = -80.0, -84.0
+    level[..., 20] = np.where(np.arange(PERIODS) % 20 < 10, -90.0, -99.0)
+    return (level + np.random.default_rng(1).normal(0, 0.3, level.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("lead_steps", [1, 2])
+def test_forecasts_are_those_of_the_reports(lead_steps: int) -> None:
+    stream, level = stream_of(warm_steps=1), measured()
+    memory = 0.5
+    model = ServedModel(stream, LeakyMean(stream.features, stream.output, memory), "links@1", {})
+    found = model.forecasts(Scene("v060", 1, 60.0, np.zeros((UES, 2, RADIO_CELLS), np.float32)), level, lead_steps)
+    assert found.shape == (PERIODS, UES, RADIO_CELLS, 3)
+    reported = level > level.max(axis=-1, keepdims=True) - 16
+    np.testing.assert_array_equal((found != np.array(UNKNOWN)).any(axis=-1), np.moveaxis(reported, 0, 1))
+    best = level[1, :, 4].round(2)
+    expected = np.array(rules_of_thumb(level[1, :, 9].round(2), sinr_db(level[1])[:, 9].round(2), best))
+    mean = expected[:, 0]
+    for period in range(PERIODS):
+        mean = memory * mean + (1 - memory) * expected[:, period]
+        np.testing.assert_allclose(found[period, 1, 9], mean, atol=1e-3)
+
+
+def test_a_link_that_comes_back_is_cold() -> None:
+    stream, level = stream_of(warm_steps=4, max_gap_steps=5), measured()
+    model = ServedModel(stream, LeakyMean(stream.features, stream.output, 0.5), "links@1", {})
+    found = model.forecasts(Scene("v060", 1, 60.0, np.zeros((UES, 2, RADIO_CELLS), np.float32)), level, 1)
+    known = (found[:, 0, 20] != np.array(UNKNOWN)).any(axis=-1)
+    assert np.flatnonzero(known).tolist() == [*range(3, 10), *range(23, 30)]
+
+
+def test_a_stream_that_the_scenes_do_not_fit_is_refused() -> None:
+    stream = stream_of(period_s=0.4)
+    with pytest.raises(DataError, match=r"period_s = 0\.2"):
+        ServedModel(stream, LeakyMean(stream.features, stream.output), "links@1", {})
+    plain = config(kpis=["rsrp_dbm"]) | {"hooks": {}}
+    (stream,) = build_streams(parse_config(plain))
+    with pytest.raises(DataError, match="does not forecast what links cost"):
+        ServedModel(stream, LeakyMean(stream.features, stream.output), "links@1", {})
