@@ -41,7 +41,8 @@ LEAST_REPORTED = 0.25
 """Share of a piece in which a radio cell is reported, below which it is not learnt from."""
 SILENT_PERIODS = 5
 """A UE that reports nothing for longer has gone: nothing that comes later was a consequence."""
-UES_AT_ONCE = 8
+TICKS_AT_ONCE = 20_000_000
+"""Of links that are looked at together; each takes a dozen bytes."""
 FAR_DBM = -200.0
 
 Fit = Callable[[TrainingSet], tuple[Trainable, TrainingReport]]
@@ -120,7 +121,8 @@ class Links:
         self._settings, self._shape = settings, dataset.values.shape[:2]
         self._period_ms = _period_ms(dataset)
         level_dbm = dataset.values[:, :, dataset.features.observed.index(handover_cost.RSRP)]
-        self._together = [self._of(level_dbm, names) for names in _by_ue(dataset)]
+        ticks = level_dbm.shape[1] * self._period_ms // TICK_MS
+        self._together = [self._of(level_dbm, ues) for ues in _by_ue(dataset, max(1, TICKS_AT_ONCE // ticks))]
 
     def costs(self, forecasts: FloatArray | None) -> FloatArray:
         """(S, T, 3): what was decided at a step by the policy on ``forecasts`` is the truth of the next; NaN unknown.
@@ -175,16 +177,23 @@ def _filled(level_dbm: FloatArray) -> tuple[FloatArray, BoolArray]:
     return np.where(np.isfinite(filled), filled, FAR_DBM).astype(np.float32), heard
 
 
-def _by_ue(dataset: TrainingSet) -> Iterator[list[list[int]]]:
-    """Indices of the series of each UE by name, some UEs at a time; alike in number, for little is filled up then."""
+def _by_ue(dataset: TrainingSet, links: int) -> Iterator[list[list[int]]]:
+    """Indices of the series of each UE by name, some UEs at a time: those with as many, for little is filled up then.
+
+    So many that there are ``links`` at most, but for a UE that has more by itself.
+    """
     found: dict[str, list[int]] = {}
     for name, index in sorted((name, index) for index, name in enumerate(dataset.series_names)):
         found.setdefault(name.rpartition("|")[0], []).append(index)
     if not found:
         raise DataError("the links of no UE are known: hindsight needs the names of the series")
-    ordered = sorted(found.values(), key=len)
-    for start in range(0, len(ordered), UES_AT_ONCE):
-        yield ordered[start : start + UES_AT_ONCE]
+    some: list[list[int]] = []
+    for ue in sorted(found.values(), key=len):
+        if some and (len(some) + 1) * len(ue) > links:
+            yield some
+            some = []
+        some.append(ue)
+    yield some
 
 
 def _period_ms(dataset: TrainingSet) -> int:

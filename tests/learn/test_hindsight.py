@@ -74,8 +74,9 @@ def test_costs_from_reports_are_those_of_the_radio_and_the_truth_of_the_next_slo
     assert 0.01 < known[..., 1].mean() < 0.9  # some commands fail, some do not
 
 
-def test_links_are_found_by_name_in_any_order_and_ues_have_nothing_to_do_with_each_other():
-    level = level_dbm(ues=11)  # more than are looked at together
+def test_links_are_found_by_name_in_any_order_and_ues_have_nothing_to_do_with_each_other(monkeypatch):
+    monkeypatch.setattr(hindsight, "TICKS_AT_ONCE", 3 * CELLS * STEPS * 20)  # three UEs at a time
+    level = level_dbm(ues=11)
     whole = history(level)
     found = Links(whole, SETTINGS).costs(None)
     order = np.random.default_rng(2).permutation(len(whole.values))
