@@ -394,8 +394,9 @@ class HookConfig(Section, frozen=True, kw_only=True):
         float,
         Meta(
             gt=0,
-            description="How long an action holds, s. What is to stand longer is refreshed at half of it; below two"
-            " periods of the stream (two windows of a policy) it cannot be.",
+            description="How long an action holds, s, from the slot (the window of a policy) that it was decided for;"
+            " behind that it is not applied any more, whatever a longer valid_for_s says. What is to stand longer is"
+            " refreshed at half of it; below two periods of the stream (two windows of a policy) it cannot be.",
         ),
     ] = 900.0
     priority: Annotated[

@@ -338,7 +338,8 @@ class Firing:
 
     ``firing_id`` is a pure function of (hook, object, attribute, slot time): an idempotent receiver applies it once.
     ``series`` is the key of the series that it was decided for, ``group`` the name of its group of radio cells, "" when
-    it is in none.
+    it is in none. It expires when its effect is over at the latest, however long its hook lets it wait: applied later
+    it would be taken back at once, or never.
     """
 
     firing_id: str
@@ -354,6 +355,9 @@ class Firing:
     effect_until_us: int
     series: str = ""
     group: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "expires_at_us", min(self.expires_at_us, self.effect_until_us))
 
     @property
     def radio_cell_id(self) -> str:

@@ -218,8 +218,8 @@ def test_a_firing_in_assist_waits_for_a_person_and_one_in_shadow_never_waits(sto
 @pytest.mark.parametrize(("verdict", "goes"), [("approve", [("firing-1", "log")]), ("reject", [])])
 def test_a_person_decides_once_about_a_firing_in_assist(store: SqlStore, verdict: str, goes: list[object]) -> None:
     outbox = SqlOutbox(store)
-    late = 2**60
-    fire(store, (firing(1, Mode.ASSIST, expires_at_us=late), ("log",)), (firing(2, expires_at_us=late), ("web",)))
+    late = {"expires_at_us": 2**60, "effect_until_us": 2**60}
+    fire(store, (firing(1, Mode.ASSIST, **late), ("log",)), (firing(2, **late), ("web",)))
     assert store.decide_action("firing-1", verdict, "ann") == "firing-1"
     assert waiting(outbox) == [*goes, ("firing-2", "web")]
     (row,) = [row for row in History(store.url).firings() if row["firing_id"] == "firing-1"]
@@ -240,6 +240,15 @@ def test_nobody_approves_what_has_expired(store: SqlStore) -> None:
     fire(store, (firing(1, Mode.ASSIST), ("log",)))
     with pytest.raises(DataError, match="expired"):
         store.decide_action("firing-1", "approve", "ann")
+
+
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.ASSIST])
+def test_what_waits_is_settled_once_its_effect_would_be_over(store: SqlStore, mode: Mode) -> None:
+    over_us = firing(1).effect_until_us
+    fire(store, (firing(1, mode, expires_at_us=over_us + 1), ("log",)))
+    outbox = SqlOutbox(store)
+    assert outbox.expire(over_us - 1, rows=10) == 0
+    assert outbox.expire(over_us, rows=10) == 1
 
 
 def test_an_applied_action_asks_once_to_leave_out_what_it_changes(store: SqlStore) -> None:
