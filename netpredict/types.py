@@ -502,7 +502,10 @@ class ArmState(enum.StrEnum):
 
 
 class Evidence(NamedTuple):
-    """Sums of scores of one KPI: errors in ticks, and how many of ``spread`` truths lay inside the outer levels."""
+    """Sums of scores of one KPI: errors in ticks, and how many of ``spread`` truths lay inside the outer levels.
+
+    ``bucket`` is the newest score bucket among them.
+    """
 
     kpi: str
     n: int
@@ -511,10 +514,15 @@ class Evidence(NamedTuple):
     seasonal_abs_ticks: int
     spread: int
     covered: int
+    bucket: int = 0
 
 
 class Breaker(NamedTuple):
-    """The circuit breaker of a hook in a group of radio cells, and what it was judged by last."""
+    """The circuit breaker of a hook in a group of radio cells, and what it was judged by last.
+
+    ``heard_bucket`` is the newest score bucket up to which there was evidence enough, or the one in which the breaker
+    was looked at first; None before the stream's first.
+    """
 
     hook: str
     group: str
@@ -525,6 +533,7 @@ class Breaker(NamedTuple):
     coverage: float | None
     since_us: int
     at_us: int
+    heard_bucket: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,9 @@
-"""What waits expires when its effect would be over: older releases let a long valid_for_s outlast effect_s."""
+"""Breakers know since when they have heard nothing; what waits expires when its effect would be over.
+
+Older releases let a long valid_for_s outlast effect_s.
+"""
+
+import sqlalchemy as sa
 
 from alembic import op
 
@@ -7,10 +12,12 @@ down_revision = "0008"
 branch_labels = None
 depends_on = None
 
+Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 LATER = "expires_at_us > effect_until_us"
 
 
 def upgrade() -> None:
+    op.add_column("breaker", sa.Column("heard_bucket", Big))
     waiting = "SELECT firing_id FROM outbox WHERE kind IS NULL"
     op.execute(
         "UPDATE outbox SET expires_at_us ="
@@ -21,4 +28,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Nothing to undo: an older release applies what waits as it is."""
+    """The column alone: an older release applies what waits as it is."""
+    op.drop_column("breaker", "heard_bucket")
