@@ -495,7 +495,7 @@ class Taken(enum.StrEnum):
 
 
 class ArmState(enum.StrEnum):
-    """Whether the forecasts behind a hook meet what acting on them asks for, after TS 23.288."""
+    """Whether the forecasts behind a hook meet what acting on them asks for, after TS 29.520."""
 
     MEET = "meet"
     NOT_MEET = "not_meet"

@@ -1,8 +1,9 @@
 """Circuit breakers: a hook disarms itself where its forecasts are no better than the plain ones, and arms again.
 
-After NOT_MEET / MEET of TS 23.288, with a least number of scored forecasts and with hysteresis. What own actions change
-is no truth, so a hook that acts everywhere at once would never be told that it is wrong: one that has heard nothing for
-``blind_buckets`` is disarmed too, and its actions end; behind them truths count again.
+After NOT_MEET / MEET of TS 29.520 (``AnalyticsAccuracyIndication``), with a least number of scored forecasts and with
+hysteresis. What own actions change is no truth, so a hook that acts everywhere at once would never be told that it is
+wrong: one that has heard nothing for ``blind_buckets`` is disarmed too, and its actions end; behind them truths count
+again.
 """
 
 from __future__ import annotations
