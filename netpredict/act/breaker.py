@@ -151,8 +151,9 @@ class CircuitBreakers:
     def _judge(self, watched: Watched, known: Mapping[tuple[str, str], Breaker]) -> ArmState:
         now_us = self._clock.now_us()
         before = known.get((watched.hook, watched.group))
-        state = before.state if before else ArmState.MEET
-        found, heard_bucket, after, said = self._look(watched, before, state)
+        begun = before or known.get((watched.hook, ""))  # a group that is new has shown nothing by its name
+        state = begun.state if begun else ArmState.MEET
+        found, heard_bucket, after, said = self._look(watched, begun, state)
         if after is not state:
             event = "hook_disarmed" if after is ArmState.NOT_MEET else "hook_armed"
             LOG.warning(event, hook=watched.hook, group=watched.group, why=said)

@@ -276,9 +276,12 @@ ORDER BY o.number LIMIT :most
 
 _DISARMED = f"SELECT hook, group_name, said FROM breaker WHERE state = '{ArmState.NOT_MEET}'"
 
-# What ended by itself was taken back only to say so: the next action sets it again.
-_TAKEN_BACK = """EXISTS (SELECT 1 FROM reversal AS r WHERE r.firing_id = {of}.firing_id AND r.cause <> 'expired'
-    AND coalesce(r.kind, '') <> 'failed')"""
+# What ended by itself was taken back only to say so: the next action sets it again. A value is taken back by its last
+# refresh; one that was under way then is of the same value.
+_ORIGIN = "coalesce(nullif({of}.refreshes, ''), {of}.firing_id)"
+_TAKEN_BACK = f"""EXISTS (SELECT 1 FROM reversal AS r WHERE r.cause <> 'expired' AND coalesce(r.kind, '') <> 'failed'
+    AND r.firing_id IN (SELECT t.firing_id FROM outbox AS t WHERE t.kind = '{OutcomeKind.APPLIED}'
+      AND (t.firing_id = {_ORIGIN} OR (t.refreshes <> '' AND t.refreshes = {_ORIGIN}))))"""
 _LAST_COLUMNS = (
     "{o}.firing_id, {f}.slot_time_us, {o}.at_us, {f}.hook, {f}.value, {f}.effect_until_us, {o}.refreshes,"
     f" {_TAKEN_BACK.format(of='{o}')},"

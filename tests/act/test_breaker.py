@@ -107,6 +107,14 @@ def states_of(store: MemoryBreakers, buckets: list[int | None], config: BreakerC
     return states
 
 
+def test_a_new_group_begins_as_its_hook_stands_in_the_rest() -> None:
+    store = MemoryBreakers([replace_sums(n=1)])
+    store.put(Breaker("bandwidth", "", ArmState.NOT_MEET, "skill -1", 900, -1.0, None, 5, 6, heard_bucket=-7))
+    CircuitBreakers(store, [WATCHED], FakeClock()).turn()
+    lab = store.rows["bandwidth", "lab"]
+    assert (lab.state, lab.heard_bucket) == (ArmState.NOT_MEET, -7), "another name is no new evidence"
+
+
 A, D = ArmState.MEET, ArmState.NOT_MEET
 BLIND = BreakerConfig(rows_min=100, blind_buckets=8)
 
