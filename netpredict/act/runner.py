@@ -65,10 +65,12 @@ class Outbox(Protocol):
         """What the guards must know of the past to judge these; radio cells that the hooks ``blasting`` changed."""
         ...
 
-    def take(self, item: PendingFiring, lease: Lease, last: LastApplied | None, now_us: int) -> Taken:
+    def take(
+        self, item: PendingFiring, lease: Lease, last: LastApplied | None, now_us: int, seen: Lease | None = None
+    ) -> Taken:
         """Claim a firing, and the lease on its attribute, for this runner among those of all instances; durable.
 
-        ``last`` is what was applied to the attribute when the firing was judged.
+        ``last`` is what was applied to the attribute when the firing was judged, ``seen`` the lease that was on it.
         """
         ...
 
@@ -309,9 +311,9 @@ class ActionRunner:
         now_us = self._clock.now_us()
         lease = Lease(firing.hook, firing.firing_id, priority, firing.effect_until_us, now_us)
         last = walk.standing.last.get((firing.object_id, firing.attribute))
-        taken = self._outbox.take(item, lease, last, now_us)
+        before = walk.standing.leases.get((firing.object_id, firing.attribute))
+        taken = self._outbox.take(item, lease, last, now_us, before)
         if taken is Taken.YES:
-            before = walk.standing.leases.get((firing.object_id, firing.attribute))
             if before and before.firing_id != firing.firing_id:
                 self._taken_from[firing.firing_id] = before
             walk.standing.leases[firing.object_id, firing.attribute] = lease

@@ -22,6 +22,7 @@ from tests.store.store_builders import (
     register,
     run,
     slot_time,
+    take_knowing,
 )
 
 APPLIED = Outcome(OutcomeKind.APPLIED, "first")
@@ -41,7 +42,7 @@ def apply(store: SqlStore, *numbers: int, at_us: int = 100, refreshes: str = "")
     store.commit(Commit([lane_commit(lane, offset, offset + 1, firings=fired)]))
     for item in outbox.pending(10):
         lease = Lease("bandwidth", item.firing.firing_id, 0, item.firing.effect_until_us)
-        outbox.take(item, lease, outbox.last_applied(item.firing.object_id, item.firing.attribute), at_us)
+        take_knowing(outbox, item, lease, at_us)
         outbox.record([Settled(*item, APPLIED, at_us, refreshes=refreshes)])
 
 
@@ -113,7 +114,7 @@ def test_a_refresh_under_way_does_not_bring_back_for_good_what_is_taken_back_mea
     (item,) = outbox.pending(10)
     place = (item.firing.object_id, item.firing.attribute)
     lease = Lease("bandwidth", "firing-2", 0, item.firing.effect_until_us)
-    assert outbox.take(item, lease, outbox.last_applied(*place), 200) is Taken.YES
+    assert take_knowing(outbox, item, lease, 200) is Taken.YES
     revert(store, {"log": FakeActuator(), "webhook": FakeActuator()}, "firing-1", "asked", "ann")
     outbox.record([Settled(*item, APPLIED, 300, refreshes="firing-1")])
     last = outbox.last_applied(*place)
@@ -127,8 +128,7 @@ def sent(store: SqlStore, outcome: Outcome | None, number: int = 1) -> None:
     offset = lane.next_offset or 0
     store.commit(Commit([lane_commit(lane, offset, offset + 1, firings=[(firing(number), ("log",))])]))
     (item,) = outbox.pending(10)
-    last = outbox.last_applied(item.firing.object_id, item.firing.attribute)
-    outbox.take(item, Lease("bandwidth", item.firing.firing_id, 0, item.firing.effect_until_us), last, number)
+    take_knowing(outbox, item, Lease("bandwidth", item.firing.firing_id, 0, item.firing.effect_until_us), number)
     if outcome is not None:
         outbox.record([Settled(*item, outcome, number, maybe_set=True)])
 
