@@ -95,7 +95,10 @@ UNVERIFIED = "unverified"
 
 @dataclass(frozen=True)
 class RunnerSettings:
-    """How often and how long the runner tries. Backoff before attempt n+1 is uniform in 0..base * 2**(n-1), capped."""
+    """How often and how long the runner tries. Backoff before attempt n+1 is uniform in 0..base * 2**(n-1), capped.
+
+    Behind ``walk_max_s`` no attempt begins before the outbox, breakers and KPIs were looked at again.
+    """
 
     max_attempts: int = 5
     backoff_base_s: float = 0.5
@@ -104,6 +107,7 @@ class RunnerSettings:
     idle_s: float = 1.0
     page: int = 500
     expire_rows: int = 2000
+    walk_max_s: float = 10.0
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
@@ -233,8 +237,12 @@ class ActionRunner:
             pending = self._outbox.pending(self._settings.page)
             self._forget_all_but(pending)
             walk = _Pass(self._standing(pending))
+            walk_until_s = self._clock.monotonic_s() + self._settings.walk_max_s
             for item in pending:
                 if self._stopping:
+                    break
+                if self._clock.monotonic_s() >= walk_until_s:
+                    walk.postponed = True
                     break
                 self._carry_out(item, walk)
                 self.beat = self._clock.monotonic_s()
