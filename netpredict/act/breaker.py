@@ -144,9 +144,13 @@ class CircuitBreakers:
         now_s = self._clock.monotonic_s()
         if now_s < self._due_s:
             return
-        before = {(breaker.hook, breaker.group): breaker for breaker in self._store.states()}
-        after = {(watched.hook, watched.group): self._judge(watched, before) for watched in self._watched}
-        self.states, self._due_s = after, now_s + TURN_S
+        self._due_s = now_s + TURN_S  # first: a reload that comes meanwhile asks for another look
+        try:
+            before = {(breaker.hook, breaker.group): breaker for breaker in self._store.states()}
+            self.states = {(watched.hook, watched.group): self._judge(watched, before) for watched in self._watched}
+        except BaseException:
+            self._due_s = float("-inf")
+            raise
 
     def _judge(self, watched: Watched, known: Mapping[tuple[str, str], Breaker]) -> ArmState:
         now_us = self._clock.now_us()

@@ -159,7 +159,7 @@ class SqlOutbox:
 
     def _exclude(self, connection: Connection, firing: Firing, actuator_name: str) -> None:
         """Ask every lane of the stream to leave out what this changes; once for all actuators of a firing."""
-        beside = self.exclusions[firing.hook].get(firing.radio_cell_id, ())
+        beside = self.exclusions.get(firing.hook, {}).get(firing.radio_cell_id, ())  # a reload may have dropped it
         payload = {
             "action": firing.firing_id,
             "radio_cells": [firing.radio_cell_id, *beside],

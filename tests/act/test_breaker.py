@@ -16,6 +16,7 @@ from netpredict.act.breaker import (
     watched_of,
 )
 from netpredict.config import BreakerConfig, GroupConfig, HookConfig, RouteConfig, StreamConfig
+from netpredict.errors import StoreUnavailable
 from netpredict.types import ArmState, Breaker, Evidence, Mode
 from tests.act.memory_outbox import FakeClock
 
@@ -105,6 +106,35 @@ def states_of(store: MemoryBreakers, buckets: list[int | None], config: BreakerC
         breakers.turn()
         states += breakers.states.values()
     return states
+
+
+def test_groups_that_a_reload_brings_during_a_look_are_looked_at_before_anything_else_is_applied() -> None:
+    class Reloaded(MemoryBreakers):
+        def evidence(self, *_: object) -> list[Evidence]:
+            breakers.follow([replace(WATCHED, group="new")])
+            return [replace_sums(abs_ticks=200)]
+
+    store = Reloaded()
+    breakers = CircuitBreakers(store, [WATCHED], FakeClock())
+    breakers.turn()
+    breakers.turn()
+    assert store.rows["bandwidth", "new"].state is ArmState.NOT_MEET
+
+
+def test_a_look_that_the_store_refused_is_made_at_once_again() -> None:
+    class Away(MemoryBreakers):
+        def evidence(self, *_: object) -> list[Evidence]:
+            if not self.asked:
+                self.asked += 1
+                raise StoreUnavailable("away")
+            return [replace_sums(abs_ticks=200)]
+
+    store = Away()
+    breakers = CircuitBreakers(store, [WATCHED], FakeClock())
+    with pytest.raises(StoreUnavailable):
+        breakers.turn()
+    breakers.turn()
+    assert breakers.states == {("bandwidth", "lab"): ArmState.NOT_MEET}
 
 
 def test_a_new_group_begins_as_its_hook_stands_in_the_rest() -> None:

@@ -44,9 +44,10 @@ def test_a_hook_whose_actions_hide_every_truth_stops_until_truths_have_come(tmp_
             running.until(running.drained)
             running.until(lambda: not History(url).outbox_depth())
             running.until(lambda: all_left_out(running.daemon))
+            running.daemon.breakers.states = {}
             running.daemon.breakers.follow(running.daemon._watched())  # look now
             running.daemon.runner.wake()
-            running.until(lambda: running.daemon.breakers._due_s > float("-inf"))
+            running.until(lambda: running.daemon.breakers.states)
             applied = sum(
                 outcome["kind"] == "applied" for row in History(url).firings(limit=1000) for outcome in row["outcomes"]
             )
