@@ -359,6 +359,15 @@ class BreakerConfig(Section, frozen=True, kw_only=True):
         int, Meta(ge=0, le=10_000, description="Newest score buckets that are judged; 0 = never disarm.")
     ] = 8
     rows_min: Annotated[int, Meta(ge=1, description="Least scored forecasts of a KPI in them.")] = 500
+    blind_buckets: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Disarms when for more score buckets than this, and than those judged, there were never so"
+            " many: a hook whose own actions hide every truth stops, until enough truths have come; 0 = never.",
+        ),
+    ] = 16
     skill_min: Annotated[
         float,
         Meta(lt=1, description="Disarms when skill against the better of naive and seasonal naive is this or less ..."),
@@ -414,8 +423,9 @@ class HookConfig(Section, frozen=True, kw_only=True):
         float,
         Meta(
             gt=0,
-            description="How long an action holds, s. What is to stand longer is refreshed at half of it; below two"
-            " periods of the stream (two windows of a policy) it cannot be.",
+            description="How long an action holds, s, from the slot (the window of a policy) that it was decided for;"
+            " behind that it is not applied any more, whatever a longer valid_for_s says. What is to stand longer is"
+            " refreshed at half of it; below two periods of the stream (two windows of a policy) it cannot be.",
         ),
     ] = 900.0
     priority: Annotated[

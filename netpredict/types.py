@@ -338,7 +338,8 @@ class Firing:
 
     ``firing_id`` is a pure function of (hook, object, attribute, slot time): an idempotent receiver applies it once.
     ``series`` is the key of the series that it was decided for, ``group`` the name of its group of radio cells, "" when
-    it is in none.
+    it is in none. It expires when its effect is over at the latest, however long its hook lets it wait: applied later
+    it would be taken back at once, or never.
     """
 
     firing_id: str
@@ -354,6 +355,9 @@ class Firing:
     effect_until_us: int
     series: str = ""
     group: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "expires_at_us", min(self.expires_at_us, self.effect_until_us))
 
     @property
     def radio_cell_id(self) -> str:
@@ -491,14 +495,17 @@ class Taken(enum.StrEnum):
 
 
 class ArmState(enum.StrEnum):
-    """Whether the forecasts behind a hook meet what acting on them asks for, after TS 23.288."""
+    """Whether the forecasts behind a hook meet what acting on them asks for, after TS 29.520."""
 
     MEET = "meet"
     NOT_MEET = "not_meet"
 
 
 class Evidence(NamedTuple):
-    """Sums of scores of one KPI: errors in ticks, and how many of ``spread`` truths lay inside the outer levels."""
+    """Sums of scores of one KPI: errors in ticks, and how many of ``spread`` truths lay inside the outer levels.
+
+    ``bucket`` is the newest score bucket among them.
+    """
 
     kpi: str
     n: int
@@ -507,10 +514,15 @@ class Evidence(NamedTuple):
     seasonal_abs_ticks: int
     spread: int
     covered: int
+    bucket: int = 0
 
 
 class Breaker(NamedTuple):
-    """The circuit breaker of a hook in a group of radio cells, and what it was judged by last."""
+    """The circuit breaker of a hook in a group of radio cells, and what it was judged by last.
+
+    ``heard_bucket`` is the newest score bucket up to which there was evidence enough, or the one in which the breaker
+    was looked at first; None before the stream's first.
+    """
 
     hook: str
     group: str
@@ -521,6 +533,7 @@ class Breaker(NamedTuple):
     coverage: float | None
     since_us: int
     at_us: int
+    heard_bucket: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

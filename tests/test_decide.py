@@ -96,6 +96,12 @@ def test_a_firing_says_what_its_hook_could_see():
     }
 
 
+def test_an_action_may_not_be_applied_once_its_effect_is_over():
+    config = HookConfig(plugin="p", stream="traffic", effect_s=45.0)
+    ((_, action), *_) = BoundHook("h", config, SetAlways(), ()).decide(SeriesTable(4), seen(), np.array([0, 1, 2]))
+    assert action.expires_at_us == action.effect_until_us == action.slot_time_us + 45_000_000
+
+
 def test_a_refresh_names_the_firing_whose_value_it_repeats_and_has_an_id_of_its_own():
     hook = SetAlways()
     config = HookConfig(plugin="p", stream="traffic", effect_s=600.0)

@@ -1,6 +1,9 @@
 """Circuit breakers: a hook disarms itself where its forecasts are no better than the plain ones, and arms again.
 
-After NOT_MEET / MEET of TS 23.288, with a least number of scored forecasts and with hysteresis.
+After NOT_MEET / MEET of TS 29.520 (``AnalyticsAccuracyIndication``), with a least number of scored forecasts and with
+hysteresis. What own actions change is no truth, so a hook that acts everywhere at once would never be told that it is
+wrong: one that has heard nothing for ``blind_buckets`` is disarmed too, and its actions end; behind them truths count
+again.
 """
 
 from __future__ import annotations
@@ -27,9 +30,22 @@ class Breakers(Protocol):
     """Scores and states as the store has them. Every method may raise StoreUnavailable (retriable)."""
 
     def evidence(
-        self, stream: str, predictors: Sequence[str], kpis: Sequence[str], lead_steps: int, buckets: int
+        self,
+        stream: str,
+        predictors: Sequence[str],
+        kpis: Sequence[str],
+        lead_steps: int,
+        buckets: int,
+        reached: int | None,
     ) -> list[Evidence]:
-        """By KPI, what these predictors served in the newest score buckets, at leads up to ``lead_steps``."""
+        """By KPI, what these predictors served at leads up to ``lead_steps`` in the newest score buckets with scores.
+
+        Those up to ``reached`` only: what lies beyond is numbered by a ``bucket_s`` that is not in force any more.
+        """
+        ...
+
+    def reached(self, stream: str) -> int | None:
+        """The newest score bucket of the stream, whether anything in it was scored or not; None before the first."""
         ...
 
     def states(self) -> list[Breaker]:
@@ -91,6 +107,25 @@ def turned(before: ArmState, found: Measured, watched: Watched) -> tuple[ArmStat
     return ArmState.MEET, f"skill {found.skill:.3f}"
 
 
+def heard(evidence: Sequence[Evidence], rows_min: int, before: Breaker | None, reached: int | None) -> int | None:
+    """Up to which score bucket there was evidence enough, whatever it said; where there never was any, since when."""
+    if reached is None:
+        return None
+    newest = [sums.bucket for sums in evidence if sums.n >= rows_min]
+    known = [before.heard_bucket] if before and before.heard_bucket is not None else []
+    return min(max(newest + known, default=reached), reached)  # another bucket_s may have numbered what is known
+
+
+def blind(heard_bucket: int | None, reached: int | None, config: BreakerConfig) -> str:
+    """What to say of a hook that has heard nothing for too long, "" while it has."""
+    if not config.blind_buckets or heard_bucket is None or reached is None:
+        return ""
+    most = max(config.blind_buckets, config.buckets)  # with fewer, what is judged again were old
+    if reached - heard_bucket <= most:
+        return ""
+    return f"too few scored forecasts for over {most} score buckets: see holdout_ratio, exclude, breaker.rows_min"
+
+
 class CircuitBreakers:
     """Judges every hook in every group; the states are the store's. ``states`` are those of the last look."""
 
@@ -110,29 +145,45 @@ class CircuitBreakers:
         now_s = self._clock.monotonic_s()
         if now_s < self._due_s:
             return
-        before = {(breaker.hook, breaker.group): breaker for breaker in self._store.states()}
-        after = {(watched.hook, watched.group): self._judge(watched, before) for watched in self._watched}
-        self.states, self._due_s = after, now_s + TURN_S
+        self._due_s = now_s + TURN_S  # first: a reload that comes meanwhile asks for another look
+        try:
+            before = {(breaker.hook, breaker.group): breaker for breaker in self._store.states()}
+            self.states = {(watched.hook, watched.group): self._judge(watched, before) for watched in self._watched}
+        except BaseException:
+            self._due_s = float("-inf")
+            raise
 
     def _judge(self, watched: Watched, known: Mapping[tuple[str, str], Breaker]) -> ArmState:
-        config, now_us = watched.config, self._clock.now_us()
+        now_us = self._clock.now_us()
         before = known.get((watched.hook, watched.group))
-        state = before.state if before else ArmState.MEET
-        if config.buckets:
-            sums = self._store.evidence(
-                watched.stream, watched.predictors, watched.kpis, watched.lead_steps, config.buckets
-            )
-            found = measured(sums, watched.nominal, config.rows_min)
-            after, said = turned(state, found, watched)
-        else:
-            found, after, said = Measured(0, None, None), ArmState.MEET, "it never disarms"
+        begun = before or known.get((watched.hook, ""))  # a group that is new has shown nothing by its name
+        state = begun.state if begun else ArmState.MEET
+        found, heard_bucket, after, said = self._look(watched, begun, state)
         if after is not state:
             event = "hook_disarmed" if after is ArmState.NOT_MEET else "hook_armed"
             LOG.warning(event, hook=watched.hook, group=watched.group, why=said)
-        if before is None or after is not state or found != (before.n, before.skill, before.coverage):
+        looked = (*found, heard_bucket)
+        if before is None or after is not state or looked != (*before[4:7], before.heard_bucket):
             since_us = before.since_us if before and after is state else now_us
-            self._store.put(Breaker(watched.hook, watched.group, after, said, *found, since_us, now_us))
+            self._store.put(Breaker(watched.hook, watched.group, after, said, *found, since_us, now_us, heard_bucket))
         return after
+
+    def _look(
+        self, watched: Watched, before: Breaker | None, state: ArmState
+    ) -> tuple[Measured, int | None, ArmState, str]:
+        """What is measured, up to which bucket it was heard of, and the state behind it, with why."""
+        config = watched.config
+        if not config.buckets:
+            return Measured(0, None, None), None, ArmState.MEET, "it never disarms"
+        reached = self._store.reached(watched.stream)
+        sums = self._store.evidence(
+            watched.stream, watched.predictors, watched.kpis, watched.lead_steps, config.buckets, reached
+        )
+        found = measured(sums, watched.nominal, config.rows_min)
+        heard_bucket = heard(sums, config.rows_min, before, reached)
+        if said := blind(heard_bucket, reached, config):
+            return found, heard_bucket, ArmState.NOT_MEET, said
+        return found, heard_bucket, *turned(state, found, watched)
 
 
 def watched_of(

@@ -65,10 +65,12 @@ class Outbox(Protocol):
         """What the guards must know of the past to judge these; radio cells that the hooks ``blasting`` changed."""
         ...
 
-    def take(self, item: PendingFiring, lease: Lease, last: LastApplied | None, now_us: int) -> Taken:
+    def take(
+        self, item: PendingFiring, lease: Lease, last: LastApplied | None, now_us: int, seen: Lease | None = None
+    ) -> Taken:
         """Claim a firing, and the lease on its attribute, for this runner among those of all instances; durable.
 
-        ``last`` is what was applied to the attribute when the firing was judged.
+        ``last`` is what was applied to the attribute when the firing was judged, ``seen`` the lease that was on it.
         """
         ...
 
@@ -93,7 +95,10 @@ UNVERIFIED = "unverified"
 
 @dataclass(frozen=True)
 class RunnerSettings:
-    """How often and how long the runner tries. Backoff before attempt n+1 is uniform in 0..base * 2**(n-1), capped."""
+    """How often and how long the runner tries. Backoff before attempt n+1 is uniform in 0..base * 2**(n-1), capped.
+
+    Behind ``walk_max_s`` no attempt begins before the outbox, breakers and KPIs were looked at again.
+    """
 
     max_attempts: int = 5
     backoff_base_s: float = 0.5
@@ -102,6 +107,7 @@ class RunnerSettings:
     idle_s: float = 1.0
     page: int = 500
     expire_rows: int = 2000
+    walk_max_s: float = 10.0
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
@@ -231,8 +237,12 @@ class ActionRunner:
             pending = self._outbox.pending(self._settings.page)
             self._forget_all_but(pending)
             walk = _Pass(self._standing(pending))
+            walk_until_s = self._clock.monotonic_s() + self._settings.walk_max_s
             for item in pending:
                 if self._stopping:
+                    break
+                if self._clock.monotonic_s() >= walk_until_s:
+                    walk.postponed = True
                     break
                 self._carry_out(item, walk)
                 self.beat = self._clock.monotonic_s()
@@ -309,9 +319,9 @@ class ActionRunner:
         now_us = self._clock.now_us()
         lease = Lease(firing.hook, firing.firing_id, priority, firing.effect_until_us, now_us)
         last = walk.standing.last.get((firing.object_id, firing.attribute))
-        taken = self._outbox.take(item, lease, last, now_us)
+        before = walk.standing.leases.get((firing.object_id, firing.attribute))
+        taken = self._outbox.take(item, lease, last, now_us, before)
         if taken is Taken.YES:
-            before = walk.standing.leases.get((firing.object_id, firing.attribute))
             if before and before.firing_id != firing.firing_id:
                 self._taken_from[firing.firing_id] = before
             walk.standing.leases[firing.object_id, firing.attribute] = lease

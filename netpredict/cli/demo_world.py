@@ -116,12 +116,14 @@ plugin = "bandwidth"
 stream = "traffic"
 mode = "auto"
 cooldown_s = 600
+effect_s = 7200
 options = {{ step_percent = 20, min_stay_slots = 60, valid_for_s = 7200 }}
 
 [hooks.handover]
 plugin = "handover"
 stream = "rsrp"
 mode = "auto"
+effect_s = 7200
 options = {{ lead_steps = 1, a3_offset_db = 6, hysteresis_db = 2, cooldown_slots = 60, valid_for_s = 7200 }}
 
 [hooks.mcs]

@@ -120,7 +120,7 @@ def _lasting(config: Config, name: str) -> tuple[str, str]:
         return WARNING, f"effect_s = {effect_s:g}: {what}; use {2 * every_s:g} or more"
     acts = {bound.config.mode, *(group.mode for group in bound.config.groups)} != {Mode.SHADOW}
     if acts and bound.config.exclude == "effect" and not bound.config.holdout_ratio and not bound.config.groups:
-        what = "while actions stand no radio cell is scored, so the breaker and retraining see nothing new"
+        what = "while actions stand no radio cell is scored: retraining sees nothing new, and the breaker then disarms"
         return WARNING, f'{what}; set holdout_ratio, or exclude = "none" where actions change no observed value'
     return OK, f"what is to stand is refreshed at half of {effect_s:g} s"
 

@@ -196,8 +196,8 @@ def classify_mobility(mobility: Mobility, *, recent_s: float, ping_pong_s: float
     """Class of one departure, or None when mobility is not to blame (such as a return to the same radio cell).
 
     ``recent_s`` is Tstore_UE_cntxt: a handover started less than this before the failure is to blame for it.
-    ``ping_pong_s`` is T_pp, the time of stay below which a return to the source is ping-pong (1 s as in TR 36.839,
-    unverified; 5 s is in use too): print it with the number.
+    ``ping_pong_s`` is T_pp, the time of stay below which a return to the source is ping-pong (1 s, the minimum time of
+    stay of TR 36.839; 5 s is in use too): print it with the number.
     """
     returned = mobility.source is not None and mobility.reappeared_in == mobility.source
     if not mobility.failed:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from netpredict.store.encode import bucket_of
 from netpredict.store.sql import SqlStore
 from netpredict.types import ArmState, Breaker, Evidence
 
@@ -17,27 +18,43 @@ class SqlBreakers:
         self._store = store
 
     def evidence(
-        self, stream: str, predictors: Sequence[str], kpis: Sequence[str], lead_steps: int, buckets: int
+        self,
+        stream: str,
+        predictors: Sequence[str],
+        kpis: Sequence[str],
+        lead_steps: int,
+        buckets: int,
+        reached: int | None,
     ) -> list[Evidence]:
-        """By KPI, what these predictors served in the newest score buckets, at leads up to ``lead_steps``.
+        """By KPI, what these predictors served in the newest score buckets, up to ``reached``, that hold any scores.
 
-        Of all rungs of the ladder, over topic partitions. What own actions changed has never entered the scores.
+        At leads up to ``lead_steps``, of all rungs of the ladder, over topic partitions. What own actions changed has
+        never entered the scores.
         """
         sums: dict[str, list[int]] = {}
+        newest_of: dict[str, int] = {}
         with self._store.database.reader() as connection:
-            (newest,) = connection.execute(_NEWEST, {"stream": stream}).fetchone()
+            (newest,) = connection.execute(_NEWEST, {"stream": stream, "reached": reached}).fetchone()
             known = {
                 "stream": stream,
                 "from_bucket": 0 if newest is None else newest - buckets + 1,
+                "newest": newest,
                 "predictors": list(predictors),
                 "kpis": list(kpis),
                 "lead_steps": lead_steps,
             }
-            for kpi, n, flat, *errors, below in connection.execute(_SCORES, known).fetchall():
+            for bucket, kpi, n, flat, *errors, below in connection.execute(_SCORES, known).fetchall():
                 under = msgspec.json.decode(below)
                 part = [n, *errors, n - flat, under[-1] - under[0]]
+                newest_of[kpi] = max(newest_of.get(kpi, bucket), bucket)
                 sums[kpi] = [a + b for a, b in zip(sums.get(kpi, [0] * len(part)), part, strict=True)]
-        return [Evidence(kpi, *sums[kpi]) for kpi in sorted(sums)]
+        return [Evidence(kpi, *sums[kpi])._replace(bucket=newest_of[kpi]) for kpi in sorted(sums)]
+
+    def reached(self, stream: str) -> int | None:
+        """The score bucket that the stream's most advanced topic partition is in; None before the first."""
+        with self._store.database.reader() as connection:
+            rows = connection.execute(_LANE_STATES, {"stream": stream}).fetchall()
+        return max((bucket for (state,) in rows if (bucket := bucket_of(state)) is not None), default=None)
 
     def states(self) -> list[Breaker]:
         """All that were ever judged."""
@@ -51,21 +68,25 @@ class SqlBreakers:
             connection.execute(_PUT, {**breaker._asdict(), "state": str(breaker.state)})
 
 
-_COLUMNS = "hook, group_name, state, said, n, skill, coverage, since_us, at_us"
+_COLUMNS = "hook, group_name, state, said, n, skill, coverage, since_us, at_us, heard_bucket"
+_LANE_STATES = "SELECT state FROM topic_progress WHERE stream = :stream"
 _NEWEST = """
-SELECT max((SELECT max(c.bucket) FROM score AS c WHERE c.lane_id = p.lane_id)) FROM topic_progress AS p
+SELECT max((SELECT max(c.bucket) FROM score AS c WHERE c.lane_id = p.lane_id
+  AND (:reached IS NULL OR c.bucket <= :reached))) FROM topic_progress AS p
 WHERE p.stream = :stream
 """
 _SCORES = """
-SELECT c.kpi, c.n, c.flat, c.abs_ticks, c.naive_abs_ticks, c.seasonal_abs_ticks, c.below
+SELECT c.bucket, c.kpi, c.n, c.flat, c.abs_ticks, c.naive_abs_ticks, c.seasonal_abs_ticks, c.below
 FROM topic_progress AS p CROSS JOIN score AS c CROSS JOIN model_version AS m
 WHERE p.stream = :stream AND c.lane_id = p.lane_id AND m.model_id = c.model_id
-  AND c.bucket >= :from_bucket AND c.lead_steps <= :lead_steps
+  AND c.bucket >= :from_bucket AND c.bucket <= :newest AND c.lead_steps <= :lead_steps
   AND m.predictor IN (SELECT value FROM each_text(:predictors) AS i)
   AND c.kpi IN (SELECT value FROM each_text(:kpis) AS k) AND m.stage NOT IN ('challenger', 'refused')
 """
 _PUT = f"""
-INSERT INTO breaker({_COLUMNS}) VALUES (:hook, :group, :state, :said, :n, :skill, :coverage, :since_us, :at_us)
+INSERT INTO breaker({_COLUMNS}) VALUES (:hook, :group, :state, :said, :n, :skill, :coverage, :since_us, :at_us,
+  :heard_bucket)
 ON CONFLICT (hook, group_name) DO UPDATE SET state = excluded.state, said = excluded.said, n = excluded.n,
-  skill = excluded.skill, coverage = excluded.coverage, since_us = excluded.since_us, at_us = excluded.at_us
+  skill = excluded.skill, coverage = excluded.coverage, since_us = excluded.since_us, at_us = excluded.at_us,
+  heard_bucket = excluded.heard_bucket
 """

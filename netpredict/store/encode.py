@@ -29,6 +29,12 @@ def text(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def bucket_of(state: str) -> int | None:
+    """The score bucket that a lane is in, by its stored state; None before its first."""
+    bucket = msgspec.json.decode(state).get("bucket") if state else None
+    return None if bucket is None else int(bucket)
+
+
 def ticks_texts(ticks: Int32Array) -> list[str]:
     """Each row of (n, m) ticks as a JSON array, null where MISSING_TICKS stands."""
     if not ticks.size:

@@ -14,7 +14,7 @@ from netpredict.errors import StoreError
 from netpredict.store import load
 from netpredict.store.commit import COUNTS, SeriesState
 from netpredict.store.database import Connection, Glob, database_of
-from netpredict.store.encode import ticks_rows
+from netpredict.store.encode import bucket_of, ticks_rows
 from netpredict.store.letters import chosen
 from netpredict.store.outbox import MAY_STAND
 from netpredict.store.schema import SOURCE_NAMES
@@ -500,7 +500,7 @@ class History:
     def newest_bucket(self, stream: str) -> int | None:
         """The score bucket that the stream's most advanced topic partition is in; None before the first."""
         rows = self._rows("SELECT state FROM topic_progress WHERE stream = :stream", stream=stream)
-        buckets = [bucket for row in rows if (bucket := _bucket_of(row["state"])) is not None]
+        buckets = [bucket for row in rows if (bucket := bucket_of(row["state"])) is not None]
         return max(buckets, default=None)
 
     def bucket_sums(self, model_ids: Sequence[int], from_bucket: int | None = None) -> list[Row]:
@@ -509,7 +509,7 @@ class History:
         ``pinball`` is summed over levels in ticks / 1000; ``covered`` of ``spread`` truths lay inside the outer levels.
         """
         # a lane's bucket in progress still grows; one that was never committed has no state
-        growing = {row["lane_id"]: _bucket_of(row["state"]) for row in self._rows(_LANE_STATES)}
+        growing = {row["lane_id"]: bucket_of(row["state"]) for row in self._rows(_LANE_STATES)}
         rows = self._rows(
             "SELECT c.lane_id, c.model_id, c.kpi, c.bucket, c.n, c.abs_ticks, c.naive_abs_ticks, c.flat, c.below,"
             " c.pinball FROM score AS c WHERE c.source = 0"
@@ -686,11 +686,6 @@ def _dicts(connection: Connection, sql: str, parameters: Row) -> list[Row]:
     rows = connection.execute(sql, parameters)
     names = rows.names
     return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
-
-
-def _bucket_of(state: str) -> int | None:
-    bucket = msgspec.json.decode(state).get("bucket") if state else None
-    return None if bucket is None else int(bucket)
 
 
 _LANE_STATES = "SELECT lane_id, state FROM topic_progress"

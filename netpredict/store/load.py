@@ -19,7 +19,7 @@ from netpredict.store.commit import (
     SeriesState,
 )
 from netpredict.store.database import Connection, Row
-from netpredict.store.encode import columns_of, forecast_layout_id, sources_rows, ticks_rows
+from netpredict.store.encode import bucket_of, columns_of, forecast_layout_id, sources_rows, ticks_rows
 from netpredict.types import NO_SLOT, TopicPartition
 
 SeriesRow = tuple[int, str, int, bool, str | None, bytes | None]
@@ -135,7 +135,7 @@ def journal(connection: Connection, lane_id: int) -> list[JournalRow]:
 
 def scores_in_progress(connection: Connection, lane_id: int, state: str) -> list[ScoreRow]:
     """Sums of the bucket that the lane's state names; under another ``bucket_s`` it need not be the highest."""
-    bucket = msgspec.json.decode(state).get("bucket") if state else None
+    bucket = bucket_of(state)
     rows = connection.execute(
         f"SELECT {', '.join(_SCORE_COLUMNS)} FROM score"
         " WHERE lane_id = :lane_id"

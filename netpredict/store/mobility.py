@@ -10,7 +10,7 @@ import numpy as np
 
 from netpredict.errors import ConfigError
 from netpredict.store.database import database_of
-from netpredict.store.encode import ticks_rows
+from netpredict.store.encode import bucket_of, ticks_rows
 from netpredict.store.outbox import FIRING_COLUMNS, firing_of
 from netpredict.types import MISSING_TICKS, Firing, LastSet, OutcomeKind, Quality, Served
 
@@ -31,8 +31,7 @@ class MobilityHistory:
             rows = connection.execute(
                 "SELECT state FROM topic_progress WHERE stream = :stream AND state <> ''", {"stream": stream}
             ).fetchall()
-        buckets = [msgspec.json.decode(state).get("bucket") for (state,) in rows]
-        return sorted(bucket for bucket in buckets if bucket is not None)
+        return sorted(bucket for (state,) in rows if (bucket := bucket_of(state)) is not None)
 
     def served(self, stream: str, period_us: int, from_us: int, until_us: int) -> Iterator[Served]:
         """Rows of serving radio cells by slot time, then series; without suspect ones and guessed identities.

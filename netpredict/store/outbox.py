@@ -117,11 +117,14 @@ class SqlOutbox:
             self._radio_cells[stream] = (now_us, count)
         return count
 
-    def take(self, item: PendingFiring, lease: Lease, last: LastApplied | None, now_us: int) -> Taken:
+    def take(
+        self, item: PendingFiring, lease: Lease, last: LastApplied | None, now_us: int, seen: Lease | None = None
+    ) -> Taken:
         """Claim a firing and the lease on its attribute, durable on return, or neither.
 
-        BUSY: another instance applies it, or has applied something else to the attribute since ``last``; LEASED:
-        another hook holds the attribute; DISARMED: its hook was disarmed meanwhile.
+        BUSY: another instance applies it, or has applied something else to the attribute since ``last``, or taken it
+        for something else since ``seen``; LEASED: another hook holds the attribute; DISARMED: its hook was disarmed
+        meanwhile.
         """
         firing, known = item.firing, {"object_id": item.firing.object_id, "attribute": item.firing.attribute}
         with self._store.database.transaction() as connection:
@@ -132,8 +135,12 @@ class SqlOutbox:
                 return Taken.BUSY
             if self._owner is not None and not self._claim(connection, firing.firing_id, item.actuator_name, now_us):
                 return Taken.BUSY
-            got = connection.execute(_TAKE_LEASE, {**known, **lease._asdict(), "now_us": now_us})
-        return Taken.YES if got.rowcount else Taken.LEASED
+            judged = {"seen": seen.firing_id if seen else None, "seen_us": seen.taken_us if seen else None}
+            wanted = {**known, **lease._asdict(), "now_us": now_us}
+            if connection.execute(_TAKE_LEASE, wanted | judged).rowcount:
+                return Taken.YES
+            held = connection.execute(_HELD_BY_ANOTHER, wanted).fetchone()
+        return Taken.LEASED if held else Taken.BUSY
 
     def _claim(self, connection: Connection, firing_id: str, actuator_name: str, now_us: int) -> bool:
         known = {"firing_id": firing_id, "actuator": actuator_name, "owner": self._owner}
@@ -152,7 +159,7 @@ class SqlOutbox:
 
     def _exclude(self, connection: Connection, firing: Firing, actuator_name: str) -> None:
         """Ask every lane of the stream to leave out what this changes; once for all actuators of a firing."""
-        beside = self.exclusions[firing.hook].get(firing.radio_cell_id, ())
+        beside = self.exclusions.get(firing.hook, {}).get(firing.radio_cell_id, ())  # a reload may have dropped it
         payload = {
             "action": firing.firing_id,
             "radio_cells": [firing.radio_cell_id, *beside],
@@ -276,9 +283,12 @@ ORDER BY o.number LIMIT :most
 
 _DISARMED = f"SELECT hook, group_name, said FROM breaker WHERE state = '{ArmState.NOT_MEET}'"
 
-# What ended by itself was taken back only to say so: the next action sets it again.
-_TAKEN_BACK = """EXISTS (SELECT 1 FROM reversal AS r WHERE r.firing_id = {of}.firing_id AND r.cause <> 'expired'
-    AND coalesce(r.kind, '') <> 'failed')"""
+# What ended by itself was taken back only to say so: the next action sets it again. A value is taken back by its last
+# refresh; one that was under way then is of the same value.
+_ORIGIN = "coalesce(nullif({of}.refreshes, ''), {of}.firing_id)"
+_TAKEN_BACK = f"""EXISTS (SELECT 1 FROM reversal AS r WHERE r.cause <> 'expired' AND coalesce(r.kind, '') <> 'failed'
+    AND r.firing_id IN (SELECT t.firing_id FROM outbox AS t WHERE t.kind = '{OutcomeKind.APPLIED}'
+      AND (t.firing_id = {_ORIGIN} OR (t.refreshes <> '' AND t.refreshes = {_ORIGIN}))))"""
 _LAST_COLUMNS = (
     "{o}.firing_id, {f}.slot_time_us, {o}.at_us, {f}.hook, {f}.value, {f}.effect_until_us, {o}.refreshes,"
     f" {_TAKEN_BACK.format(of='{o}')},"
@@ -327,12 +337,17 @@ UPDATE outbox SET claimed_by = :owner, claimed_until_us = :until_us
 WHERE firing_id = :firing_id AND actuator = :actuator AND kind IS NULL
   AND (claimed_by IS NULL OR claimed_by = :owner OR claimed_until_us <= :now_us)
 """
-_TAKE_LEASE = """
+_FREE = "(lease.hook = {new}hook OR lease.until_us <= :now_us OR lease.priority < {new}priority)"
+_HELD_BY_ANOTHER = f"""
+SELECT 1 FROM lease WHERE object_id = :object_id AND attribute = :attribute AND NOT {_FREE.format(new=":")}
+"""
+_TAKE_LEASE = f"""
 INSERT INTO lease(object_id, attribute, hook, firing_id, priority, until_us, taken_us)
 VALUES (:object_id, :attribute, :hook, :firing_id, :priority, :until_us, :now_us)
 ON CONFLICT (object_id, attribute) DO UPDATE SET hook = excluded.hook, firing_id = excluded.firing_id,
   priority = excluded.priority, until_us = excluded.until_us, taken_us = excluded.taken_us
-WHERE lease.hook = excluded.hook OR lease.until_us <= :now_us OR lease.priority < excluded.priority
+WHERE {_FREE.format(new="excluded.")}
+  AND (lease.firing_id = excluded.firing_id OR (lease.firing_id = :seen AND lease.taken_us = :seen_us))
 """
 # a guard may refuse what a runner that died has applied already
 _UNEXPLAINED = f"""(:kind = '{OutcomeKind.SKIPPED}' AND {_TAKEN} AND NOT EXISTS (SELECT 1 FROM outbox AS x

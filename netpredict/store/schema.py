@@ -307,6 +307,7 @@ breaker = sa.Table(
     sa.Column("coverage", sa.Double),
     _whole("since_us"),  # of the state
     _whole("at_us"),
+    sa.Column("heard_bucket", Big),
 )
 """Whether a hook is armed in a group of radio cells; without a row it is."""
 

@@ -35,9 +35,9 @@ SPEED_KMH = np.array([0.0, 3.0, 30.0, 60.0, 120.0], dtype=np.float32)
 SPEED_SHARE = (0.2, 0.35, 0.2, 0.2, 0.05)
 MEAN_BLOCK_M = 200.0  # between turns
 INWARDS_RAD = np.deg2rad(80.0)  # from the way to the middle, at most
-STRONGEST_DBM = -51.8  # minimum coupling loss of 70 dB
+STRONGEST_DBM = -51.8  # minimum coupling loss of 70 dB, that of a wide area base station
 SHADOW_DB, SHADOW_M = 6.0, 50.0
-NOISE_DBM_PER_RE = -123.0  # 15 kHz, noise figure 9 dB
+NOISE_DBM_PER_RE = -123.0  # -174 dBm/Hz in 15 kHz, noise figure 9 dB: -123.2
 MEASUREMENT_DB = 5**-0.5
 NEAREST_SITES = 19
 A3_OFFSET_DB = 3.0

@@ -1,9 +1,10 @@
 """Median level of a radio cell at a place: path loss and antenna, without shadowing.
 
 Urban macro without line of sight, as TR 38.901 Table 7.4.1-1 has it, at 2 GHz, with sites 25 m high and UEs outdoors
-1.5 m above ground, 35 m away at least (its Table 7.2-1). Antennas of three sectors as in TR 36.814 Table A.2.1.1-2,
-with the tilt of 12 degrees of ITU-R M.2135 for sites 500 m apart. 46 dBm a sector in 10 MHz, spread over 600
-subcarriers. These are the formulas of the recording ``ns3-uma`` too: its levels less these are its shadowing.
+1.5 m above ground, 35 m away at least (its Table 7.2-1). The path loss with line of sight, which bounds it from below
+in that table, is 13 dB less or lower still. Antennas of three sectors as in TR 36.814 Table A.2.1.1-2, with the tilt of
+12 degrees of ITU-R M.2135 for sites 500 m apart. 46 dBm a sector in 10 MHz, spread over 600 subcarriers. These are the
+formulas of the recording ``ns3-uma`` too: its levels less these are its shadowing.
 """
 
 import numpy as np

@@ -4,8 +4,10 @@ A recording holds each path once, and what befell a link there is one draw of ma
 ``propagation``; shadowing belongs to the pair of UE and site, lognormal, 6 dB, and correlated along the way by
 exp(-way / 50 m) as in ``fleet``: of the recording ``ns3-uma`` what remains without path loss and antennas is just that
 (5.9 dB; a test holds draws beside it). In a scene with line of sight a smooth normal field of the place for each site,
-correlated by exp(-(distance / 50 m)^2), tells where: above the quantile of TR 38.901 Table 7.4.2-1 (UMa), softly as in
-its clause 7.6.3.3. Levels in dB pass from NLOS to the path loss of Table 7.4.1-1 with 4 dB of shadowing over 37 m.
+correlated by exp(-(distance / 50 m)^2), tells where: above the quantile of TR 38.901 Table 7.4.2-1 (UMa), softly by
+equation 7.6-18 of its clause 7.6.3.3; the 50 m are those of Table 7.6.3.1-2, the shape of the correlation is not. By
+this share levels in dB pass from NLOS to the path loss of Table 7.4.1-1 with 4 dB of shadowing over 37 m, where the
+clause mixes channel matrices (equation 7.6-19).
 """
 
 from __future__ import annotations
@@ -96,7 +98,7 @@ def sight_quantile(distance_m: FloatArray) -> FloatArray:
 
 
 def soft_sight(field: FloatArray) -> FloatArray:
-    """TR 38.901 clause 7.6.3.3: the share of line of sight where the field exceeds its quantile by so much."""
+    """TR 38.901 equation 7.6-18: the share of line of sight where the field exceeds its quantile by so much."""
     wave_m = LIGHT_M_GHZ / CARRIER_GHZ
     share: FloatArray = np.float32(0.5) + np.arctan(np.float32(np.sqrt(20 / wave_m)) * field) / np.float32(np.pi)
     return share

@@ -133,6 +133,12 @@ class Life:
             store.start()
             SqlBreakers(store).put(Breaker("bandwidth", "", state, "test", 0, None, None, now_us, now_us))
 
+    def let_effects_end(self) -> None:
+        """As if so much time had gone by while no daemon runs that everything applied has held too long."""
+        with closing(sqlite3.connect(path_of(self.url))) as connection, connection:
+            connection.execute("UPDATE firing SET effect_until_us = slot_time_us + 1")
+            connection.execute("UPDATE lease SET until_us = taken_us")
+
     def outcomes(self) -> dict[str, tuple[str, str]]:
         """Kind and reason by action."""
         with closing(sqlite3.connect(path_of(self.url))) as connection:

@@ -120,7 +120,9 @@ class MemoryOutbox:
         found.radio_cells = dict.fromkeys((item.firing.stream for item in items), self.radio_cells)
         return found
 
-    def take(self, item: PendingFiring, lease: Lease, last: LastApplied | None, now_us: int) -> Taken:
+    def take(
+        self, item: PendingFiring, lease: Lease, last: LastApplied | None, now_us: int, seen: Lease | None = None
+    ) -> Taken:
         self._check(self.down)
         if (item.firing.firing_id, item.actuator_name) in self.claimed_elsewhere:
             return Taken.BUSY

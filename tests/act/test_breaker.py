@@ -16,6 +16,7 @@ from netpredict.act.breaker import (
     watched_of,
 )
 from netpredict.config import BreakerConfig, GroupConfig, HookConfig, RouteConfig, StreamConfig
+from netpredict.errors import StoreUnavailable
 from netpredict.types import ArmState, Breaker, Evidence, Mode
 from tests.act.memory_outbox import FakeClock
 
@@ -62,6 +63,10 @@ class MemoryBreakers:
     sums: list[Evidence] = field(default_factory=lambda: [GOOD])
     rows: dict[tuple[str, str], Breaker] = field(default_factory=dict)
     asked: int = 0
+    bucket: int | None = 0
+
+    def reached(self, stream: str) -> int | None:
+        return self.bucket
 
     def evidence(self, *_: object) -> list[Evidence]:
         self.asked += 1
@@ -91,6 +96,89 @@ def test_a_breaker_stays_open_over_a_restart_and_says_when_it_turned() -> None:
         again.turn()
     assert [line["event"] for line in logged] == ["hook_armed"]
     assert again.states == {("bandwidth", "lab"): ArmState.MEET}
+
+
+def states_of(store: MemoryBreakers, buckets: list[int | None], config: BreakerConfig) -> list[ArmState]:
+    """State after each look, with the stream in these buckets one behind the other; each look after a restart."""
+    states = []
+    for store.bucket in buckets:
+        breakers = CircuitBreakers(store, [replace(WATCHED, config=config)], FakeClock())
+        breakers.turn()
+        states += breakers.states.values()
+    return states
+
+
+def test_groups_that_a_reload_brings_during_a_look_are_looked_at_before_anything_else_is_applied() -> None:
+    class Reloaded(MemoryBreakers):
+        def evidence(self, *_: object) -> list[Evidence]:
+            breakers.follow([replace(WATCHED, group="new")])
+            return [replace_sums(abs_ticks=200)]
+
+    store = Reloaded()
+    breakers = CircuitBreakers(store, [WATCHED], FakeClock())
+    breakers.turn()
+    breakers.turn()
+    assert store.rows["bandwidth", "new"].state is ArmState.NOT_MEET
+
+
+def test_a_look_that_the_store_refused_is_made_at_once_again() -> None:
+    class Away(MemoryBreakers):
+        def evidence(self, *_: object) -> list[Evidence]:
+            if not self.asked:
+                self.asked += 1
+                raise StoreUnavailable("away")
+            return [replace_sums(abs_ticks=200)]
+
+    store = Away()
+    breakers = CircuitBreakers(store, [WATCHED], FakeClock())
+    with pytest.raises(StoreUnavailable):
+        breakers.turn()
+    breakers.turn()
+    assert breakers.states == {("bandwidth", "lab"): ArmState.NOT_MEET}
+
+
+def test_a_new_group_begins_as_its_hook_stands_in_the_rest() -> None:
+    store = MemoryBreakers([replace_sums(n=1)])
+    store.put(Breaker("bandwidth", "", ArmState.NOT_MEET, "skill -1", 900, -1.0, None, 5, 6, heard_bucket=-7))
+    CircuitBreakers(store, [WATCHED], FakeClock()).turn()
+    lab = store.rows["bandwidth", "lab"]
+    assert (lab.state, lab.heard_bucket) == (ArmState.NOT_MEET, -7), "another name is no new evidence"
+
+
+A, D = ArmState.MEET, ArmState.NOT_MEET
+BLIND = BreakerConfig(rows_min=100, blind_buckets=8)
+
+
+def test_a_hook_that_hides_every_truth_is_disarmed_until_it_is_told_again_that_it_may_act() -> None:
+    store = MemoryBreakers([GOOD._replace(bucket=20)])
+    assert states_of(store, [20, 24, 28, 29, 99], BLIND) == [A, A, A, D, D], "what was good once says nothing for ever"
+    assert "for over 8 score buckets" in store.rows["bandwidth", "lab"].said
+    store.sums = [GOOD._replace(bucket=99, n=99)]
+    assert states_of(store, [99, 100], BLIND) == [D, D], "too few truths"
+    store.sums = [GOOD._replace(bucket=100, abs_ticks=99)]
+    assert states_of(store, [100], BLIND) == [D], "by the bar for arming again"
+    store.sums = [GOOD._replace(bucket=101)]
+    assert states_of(store, [101, 109, 110], BLIND) == [A, A, D]
+
+
+def test_a_new_hook_may_act_before_the_first_truth_can_be_there_and_not_for_ever() -> None:
+    assert states_of(MemoryBreakers([]), [None, 40, 48, 49], BLIND) == [A, A, A, D]
+    few = MemoryBreakers([GOOD._replace(n=99, bucket=48)])
+    assert states_of(few, [40, 48, 49], BLIND) == [A, A, D], "a trickle is no evidence"
+    flat = MemoryBreakers([GOOD._replace(naive_abs_ticks=0, bucket=49)])
+    assert states_of(flat, [40, 49], BLIND) == [A, A], "truths came, they say nothing"
+
+
+def test_another_length_of_buckets_begins_the_count_anew() -> None:
+    store = MemoryBreakers([GOOD._replace(bucket=900)])
+    assert states_of(store, [900], BLIND) == [A]
+    store.sums = []
+    assert states_of(store, [90, 98, 99], BLIND) == [A, A, D]
+
+
+def test_a_hook_may_be_let_act_without_a_truth() -> None:
+    config = BreakerConfig(rows_min=100, blind_buckets=0)
+    assert states_of(MemoryBreakers([]), [0, 10_000], config) == [A, A]
 
 
 def test_breakers_look_every_so_often_and_one_that_is_off_never_opens() -> None:

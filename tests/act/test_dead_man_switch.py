@@ -40,7 +40,8 @@ def run_unit(config: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(200)
 def test_the_unit_takes_back_once_what_a_dead_daemon_left(receiver: Receiver, tmp_path: Path) -> None:
     life = Life(tmp_path, receiver)
-    life.done(10)  # event times are years old: what it applied has held too long already
+    life.done(10)
+    life.let_effects_end()
     last = {name for name, (kind, _) in life.outcomes().items() if kind == "applied"}
     assert last
     assert {delivery.path for delivery in receiver.log} == {"/apply"}

@@ -202,7 +202,7 @@ def test_a_blackout_holds_from_its_begin_to_before_its_end_also_over_midnight(
     blackouts = parse_day_windows([window], "blackout_utc")
     now_us = MIDNIGHT_US + minute * MINUTE_US
     assert in_day_windows(now_us, blackouts) is inside
-    f = firing("f1", expires_at_us=now_us + 1)
+    f = firing("f1", expires_at_us=now_us + 1, effect_until_us=now_us + 1)
     assert reason(f, now_us=now_us, settings=GuardSettings(blackouts=blackouts)) is (
         Reason.BLACKOUT if inside else None
     )

@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -118,6 +119,18 @@ def test_all_that_has_expired_is_settled_before_anything_is_applied() -> None:
     assert rig.log.applied == ["new"]
 
 
+def test_breakers_and_kpis_are_looked_at_again_in_time_however_slow_an_actuator_is(rig: Rig) -> None:
+    looked_s: list[float] = []
+    rig.runner._chores.append(lambda: looked_s.append(rig.clock.monotonic_s()))
+    rig.log.verify_with = lambda _: rig.clock.sleep(4.0) or Outcome(OutcomeKind.APPLIED, "verified")
+    for number in range(12):
+        rig.outbox.add(firing(f"f{number}"))
+    rig.drain()
+    assert len(rig.log.applied) == 12
+    looked_s.append(rig.clock.monotonic_s())
+    assert max(after - before for before, after in pairwise(looked_s)) <= 12.0, "acted by what it knew long ago"
+
+
 def test_the_rate_counts_the_firings_of_the_last_minute_only() -> None:
     rig = Rig(guards={"bandwidth": GuardSettings(cooldown_s=0.0, rate_per_min=2)})
     for name in ("f1", "f2", "f3"):
@@ -140,7 +153,7 @@ def test_an_expired_firing_is_skipped_by_name(rig: Rig) -> None:
 def test_expiry_is_judged_when_the_turn_comes_and_not_when_the_page_was_read(rig: Rig) -> None:
     class Slow(FakeActuator):
         def apply(self, firing: Firing) -> Outcome:
-            rig.clock.sleep(10.0)
+            rig.clock.sleep(6.0)
             return super().apply(firing)
 
     rig.log = Slow()

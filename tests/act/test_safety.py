@@ -100,7 +100,7 @@ STEPS = st.one_of(
         st.sampled_from([2, 20, 120]),
     ),
     st.tuples(st.just("refresh"), st.integers(0, 10), st.sampled_from([2, 20, 120])),
-    st.tuples(st.just("wait"), st.sampled_from([1, 5, 29, 31, 60])),
+    st.tuples(st.just("wait"), st.sampled_from([1, 5, 29, 31, 60, 91])),
     st.tuples(st.just("fate"), st.sampled_from(["busy", "killed", "refuses", "mismatch"])),
     st.tuples(st.sampled_from(["arm", "disarm"]), st.sampled_from(sorted(PRIORITY)), st.sampled_from(["", "lab"])),
     st.tuples(st.sampled_from(["approve", "reject"]), st.integers(0, 30)),
@@ -242,6 +242,7 @@ def fire(hook: str, quota: int = 50, valid_s: int = 100) -> tuple[Any, ...]:
 @example([fire("low"), ("kpi", 10.0), ("wait", 60), fire("low")])
 @example([("fate", "refuses"), fire("low"), ("fate", "mismatch"), fire("high")])
 @example([("fate", "busy"), fire("low", valid_s=2), ("wait", 5), ("wait", 5)])  # never beyond its expiry
+@example([("fire", "low", "cell-a", Mode.ASSIST, 50, "", 120), ("wait", 91), ("approve", 0)])  # nor behind its effect
 @example([fire("low"), ("refresh", 0, 100), ("wait", 1), ("refresh", 0, 100), ("wait", 31), fire("low", 30)])
 @example([fire("low"), ("takeback", 0), ("wait", 31), ("refresh", 0, 100)])
 @example([fire("low"), ("kpi", 10.0), ("refresh", 0, 100), ("wait", 60), ("refresh", 0, 100)])
@@ -272,6 +273,7 @@ def test_whatever_happens_actions_are_safe(template: Path, steps: list[tuple[Any
         assert f.mode is not Mode.SHADOW
         assert f.mode is Mode.AUTO or life.approved[f.firing_id] <= at_us
         assert at_us < f.expires_at_us
+        assert at_us < f.effect_until_us, "applied when its effect was over: nothing takes it back in time"
         assert abs(f.value["quota"] - BASELINE) <= MOST
     for attribute in ("cell-a", "cell-b"):
         of_one = [entry for entry in done if entry[0].object_id == attribute]

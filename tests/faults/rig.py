@@ -59,7 +59,8 @@ def raw_config(
                 "plugin": "bandwidth",
                 "stream": "traffic",
                 "cooldown_s": 0.0,
-                "options": {"valid_for_s": 1e9},  # the times of the messages are fixed, and years old
+                "effect_s": 1e9,  # the times of the messages are fixed, and years old
+                "options": {"valid_for_s": 1e9},
             }
         },
         "actuators": {"log": {"plugin": "log"}},

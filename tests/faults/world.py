@@ -231,6 +231,7 @@ class World:
     def settings(self, name: str, **kafka: Any) -> dict[str, Any]:
         """The config as nested tables; routes are a list of (stream, predictor) under ``_routes``."""
         hook = {"mode": "auto", "cooldown_s": 0.0, "rate_per_min": 1e9, "breaker": {"buckets": 0}, "exclude": "none"}
+        hook["effect_s"] = FOREVER_S
         settings: dict[str, Any] = {
             "daemon": {"data_dir": str(self.folder / "data"), "commit_interval_s": 0.05, "drain_s": 20.0},
             "kafka": {

@@ -73,6 +73,7 @@ def write_config(path: Path, config: dict[str, Any], mode: str) -> Path:
     config = {key: value for key, value in config.items() if key != "_routes"}
     for hook in config["hooks"].values():
         hook.update({"mode": mode, "actuators": ["webhook"], "cooldown_s": 0.0, "exclude": "none"})
+        hook["effect_s"] = FOREVER_S
         hook["refuse_quality"] = []  # the neighbours of these traces are approximate
         hook["breaker"] = {"buckets": 0}  # one train_epoch makes no network that may act
     text = toml(config)

@@ -34,6 +34,7 @@ from netpredict.types import (
     Outcome,
     PendingFiring,
     Settled,
+    Since,
     Taken,
     TopicPartition,
 )
@@ -192,3 +193,10 @@ def take(outbox: SqlOutbox, entry: PendingFiring, now_us: int) -> bool:
     """Claim a firing and its attribute, of which nobody has applied anything."""
     lease = Lease(entry.firing.hook, entry.firing.firing_id, 0, now_us + 1)
     return outbox.take(entry, lease, None, now_us) is Taken.YES
+
+
+def take_knowing(outbox: SqlOutbox, item: PendingFiring, lease: Lease, now_us: int) -> Taken:
+    """Claim a firing by a runner that has just read what was applied to its attribute, and the lease on it."""
+    place = (item.firing.object_id, item.firing.attribute)
+    seen = outbox.standing([item], Since(0, 0, 0), []).leases.get(place)
+    return outbox.take(item, lease, outbox.last_applied(*place), now_us, seen)

@@ -11,7 +11,7 @@ from netpredict.store.mobility import MobilityHistory
 from netpredict.store.outbox import SqlOutbox
 from netpredict.store.sql import SqlStore
 from netpredict.types import MISSING_TICKS, LastSet, Lease, Mode, Outcome, OutcomeKind, Quality, Served, Settled
-from tests.store.store_builders import PERIOD_US, STREAM, assign, firing, ids, lane_commit, slot_time
+from tests.store.store_builders import PERIOD_US, STREAM, assign, firing, ids, lane_commit, slot_time, take_knowing
 
 COLUMNS = ColumnLayout(STREAM, ("rsrp_dbm", "serving"), (1, 0))
 APPLIED = Outcome(OutcomeKind.APPLIED, "verified")
@@ -74,8 +74,7 @@ def test_what_is_set_is_the_newest_that_was_applied_and_not_taken_back(store: Sq
 def apply_next(outbox: SqlOutbox, at_us: int, refreshes: str = "") -> None:
     (item,) = outbox.pending(10)
     firing = item.firing
-    last = outbox.last_applied(firing.object_id, firing.attribute)
-    outbox.take(item, Lease("bandwidth", firing.firing_id, 0, firing.effect_until_us), last, at_us)
+    take_knowing(outbox, item, Lease("bandwidth", firing.firing_id, 0, firing.effect_until_us), at_us)
     outbox.record([Settled(*item, APPLIED, at_us, refreshes=refreshes)])
 
 

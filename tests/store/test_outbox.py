@@ -175,7 +175,8 @@ def test_a_lease_has_one_holder_and_a_higher_priority_takes_it(store: SqlStore) 
     first, second, third, last = outbox.pending(10)
 
     def take(item: PendingFiring, priority: int, now_us: int) -> Taken:
-        return outbox.take(item, Lease(item.firing.hook, item.firing.firing_id, priority, 1000), None, now_us)
+        seen = next(iter(outbox.standing([item], Since(0, 0, 0), []).leases.values()), None)
+        return outbox.take(item, Lease(item.firing.hook, item.firing.firing_id, priority, 1000), None, now_us, seen)
 
     assert take(first, 1, 10) is Taken.YES
     assert take(second, 1, 10) is Taken.LEASED
@@ -185,6 +186,19 @@ def test_a_lease_has_one_holder_and_a_higher_priority_takes_it(store: SqlStore) 
     assert take(last, 0, 1000) is Taken.YES
     (held,) = outbox.standing([last], Since(0, 0, 0), []).leases.values()
     assert held.hook == "hook-3"
+
+
+def test_of_two_that_were_judged_before_either_was_taken_one_is_judged_again(store: SqlStore) -> None:
+    """Two instances see an object on two topic partitions: else both would pass the cooldown."""
+    outbox = SqlOutbox(store)
+    fire(store, (firing(1), ("log",)), (firing(2), ("log",)))
+    first, second = outbox.pending(10)
+    leases = [Lease("bandwidth", name, 0, 10**18, 100) for name in ("firing-1", "firing-2")]
+    assert outbox.take(first, leases[0], None, 100) is Taken.YES
+    assert outbox.take(second, leases[1], None, 100) is Taken.BUSY
+    assert outbox.take(first, leases[0], None, 100) is Taken.YES, "its own, as after a retriable failure"
+    assert outbox.take(second, leases[1], None, 100, seen=leases[0]._replace(taken_us=99)) is Taken.BUSY
+    assert outbox.take(second, leases[1], None, 100, seen=leases[0]) is Taken.YES
 
 
 def test_what_failed_everywhere_lets_its_lease_go(store: SqlStore) -> None:
@@ -218,8 +232,8 @@ def test_a_firing_in_assist_waits_for_a_person_and_one_in_shadow_never_waits(sto
 @pytest.mark.parametrize(("verdict", "goes"), [("approve", [("firing-1", "log")]), ("reject", [])])
 def test_a_person_decides_once_about_a_firing_in_assist(store: SqlStore, verdict: str, goes: list[object]) -> None:
     outbox = SqlOutbox(store)
-    late = 2**60
-    fire(store, (firing(1, Mode.ASSIST, expires_at_us=late), ("log",)), (firing(2, expires_at_us=late), ("web",)))
+    late = {"expires_at_us": 2**60, "effect_until_us": 2**60}
+    fire(store, (firing(1, Mode.ASSIST, **late), ("log",)), (firing(2, **late), ("web",)))
     assert store.decide_action("firing-1", verdict, "ann") == "firing-1"
     assert waiting(outbox) == [*goes, ("firing-2", "web")]
     (row,) = [row for row in History(store.url).firings() if row["firing_id"] == "firing-1"]
@@ -240,6 +254,15 @@ def test_nobody_approves_what_has_expired(store: SqlStore) -> None:
     fire(store, (firing(1, Mode.ASSIST), ("log",)))
     with pytest.raises(DataError, match="expired"):
         store.decide_action("firing-1", "approve", "ann")
+
+
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.ASSIST])
+def test_what_waits_is_settled_once_its_effect_would_be_over(store: SqlStore, mode: Mode) -> None:
+    over_us = firing(1).effect_until_us
+    fire(store, (firing(1, mode, expires_at_us=over_us + 1), ("log",)))
+    outbox = SqlOutbox(store)
+    assert outbox.expire(over_us - 1, rows=10) == 0
+    assert outbox.expire(over_us, rows=10) == 1
 
 
 def test_an_applied_action_asks_once_to_leave_out_what_it_changes(store: SqlStore) -> None:
@@ -337,7 +360,7 @@ def test_what_held_before_a_failure_holds_on(store: SqlStore, maybe_set: bool, r
     assert outbox.take(first, held, None, 100) is Taken.YES
     outbox.record([Settled(*first, APPLIED, 100)])
     last = outbox.last_applied("cell-1", "prb_quota")
-    assert outbox.take(second, Lease("bandwidth", "firing-2", 3, 2000, 200), last, 200) is Taken.YES
+    assert outbox.take(second, Lease("bandwidth", "firing-2", 3, 2000, 200), last, 200, held) is Taken.YES
     failed = Outcome(OutcomeKind.FAILED, "attempts" if maybe_set else "refused")
     outbox.record([Settled(*second, failed, 210, maybe_set=maybe_set, refreshes=refreshes, stands=held)])
     (lease,) = outbox.standing([second], Since(0, 0, 0), []).leases.values()

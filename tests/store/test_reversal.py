@@ -10,7 +10,7 @@ from netpredict.store.history import History
 from netpredict.store.outbox import SqlOutbox
 from netpredict.store.reversal import SqlFollowUps, begin
 from netpredict.store.sql import SqlStore
-from netpredict.types import Firing, Lease, Outcome, OutcomeKind, Settled
+from netpredict.types import Firing, Lease, Outcome, OutcomeKind, Settled, Taken
 from tests.act.memory_outbox import NOW_US, FakeActuator, FakeClock
 from tests.store.store_builders import (
     STREAM,
@@ -22,6 +22,7 @@ from tests.store.store_builders import (
     register,
     run,
     slot_time,
+    take_knowing,
 )
 
 APPLIED = Outcome(OutcomeKind.APPLIED, "first")
@@ -41,7 +42,7 @@ def apply(store: SqlStore, *numbers: int, at_us: int = 100, refreshes: str = "")
     store.commit(Commit([lane_commit(lane, offset, offset + 1, firings=fired)]))
     for item in outbox.pending(10):
         lease = Lease("bandwidth", item.firing.firing_id, 0, item.firing.effect_until_us)
-        outbox.take(item, lease, outbox.last_applied(item.firing.object_id, item.firing.attribute), at_us)
+        take_knowing(outbox, item, lease, at_us)
         outbox.record([Settled(*item, APPLIED, at_us, refreshes=refreshes)])
 
 
@@ -104,14 +105,30 @@ def test_what_was_refreshed_is_taken_back_by_its_last_refresh(store: SqlStore, n
             revert(store, {}, again, "asked", "ann")
 
 
+def test_a_refresh_under_way_does_not_bring_back_for_good_what_is_taken_back_meanwhile(store: SqlStore) -> None:
+    apply(store, 1)
+    outbox, why = SqlOutbox(store), {"refreshes": "firing-1"}
+    lane = assign(store)
+    offset = lane.next_offset or 0
+    store.commit(Commit([lane_commit(lane, offset, offset + 1, firings=[(firing(2, why=why), ("log",))])]))
+    (item,) = outbox.pending(10)
+    place = (item.firing.object_id, item.firing.attribute)
+    lease = Lease("bandwidth", "firing-2", 0, item.firing.effect_until_us)
+    assert take_knowing(outbox, item, lease, 200) is Taken.YES
+    revert(store, {"log": FakeActuator(), "webhook": FakeActuator()}, "firing-1", "asked", "ann")
+    outbox.record([Settled(*item, APPLIED, 300, refreshes="firing-1")])
+    last = outbox.last_applied(*place)
+    assert last is not None
+    assert (last.firing_id, last.taken_back) == ("firing-2", True), "the next refresh would keep it for ever"
+
+
 def sent(store: SqlStore, outcome: Outcome | None, number: int = 1) -> None:
     """A firing that a runner took; then it died, or knows only that it failed."""
     lane, outbox = assign(store), SqlOutbox(store)
     offset = lane.next_offset or 0
     store.commit(Commit([lane_commit(lane, offset, offset + 1, firings=[(firing(number), ("log",))])]))
     (item,) = outbox.pending(10)
-    last = outbox.last_applied(item.firing.object_id, item.firing.attribute)
-    outbox.take(item, Lease("bandwidth", item.firing.firing_id, 0, item.firing.effect_until_us), last, number)
+    take_knowing(outbox, item, Lease("bandwidth", item.firing.firing_id, 0, item.firing.effect_until_us), number)
     if outcome is not None:
         outbox.record([Settled(*item, outcome, number, maybe_set=True)])
 

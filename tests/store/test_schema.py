@@ -85,6 +85,31 @@ def test_a_store_of_the_first_schema_keeps_its_rows(new_url: NewUrl) -> None:
     assert aging == [(1, None)], "a letter of an older release ages from the upgrade on"
 
 
+def test_what_waits_in_a_store_of_an_older_release_expires_with_its_effect(new_url: NewUrl) -> None:
+    url = new_url()
+    migrate.upgrade(url, "0008")
+    with database_of(url).migrating() as connection:
+        names = "firing_id, lane_id, hook, stream, object_id, attribute, value, why, mode, slot_time_us"
+        waits = "outbox(firing_id, actuator, hook, object_id, attribute, held, expires_at_us, kind)"
+        lane = "lane_id, group_name, topic, partition, stream, topic_id, epoch, owner"
+        connection.exec_driver_sql(f"INSERT INTO topic_progress({lane}) VALUES (1, 'g', 't', 0, 's', '', 1, '')")
+        for name, expires_us, kind in (("long", 900, "NULL"), ("short", 100, "NULL"), ("done", 900, "'applied'")):
+            connection.exec_driver_sql(
+                f"INSERT INTO firing({names}, expires_at_us, effect_until_us)"
+                f" VALUES ('{name}', 1, 'h', 's', 'o', 'a', '{{}}', '{{}}', 'assist', 0, {expires_us}, 500)"
+            )
+            connection.exec_driver_sql(
+                f"INSERT INTO {waits} VALUES ('{name}', 'log', 'h', 'o', 'a', 1, {expires_us}, {kind})"
+            )
+    migrate.upgrade(url)
+    with database_of(url).reader() as connection:
+        rows = connection.execute(
+            "SELECT f.firing_id, f.expires_at_us, o.expires_at_us FROM firing AS f"
+            " JOIN outbox AS o ON o.firing_id = f.firing_id ORDER BY f.firing_id"
+        ).fetchall()
+    assert [tuple(row) for row in rows] == [("done", 900, 900), ("long", 500, 500), ("short", 100, 100)]
+
+
 def test_a_store_without_schema_is_refused(new_url: NewUrl, dialect: str, tmp_path: Path) -> None:
     url = new_url()
     assert migrate.current(url) is None
