@@ -235,7 +235,7 @@ class HindsightConfig(Section, frozen=True, kw_only=True):
         float, Meta(ge=0, le=1, description="What a handover costs in the labels, in failures of a radio link.")
     ] = 0.1
     load_ratio: Annotated[
-        float, Meta(ge=0, le=1, description="Load of the radio cells that interfere, share of their power.")
+        float, Meta(ge=0, le=1, description="Load of radio cells where a report tells no SINR, share of their power.")
     ] = 0.3
     rounds: Annotated[
         int, Meta(ge=1, le=10, description="Trainings in a row: labels follow the policy on the forecasts before.")

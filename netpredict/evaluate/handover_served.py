@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from netpredict.errors import DataError
-from netpredict.evaluate.recorded import rows_of
+from netpredict.evaluate.recorded import numbered_ues, rows_of
 from netpredict.forecast.predictor import Predictor
 from netpredict.learn.dataset import build, newest
 from netpredict.learn.hindsight import UNKNOWN, walked
@@ -34,7 +34,7 @@ class ServedModel:
         traces = ns3_uma_reports.traces(scene, measured_dbm)
         keys, series, slots, values = rows_of(self._stream, chain.from_iterable(map(ns3_uma_reports.messages, traces)))
         ues, periods, cells = measured_dbm.shape
-        first_slot, grid = newest(series, slots, values, len(keys), periods, common=True)
+        first_slot, grid = newest(series, slots, values, len(keys), periods, numbered_ues(keys))
         dataset = build(
             self._stream.features,
             self._stream.output,

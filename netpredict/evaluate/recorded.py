@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -40,18 +40,25 @@ def training_set(stream: Stream, messages: Iterable[TraceMessage], config: Confi
     place = np.full(len(keys), -1)
     place[chosen] = np.arange(len(chosen))
     mine = np.flatnonzero(place[series] >= 0)
-    steps = config.learn.history_steps
-    first_slot, grid = newest(place[series[mine]], slots[mine], values[mine], len(chosen), steps, together)
+    names, steps = [keys[index] for index in chosen], config.learn.history_steps
+    group = numbered_ues(names) if together else None
+    first_slot, grid = newest(place[series[mine]], slots[mine], values[mine], len(chosen), steps, group)
     return build(
         stream.features,
         stream.output,
-        series_names=[keys[index] for index in chosen],
+        series_names=names,
         first_slot=first_slot,
         values=grid,
         columns=stream.columns,
         validation_ratio=config.learn.validation_ratio,
         hindsight=stream.hindsight,
     )
+
+
+def numbered_ues(keys: Sequence[str]) -> list[int]:
+    """The number of the UE of each link."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(key.rpartition("|")[0], len(numbers)) for key in keys]
 
 
 def rows_of(stream: Stream, messages: Iterable[TraceMessage]) -> Rows:

@@ -83,17 +83,22 @@ def align(series: AnyArray, slot: AnyArray, values: AnyArray, series_count: int)
 
 
 def newest(
-    series: AnyArray, slot: AnyArray, values: AnyArray, series_count: int, steps: int, common: bool = False
+    series: AnyArray,
+    slot: AnyArray,
+    values: AnyArray,
+    series_count: int,
+    steps: int,
+    group: Sequence[int] | None = None,
 ) -> tuple[AnyArray, AnyArray]:
     """Like ``align``, but each series on a grid of its own newest ``steps`` slots, so that none is mostly gaps.
 
-    ``common``: of the newest ``steps`` slots of all, on one grid.
+    ``group`` (S,): series of one number share their grid, the newest ``steps`` slots of any of them.
     """
-    last, first = np.full(series_count, -(2**62)), np.full(series_count, 2**62)
-    np.maximum.at(last, series, slot)
-    np.minimum.at(first, series, slot)
-    if common:
-        last[:], first[:] = last.max(), first.min()
+    of_series = np.arange(series_count) if group is None else np.asarray(group)
+    last, first = np.full(of_series.max() + 1, -(2**62)), np.full(of_series.max() + 1, 2**62)
+    np.maximum.at(last, of_series[series], slot)
+    np.minimum.at(first, of_series[series], slot)
+    last, first = last[of_series], first[of_series]
     width = min(steps, int((last - first).max()) + 1)
     step = slot - (last[series] - width + 1)
     kept = np.flatnonzero(step >= 0)[::-1]

@@ -6,8 +6,10 @@ in radio-link and handover failures and handovers at their price, less the same 
 soon meet, and what happens after that cancels. Acting on forecasts of these costs is one step of policy iteration
 (Howard 1960), and its policy gives the next targets.
 
-A radio cell that a UE did not report counts as ``REPORTED_DB`` below the strongest one. Arrays have the periods first:
-(periods, UEs, radio cells), every UE with radio cells of its own.
+Whether a link is in sync tells its reported SINR. Without one, and for a radio cell that the UE did not report, which
+counts as ``REPORTED_DB`` below the strongest one, SINR is made of the levels at a load of all others.
+
+Arrays have the periods first: (periods, UEs, radio cells), every UE with radio cells of its own.
 """
 
 from __future__ import annotations
@@ -26,10 +28,11 @@ from netpredict.forecast.series import SeriesTable
 from netpredict.learn.evaluate import features_at
 from netpredict.radio import handover_cost
 from netpredict.radio.handover_cost import arrival_cost, gain_of_going
-from netpredict.radio.link_failure import OUTAGE, TICK_MS, Fates, fates, filtered, radio_of
+from netpredict.radio.link_failure import OUTAGE, TICK_MS, Fates, fates, filtered, radio_of_sinr, sinr_db
 from netpredict.radio.quantities import kpi_of
 from netpredict.types import BoolArray, FloatArray, Hindsight, IntArray, TrainingReport, TrainingSet
 
+SINR = "sinr_db"
 LINK_FILTER_K, REFERENCE_FILTER_K = 4, 2
 REPORTED_DB = 16.0
 """A UE reports radio cells so close to the best one."""
@@ -115,14 +118,17 @@ class _Together(NamedTuple):
 
 
 class Links:
-    """The series (UE, radio cell) of a training set, and what came of each link. Levels are taken as reported."""
+    """The series (UE, radio cell) of a training set, and what came of each link."""
 
     def __init__(self, dataset: TrainingSet, settings: Hindsight) -> None:
         self._settings, self._shape = settings, dataset.values.shape[:2]
         self._period_ms = _period_ms(dataset)
-        level_dbm = dataset.values[:, :, dataset.features.observed.index(handover_cost.RSRP)]
+        names = dataset.features.observed
+        level_dbm = dataset.values[:, :, names.index(handover_cost.RSRP)]
+        told_db = dataset.values[:, :, names.index(SINR)] if SINR in names else np.full_like(level_dbm, np.nan)
         ticks = level_dbm.shape[1] * self._period_ms // TICK_MS
-        self._together = [self._of(level_dbm, ues) for ues in _by_ue(dataset, max(1, TICKS_AT_ONCE // ticks))]
+        ues = _by_ue(dataset, max(1, TICKS_AT_ONCE // ticks))
+        self._together = [self._of(level_dbm, told_db, some) for some in ues]
 
     def costs(self, forecasts: FloatArray | None) -> FloatArray:
         """(S, T, 3): what was decided at a step by the policy on ``forecasts`` is the truth of the next; NaN unknown.
@@ -146,15 +152,18 @@ class Links:
         known = some.reported[: some.periods, ..., None] & np.isfinite(guess)
         return np.where(known.all(axis=-1, keepdims=True), guess, np.array(UNKNOWN, np.float32))
 
-    def _of(self, level_dbm: FloatArray, ues: Sequence[Sequence[int]]) -> _Together:
+    def _of(self, level_dbm: FloatArray, told_db: FloatArray, ues: Sequence[Sequence[int]]) -> _Together:
         series = np.full((len(ues), max(map(len, ues))), -1, np.int64)
         for ue, mine in enumerate(ues):
             series[ue, : len(mine)] = mine
-        levels = np.where((series >= 0)[..., None], level_dbm[np.maximum(series, 0)], np.nan)
-        levels = np.moveaxis(levels, -1, 0)
+        levels, told = (
+            np.moveaxis(np.where((series >= 0)[..., None], each[np.maximum(series, 0)], np.nan), -1, 0)
+            for each in (level_dbm, told_db)
+        )
         reported, filled, heard = np.isfinite(levels), *_filled(levels)
         by_ue = np.moveaxis(filled, 0, 1)
-        radio = radio_of(by_ue, self._period_ms, self._period_ms, self._settings.load_ratio)
+        ratio = np.where(np.isfinite(told), told, sinr_db(filled, self._settings.load_ratio))
+        radio = radio_of_sinr(np.moveaxis(ratio, 0, 1).astype(np.float32), self._period_ms)
         best, strongest = (filtered(by_ue, k).argmax(axis=-1).T for k in (LINK_FILTER_K, REFERENCE_FILTER_K))
         known = fates(radio)
         known.drops[~heard[: len(known.drops)]] = False
@@ -197,8 +206,10 @@ def _by_ue(dataset: TrainingSet, links: int) -> Iterator[list[list[int]]]:
 
 
 def _period_ms(dataset: TrainingSet) -> int:
-    if len(set(dataset.first_slot.tolist())) > 1:
-        raise DataError("hindsight needs all series on one common grid")
+    slots: dict[str, int] = {}
+    for name, slot in zip(dataset.series_names, dataset.first_slot.tolist(), strict=False):
+        if slots.setdefault(name.rpartition("|")[0], slot) != slot:
+            raise DataError(f"hindsight needs all links of a UE on one grid: {name} begins at another slot")
     return dataset.features.period_us // 1000
 
 

@@ -11,6 +11,7 @@ What a UE does changes nothing on the air. So all that can happen to a link foll
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,14 +74,24 @@ def sinr_db(rsrp_dbm: AnyArray, load: float = LOAD) -> FloatArray:
 
 def radio_of(rsrp_dbm: FloatArray, step_ms: int, period_ms: int, load: float = LOAD) -> Radio:
     """The tables of RSRP (UEs, steps, radio cells) in dBm, one every ``step_ms``; both times are multiples of 10 ms."""
-    ues, steps, cells = rsrp_dbm.shape
+    return _radio(rsrp_dbm, lambda level_dbm: sinr_db(level_dbm, load), step_ms, period_ms)
+
+
+def radio_of_sinr(ratio_db: FloatArray, period_ms: int) -> Radio:
+    """The tables of SINR (UEs, periods, radio cells) in dB, linear in dB between measurements."""
+    return _radio(ratio_db, lambda between_db: between_db, period_ms, period_ms)
+
+
+def _radio(known: FloatArray, sinr_of: Callable[[FloatArray], FloatArray], step_ms: int, period_ms: int) -> Radio:
+    """Of what is known at steps, linear between them, and tells the SINR."""
+    ues, steps, cells = known.shape
     fine = step_ms // TICK_MS
     share = (np.arange(fine, dtype=np.float32) / fine)[None, :, None]
     out = np.empty(((steps - 1) * fine, ues, cells), np.bool_)
     back = np.empty_like(out)
-    for ue, level_dbm in enumerate(rsrp_dbm):
-        between = level_dbm[:-1, None] * (1 - share) + level_dbm[1:, None] * share
-        ratio = sinr_db(between.reshape(-1, cells), load)
+    for ue, each in enumerate(known):
+        between = each[:-1, None] * (1 - share) + each[1:, None] * share
+        ratio = sinr_of(between.reshape(-1, cells))
         out[:, ue], back[:, ue] = ratio < OUT_OF_SYNC_DB, ratio > IN_SYNC_DB
     return Radio(_ends(out, back), _lost(out, back), out, period_ms // TICK_MS)
 

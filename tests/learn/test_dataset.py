@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from netpredict.errors import DataError
-from netpredict.learn.dataset import align, build, mase_scales, read_arrays, write_arrays
+from netpredict.learn.dataset import align, build, mase_scales, newest, read_arrays, write_arrays
 from netpredict.types import FeatureSpec, OutputSpec, TrainingSet
 from tests.learn.noisy import FEATURES, OUTPUT, noisy_sines
 
@@ -101,3 +101,12 @@ def test_the_scale_of_mase_is_the_error_of_seasonal_naive_on_the_training_part()
     values = np.stack([load, np.ones(12, np.float32)], axis=1)[None]
     dataset = TrainingSet(features, output, values, np.zeros(1, np.int64), 8)
     assert mase_scales(dataset) == {"mase_scale.load": pytest.approx(2.0)}
+
+
+def test_series_of_a_group_share_the_grid_of_their_newest_slots():
+    series, slot = np.array([0, 0, 1, 2, 2]), np.array([10, 14, 13, 90, 95])
+    values = np.arange(5.0)[:, None]
+    first_slot, grid = newest(series, slot, values, 3, 4, [0, 0, 1])
+    assert first_slot.tolist() == [11, 11, 92]
+    nan = np.nan
+    np.testing.assert_array_equal(grid[..., 0], [[nan, nan, nan, 1], [nan, nan, 2, nan], [nan, nan, nan, 4]])

@@ -13,7 +13,7 @@ from netpredict.learn.hindsight import Links, Past, costs, labelled, pieces, tau
 from netpredict.learn.train import train
 from netpredict.plugins import load, options_of
 from netpredict.radio import handover_cost
-from netpredict.radio.link_failure import fates, filtered, radio_of, sinr_db
+from netpredict.radio.link_failure import fates, filtered, radio_of_sinr, sinr_db
 from netpredict.testing import LeakyMean
 from netpredict.types import FeatureSpec, Hindsight, OutputSpec, TrainingReport, TrainingSet
 
@@ -55,11 +55,11 @@ def history(level: np.ndarray, reported: np.ndarray | None = None, validation_ra
     )
 
 
-def of_radio(level: np.ndarray, forecasts: np.ndarray | None = None) -> np.ndarray:
-    """(UEs, radio cells, steps, 3) by the radio itself, decided at a step."""
-    radio = radio_of(level, PERIOD_MS, PERIOD_MS)
+def of_radio(level: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """(UEs, radio cells, steps, 3) by the radio itself, decided at a step by plain A3."""
+    radio = radio_of_sinr(ratio, PERIOD_MS)
     best, strongest = (filtered(level, k).argmax(axis=-1).T for k in (4, 2))
-    guess = hindsight.first_guess(np.moveaxis(level, 0, 1)) if forecasts is None else forecasts
+    guess = hindsight.first_guess(np.moveaxis(level, 0, 1))
     known = costs(Past(fates(radio), best, strongest), guess[: radio.periods], SETTINGS.handover_cost)
     return known.transpose(1, 2, 0, 3)
 
@@ -67,7 +67,7 @@ def of_radio(level: np.ndarray, forecasts: np.ndarray | None = None) -> np.ndarr
 def test_costs_from_reports_are_those_of_the_radio_and_the_truth_of_the_next_slot():
     level = level_dbm()
     found = Links(history(level), SETTINGS).costs(None)
-    known = of_radio(level).reshape(-1, STEPS - 2, 3)
+    known = of_radio(level, sinr_db(level)).reshape(-1, STEPS - 2, 3)
     np.testing.assert_array_equal(found[:, 1:-1], known)
     assert np.isnan(found[:, 0]).all()
     assert np.isnan(found[:, -1]).all()
@@ -95,8 +95,23 @@ def test_a_radio_cell_that_is_not_reported_is_no_target_and_counts_as_weak():
     unknown = np.isnan(found).all(axis=-1)
     np.testing.assert_array_equal(unknown, weak.transpose(0, 2, 1)[:, :, : STEPS - 2])
     counted = np.where(weak, level.max(axis=-1, keepdims=True) - hindsight.REPORTED_DB, level)
-    known = of_radio(counted)
+    known = of_radio(counted, np.where(weak, sinr_db(counted), sinr_db(level)))
     np.testing.assert_array_equal(found[~unknown][:, 1:], known[~unknown][:, 1:])
+
+
+def test_the_reported_sinr_tells_whether_a_link_is_lost_and_levels_do_where_there_is_none():
+    dataset = history(level_dbm())
+    quiet, loud = dataset.values.copy(), dataset.values.copy()
+    quiet[..., -1], loud[..., -1] = 20.0, -20.0
+    none, all_ = (Links(replace(dataset, values=each), SETTINGS).costs(None)[:, 1:-1] for each in (quiet, loud))
+    assert (none[..., 1:] == 0).all()
+    assert (all_[..., 1:] == 1).all()
+    untold = dataset.values.copy()
+    untold[..., -1] = np.nan
+    by_levels = Links(replace(dataset, values=untold), SETTINGS).costs(None)
+    np.testing.assert_array_equal(by_levels, Links(dataset, SETTINGS).costs(None))
+    fewer = replace(dataset, features=FeatureSpec(KPIS, PERIOD_MS * 1000), values=dataset.values[..., :-1])
+    np.testing.assert_array_equal(by_levels, Links(fewer, SETTINGS).costs(None))
 
 
 def test_what_comes_after_a_ue_was_gone_was_no_consequence():
@@ -215,8 +230,10 @@ def test_costs_are_means_which_a_loss_of_quantiles_does_not_teach():
 def test_hindsight_needs_one_grid_and_links_that_last():
     dataset = history(level_dbm())
     shifted = replace(dataset, first_slot=dataset.first_slot + np.arange(len(dataset.values)))
-    with pytest.raises(DataError, match="one common grid"):
+    with pytest.raises(DataError, match="links of a UE on one grid"):
         Links(shifted, SETTINGS)
+    later = replace(dataset, first_slot=dataset.first_slot + np.arange(len(dataset.values)) // CELLS * 9000)
+    np.testing.assert_array_equal(Links(later, SETTINGS).costs(None), Links(dataset, SETTINGS).costs(None))
     with pytest.raises(DataError, match="names of the series"):
         Links(replace(dataset, series_names=()), SETTINGS)
     with pytest.raises(DataError, match="longer history"):
