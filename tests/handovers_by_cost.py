@@ -64,11 +64,6 @@ def _reports(url: str, stream: str) -> dict[tuple[int, str], list[Link]]:
     return reports
 
 
-def _next(values: Any) -> list[list[float]]:
-    """Levels of each cost, one step ahead."""
-    return [values[kpi][0] for kpi in handover_cost.KPIS]
-
-
 def _decided(serving: Link, others: list[Link], price: float) -> str | None:
     if serving.costs is None:
         return None

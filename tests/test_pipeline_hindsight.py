@@ -23,6 +23,7 @@ from netpredict.testing import LeakyMean, StaticShelf
 from netpredict.types import FloatArray, Hidden, Outputs
 from tests.handovers_by_cost import fired_and_wanted
 from tests.pipeline_world import INGEST_MS, START_US, World, new_log
+from tests.services.postgres import Postgres
 
 KPIS = ["rsrp_dbm", *handover_cost.KPIS]
 CELLS, UES, STEPS = 5, 4, 150
@@ -153,6 +154,26 @@ def test_training_takes_whole_ues_that_were_heard(ran: tuple[str, World]) -> Non
     heard = np.isfinite(everything.values[:, :, 0]).any(axis=1)
     known = {key for key, some in zip(everything.keys, heard, strict=True) if some and key.partition("|")[0] in ues}
     assert set(dataset.series_names) == known
+
+
+@pytest.mark.postgres
+def test_postgresql_gives_the_same_ues_to_a_training(ran: tuple[str, World], postgres: Postgres) -> None:
+    url = str(postgres.new_database("hindsight"))
+    migrate.upgrade(url)
+    world = World(ran[1].log, config(), shelf=shelf)
+    with SqlStore(url) as store:
+        store.register_model("rsrp", "leaky", "v1", "naive", "-", {}, "active")
+        world.run(store, 50)
+    told = []
+    for each in (ran[0], url):
+        read = parse_config(config() | {"store": {"url": each}, "learn": {"history_steps": 100, "series_max": 11}})
+        (stream,) = build_streams(read)
+        told.append(history(read, stream))
+    assert list(told[1].series_names) == list(told[0].series_names)
+    np.testing.assert_array_equal(told[1].values, told[0].values)
+    np.testing.assert_array_equal(told[1].first_slot, told[0].first_slot)
+    assert len({name.partition("|")[0] for name in told[1].series_names}) >= 1
+    assert {row["kpi"] for row in History(url).scores()} == {"rsrp_dbm"}
 
 
 def test_as_many_whole_ues_as_there_is_room_for() -> None:

@@ -90,7 +90,7 @@ def _served(name: str, config: Path | None) -> Served:
     from netpredict.build import build_stream
     from netpredict.evaluate.handover_served import ServedModel
     from netpredict.learn.registry import load_artefact
-    from netpredict.learn.shelf import predictor_of
+    from netpredict.learn.shelf import predictor_for
     from netpredict.store.history import History
 
     read = read_config_of_streams(config)
@@ -103,7 +103,8 @@ def _served(name: str, config: Path | None) -> Served:
         raise DataError(f"no trained version serves stream {name}: netpredict train {name} {predictor} --promote")
     artefact = load_artefact(Path(active[0]["folder"]), active[0]["version"])
     options, label = artefact.manifest.identity.options, f"{predictor}@{artefact.version}"
-    return ServedModel(build_stream(name, read), predictor_of(artefact), label, options)
+    stream = build_stream(name, read)
+    return ServedModel(stream, predictor_for(stream, predictor, artefact), label, options)
 
 
 def _write(page: str, report: Path) -> None:

@@ -11,11 +11,15 @@ from netpredict.errors import DataError
 from netpredict.evaluate.recorded import numbered_ues, rows_of
 from netpredict.forecast.predictor import Predictor
 from netpredict.learn.dataset import build, newest
-from netpredict.learn.hindsight import UNKNOWN, walked
+from netpredict.learn.hindsight import walked
 from netpredict.stream import Stream
 from netpredict.traces import ns3_uma_reports
 from netpredict.traces.ns3_uma import PERIOD_MS, Scene
 from netpredict.types import FloatArray
+
+NOT_SERVED = (0.0, 1.0, 2.0)
+"""Makes the rule leave a link alone, as the hook does where no model says a thing: no gain in leaving it, a target that
+costs more than any link."""
 
 
 class ServedModel:
@@ -45,8 +49,8 @@ class ServedModel:
             validation_ratio=0.0,
         )
         found = walked(self._predictor, dataset, self._settings, lead_steps)
-        full = np.empty((periods, ues, cells, len(UNKNOWN)), np.float32)
-        full[:] = UNKNOWN
+        full = np.empty((periods, ues, cells, len(NOT_SERVED)), np.float32)
+        full[:] = NOT_SERVED
         ue, cell = np.array([ns3_uma_reports.link_of(key) for key in keys]).T
-        full[:, ue, cell] = np.where(np.isfinite(found), found, np.array(UNKNOWN, np.float32))
+        full[:, ue, cell] = np.where(np.isfinite(found), found, np.array(NOT_SERVED, np.float32))
         return full

@@ -106,6 +106,11 @@ def check_options(options: RecurrentOptions, output: OutputSpec) -> None:
         raise ConfigError(
             f'{", ".join(past)} are forecast as a mean, which loss = "mse" or "bce" teaches, not "{options.loss}"'
         )
+    if past and options.adapt != "none":
+        raise ConfigError(
+            f'adapt = "{options.adapt}" corrects forecasts by what was observed, which of {past[0]} is a rule of thumb:'
+            ' set adapt = "none"'
+        )
     if options.momentum and options.optimiser not in ("sgd", "rmsprop"):
         raise ConfigError(f'momentum is for the optimisers "sgd" and "rmsprop", not "{options.optimiser}"')
     if options.nesterov and (options.optimiser != "sgd" or not options.momentum):

@@ -252,7 +252,10 @@ def pieces(dataset: TrainingSet, steps: int) -> TrainingSet:
         found.append(np.stack([np.full(len(series), start), series], axis=1))
     start, series = np.concatenate([np.empty((0, 2), np.int64), *found]).T
     if not len(series):
-        raise DataError(f"no link was reported throughout {steps} steps: train on a longer history")
+        raise DataError(
+            f"no link is reported in over {LEAST_REPORTED:.0%} of any {steps} steps (hindsight.piece_steps) before the"
+            f" held-out slice: train on a longer history, here it has {reported.shape[1]} steps, or on shorter pieces"
+        )
     place = series[:, None], start[:, None] + np.arange(steps)
     slots = dataset.first_slot[series] + start
     truth = dataset.truth[place]

@@ -131,7 +131,7 @@ def judged(result: Result, incumbent: ModelRow | None, again: str, config: Confi
     if result.incumbent_error:
         return "promoted", f"{incumbent.version} cannot be compared with: {result.incumbent_error}"
     ratio = loss_ratio(result.held_out, result.incumbent_held_out)
-    told = f"pinball loss {ratio - 1:+.1%} against {incumbent.version} on the newest held-out slice"
+    told = f"loss {ratio - 1:+.1%} against {incumbent.version} on the newest held-out slice"
     if not ratio <= 1 + config.learn.held_out_margin:
         return "refused", told
     if config.learn.challenge_buckets_min:

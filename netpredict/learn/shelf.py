@@ -35,6 +35,16 @@ def predictor_of(artefact: Artefact) -> Trainable:
     return predictor
 
 
+def predictor_for(stream: Stream, name: str, artefact: Artefact) -> Trainable:
+    """As ``predictor_of``; ArtefactError when it was trained for another stream than this one is now."""
+    identity = artefact.manifest.identity
+    if (identity.features, identity.output) != (stream.features, stream.output):
+        raise ArtefactError(
+            f"{name}@{artefact.version} was trained for other columns, levels or horizon; train it again"
+        )
+    return predictor_of(artefact)
+
+
 class StoreShelf:
     """Loads versions once and keeps them. ``streams`` are those of the pipeline that asks."""
 
@@ -58,10 +68,7 @@ class StoreShelf:
             return model_id, build_predictor(name, self._config, stream.features, stream.output)
         row = self._row(stream_name, name, version)
         artefact = load_artefact(Path(row.folder), version)
-        identity = artefact.manifest.identity
-        if (identity.features, identity.output) != (stream.features, stream.output):
-            raise ArtefactError(f"{name}@{version} was trained for other columns, levels or horizon; train it again")
-        return row.model_id, predictor_of(artefact)
+        return row.model_id, predictor_for(stream, name, artefact)
 
     def _row(self, stream: str, name: str, version: str) -> ModelRow:
         for row in self._store.models(stream):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from netpredict.learn import hindsight
 from netpredict.learn.dataset import mase_scales
 from netpredict.learn.evaluate import held_out
 from netpredict.learn.registry import Artefact, Trained, save_artefact
-from netpredict.types import Hindsight, Progress, TrainingReport, TrainingSet
+from netpredict.types import Progress, TrainingReport, TrainingSet
 
 LOSS_CURVE = "loss_curve.png"
 
@@ -36,11 +36,11 @@ def train(
         raise PluginError(f"predictor {plugin_name!r} has nothing to train")
     decoded = plugins.options_of(plugin, dict(options), f"options of {plugin_name}")
 
-    def fit(lesson: TrainingSet) -> tuple[Trainable, TrainingReport]:
+    def fit(lesson: TrainingSet, told: Progress | None = progress) -> tuple[Trainable, TrainingReport]:
         predictor: Trainable = plugin.build(decoded, lesson.features, lesson.output)
-        return predictor, predictor.fit(lesson, progress)
+        return predictor, predictor.fit(lesson, told)
 
-    predictor, report = fit(dataset) if dataset.hindsight is None else _in_hindsight(dataset, dataset.hindsight, fit)
+    predictor, report = fit(dataset) if dataset.hindsight is None else _in_hindsight(dataset, fit, progress)
     report = replace(report, scores={**report.scores, **mase_scales(dataset)})
     trained = Trained(
         predictor=plugin_name,
@@ -56,10 +56,36 @@ def train(
     return save_artefact(folder, trained, lambda draft: draw_loss(draft / LOSS_CURVE, plugin_name, report)), report
 
 
-def _in_hindsight(dataset: TrainingSet, settings: Hindsight, fit: hindsight.Fit) -> tuple[Trainable, TrainingReport]:
-    """Scores are of the held-out slice, for the pieces that are taught have none."""
-    predictor, report = hindsight.taught(dataset, settings, fit)
-    return predictor, replace(report, scores=held_out(predictor, hindsight.labelled(dataset, predictor)))
+def _in_hindsight(
+    dataset: TrainingSet,
+    fit: Callable[[TrainingSet, Progress | None], tuple[Trainable, TrainingReport]],
+    progress: Progress | None,
+) -> tuple[Trainable, TrainingReport]:
+    """Scores are of the held-out slice, for the pieces that are taught have none; the time is that of all rounds."""
+    settings, times_s = dataset.hindsight, list[float]()
+    assert settings is not None
+
+    def fit_of_round(lesson: TrainingSet) -> tuple[Trainable, TrainingReport]:
+        told = None if progress is None else _of_all_rounds(progress, len(times_s), settings.rounds)
+        predictor, report = fit(lesson, told)
+        times_s.append(report.training_s)
+        return predictor, report
+
+    predictor, report = hindsight.taught(dataset, settings, fit_of_round)
+    scores = held_out(predictor, hindsight.labelled(dataset, predictor))
+    return predictor, replace(report, scores=scores, training_s=sum(times_s))
+
+
+def _of_all_rounds(progress: Progress, before: int, rounds: int) -> Progress:
+    """The progress of a round, with ``before`` behind it, as that of all: each of them takes as long as the others."""
+
+    def told(done: int, total: int, loss: float, validation_loss: float, left_s: float) -> None:
+        whole = rounds * total
+        behind = before * total + done
+        of_round = left_s / (total - done) if done < total else 0.0
+        progress(behind, whole, loss, validation_loss, (whole - behind) * of_round)
+
+    return told
 
 
 def window_us(dataset: TrainingSet) -> tuple[int, int]:
@@ -79,7 +105,7 @@ def draw_loss(path: Path, title: str, report: TrainingReport) -> None:
     axes.plot(train_epochs, report.loss, marker=".", label="training")
     axes.plot(train_epochs, report.validation_loss, marker=".", label="validation")
     axes.set_xlabel("train_epoch")
-    axes.set_ylabel("pinball loss, in units of the scale")
+    axes.set_ylabel("loss")
     axes.set_title(title)
     axes.legend()
     figure.savefig(path, metadata={"Software": None})

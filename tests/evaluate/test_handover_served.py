@@ -8,8 +8,8 @@ import pytest
 from netpredict.build import build_streams
 from netpredict.config import parse_config
 from netpredict.errors import DataError
-from netpredict.evaluate.handover_served import ServedModel
-from netpredict.learn.hindsight import UNKNOWN
+from netpredict.evaluate.handover_policy import CostRule, Prices
+from netpredict.evaluate.handover_served import NOT_SERVED, ServedModel
 from netpredict.radio.handover_cost import rules_of_thumb
 from netpredict.radio.link_failure import sinr_db
 from netpredict.stream import Stream
@@ -41,7 +41,7 @@ def test_forecasts_are_those_of_the_reports(lead_steps: int) -> None:
     found = model.forecasts(Scene("v060", 1, 60.0, np.zeros((UES, 2, RADIO_CELLS), np.float32)), level, lead_steps)
     assert found.shape == (PERIODS, UES, RADIO_CELLS, 3)
     reported = level > level.max(axis=-1, keepdims=True) - 16
-    np.testing.assert_array_equal((found != np.array(UNKNOWN)).any(axis=-1), np.moveaxis(reported, 0, 1))
+    np.testing.assert_array_equal((found != np.array(NOT_SERVED)).any(axis=-1), np.moveaxis(reported, 0, 1))
     best = level[1, :, 4].round(2)
     expected = np.array(rules_of_thumb(level[1, :, 9].round(2), sinr_db(level[1])[:, 9].round(2), best))
     mean = expected[:, 0]
@@ -54,8 +54,27 @@ def test_a_link_that_comes_back_is_cold() -> None:
     stream, level = stream_of(warm_steps=4, max_gap_steps=5), measured()
     model = ServedModel(stream, LeakyMean(stream.features, stream.output, 0.5), "links@1", {})
     found = model.forecasts(Scene("v060", 1, 60.0, np.zeros((UES, 2, RADIO_CELLS), np.float32)), level, 1)
-    known = (found[:, 0, 20] != np.array(UNKNOWN)).any(axis=-1)
+    known = (found[:, 0, 20] != np.array(NOT_SERVED)).any(axis=-1)
     assert np.flatnonzero(known).tolist() == [*range(3, 10), *range(23, 30)]
+
+
+def test_a_link_that_the_model_does_not_serve_is_left_alone_and_is_no_target() -> None:
+    stream, level = stream_of(warm_steps=4, max_gap_steps=5), measured()
+    model = ServedModel(stream, LeakyMean(stream.features, stream.output, 0.5), "links@1", {})
+    found = model.forecasts(Scene("v060", 1, 60.0, np.zeros((UES, 2, RADIO_CELLS), np.float32)), level, 1)
+    rule = CostRule(found, np.full((PERIODS, UES), 20), [Prices(0.0, 0.0)])
+    began = np.zeros((1, UES), np.int64)
+
+    def decided(period: int, serving: int) -> list[int]:
+        return rule.decide(period, np.full((1, UES), serving), began)[0].tolist()
+
+    assert decided(1, 4) == [-1, -1], "nothing is warm"
+    assert decided(15, 20) == [-1, -1], "its own link is not reported"
+    costly = np.array(found)
+    costly[15, :, 4] = (1.5, 0.0, 0.5)
+    costly[15, :, 9] = NOT_SERVED
+    rule = CostRule(costly, np.full((PERIODS, UES), 4), [Prices(0.0, 0.0)])
+    assert decided(15, 4) == [-1, -1], "there is no other that is known"
 
 
 def test_a_stream_that_the_scenes_do_not_fit_is_refused() -> None:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from netpredict.errors import ConfigError, DataError
+from netpredict.forecast.options import RecurrentOptions, check_options
 from netpredict.learn import hindsight
 from netpredict.learn.dataset import build
 from netpredict.learn.evaluate import held_out
 from netpredict.learn.hindsight import Links, Past, costs, labelled, pieces, taught, walked, with_truth
 from netpredict.learn.train import train
-from netpredict.plugins import load, options_of
+from netpredict.plugins import Plugin, load, options_of
 from netpredict.radio import handover_cost
 from netpredict.radio.link_failure import fates, filtered, radio_of_sinr, sinr_db
 from netpredict.testing import LeakyMean
@@ -225,6 +226,32 @@ def test_costs_are_means_which_a_loss_of_quantiles_does_not_teach():
     plugin = load("predictors", "gru")
     with pytest.raises(ConfigError, match='loss = "mse" or "bce"'):
         plugin.build(options_of(plugin, {}, "gru"), FEATURES, OUTPUT)
+
+
+def test_what_is_observed_of_costs_corrects_no_forecast():
+    output = OutputSpec(KPIS, 2, (0.5,))
+    check_options(RecurrentOptions(loss="mse"), output)
+    with pytest.raises(ConfigError, match='a rule of thumb: set adapt = "none"'):
+        check_options(RecurrentOptions(loss="mse", adapt="rls"), output)
+
+
+def test_a_training_in_rounds_tells_of_them_as_of_one(tmp_path, monkeypatch):
+    class Slow(LeakyMean):
+        def fit(self, dataset, progress):
+            for done in (1, 2):
+                progress(done, 2, 0.5, np.nan, 3.0 * (2 - done))
+            return TrainingReport(2, 7.0, [0.5, 0.5], [np.nan, np.nan])
+
+        def weights(self):
+            return {}
+
+    plugin = Plugin("slow", RecurrentOptions, lambda _, features, output: Slow(features, output, 0.5), trainable=True)
+    monkeypatch.setattr("netpredict.plugins.load", lambda *_: plugin)
+    told: list[tuple[int, int, float]] = []
+    _, report = train(history(level_dbm()), "slow", {}, tmp_path / "one", now_us=1,
+                      progress=lambda done, total, _, __, left_s: told.append((done, total, left_s)))  # fmt: skip
+    assert told == [(1, 4, 9.0), (2, 4, 0.0), (3, 4, 3.0), (4, 4, 0.0)]
+    assert report.training_s == 14.0
 
 
 def test_hindsight_needs_one_grid_and_links_that_last():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -77,6 +77,7 @@ class JsonDecoder:
             if column not in fields:
                 raise ConfigError(f"schema {schema!r} has no field {column!r}; it has {', '.join(sorted(fields))}")
         self.units = _declared(options.units, columns, fields)
+        _check_thumb(names, options.units)
         self._max_bytes = options.max_bytes + (PLACE_BYTES * len(columns) if self._grid else 0)
         self._max_neighbours = options.max_neighbours
         self._reported_db = options.reported_db
@@ -215,7 +216,10 @@ class JsonDecoder:
 
     def _rules_of_thumb(self, rows: Sequence[Any], others: Others) -> dict[str, FloatArray]:
         level, sinr = (_floats([getattr(row, name) for row in rows]) for name in ("rsrp_dbm", "sinr_db"))
-        told = handover_cost.rules_of_thumb(level, sinr, self._of_other(others, "nbr1_rsrp_dbm", level))
+        other = self._of_other(others, "nbr1_rsrp_dbm", level)
+        told = handover_cost.rules_of_thumb(
+            _plausible("rsrp_dbm", level), _plausible("sinr_db", sinr), _plausible("rsrp_dbm", other)
+        )
         known = dict(zip(handover_cost.KPIS, told, strict=True))
         return {name: np.clip(values, KPIS[name].low, KPIS[name].high) for name, values in known.items()}
 
@@ -244,6 +248,12 @@ class JsonDecoder:
         return keys
 
 
+def _plausible(name: str, values: FloatArray) -> FloatArray:
+    """Without what the firewall will take for impossible: clipped, it would look like a cost."""
+    within: FloatArray = np.where((values >= KPIS[name].low) & (values <= KPIS[name].high), values, np.float32(np.nan))
+    return within
+
+
 class _RefusedError(Exception):
     """(reason, detail) of a record that cannot be read."""
 
@@ -255,6 +265,15 @@ def _declared(units: Mapping[str, str], columns: Sequence[str], fields: set[str]
             raise ConfigError(f"decoder_options.units: the messages have no field {field!r}")
     field_of = {column: OF_NEIGHBOUR.get(base_name(column), base_name(column)) for column in columns}
     return {column: units[field] for column, field in field_of.items() if field in units}
+
+
+def _check_thumb(columns: Iterable[str], units: Mapping[str, str]) -> None:
+    """ConfigError where rules of thumb would be reckoned from codes: units are converted after the decoder."""
+    wanted = [name for name in columns if name in handover_cost.KPIS]
+    odd = [name for name in ("rsrp_dbm", "sinr_db") if units.get(name, KPIS[name].unit) != KPIS[name].unit]
+    if wanted and odd:
+        told = " and ".join(f"{name} in {units[name]}" for name in odd)
+        raise ConfigError(f"decoder_options.units: {wanted[0]} needs reports in dBm and dB, not {told}")
 
 
 def _key_function(series_by: Sequence[str]) -> Callable[[Any], str]:

@@ -276,6 +276,21 @@ def test_a_row_of_a_report_can_carry_what_a_report_tells_of_hindsight() -> None:
     np.testing.assert_allclose(alone[:, 0], [-0.1, 0.1, 1.0, np.nan, -0.25], rtol=1e-5)
 
 
+def test_what_is_impossible_tells_nothing_of_hindsight() -> None:
+    decoder, nan = rsrp(columns=handover_cost.KPIS), np.nan
+    decoded = decoder.decode([report("A", neighbours=[Neighbour("B", 40.0, sinr_db=5.0)], sinr_db=120.0)]).values
+    np.testing.assert_allclose(decoded, [[nan, nan, nan], [nan, *2 * [1 / (1 + np.exp(13 / 4))]]], rtol=1e-5)
+
+
+def test_rules_of_thumb_need_levels_and_ratios_not_their_codes() -> None:
+    columns = ("rsrp_dbm", *handover_cost.KPIS, "sinr_db")
+    rsrp(columns=columns, units={"sinr_db": "dB"})
+    rsrp(columns=("rsrp_dbm", "sinr_db"), units={"sinr_db": "NR code"})
+    for seen in (columns, columns[:-1]):
+        with pytest.raises(ConfigError, match="stay_cost needs reports in dBm and dB, not sinr_db in NR code"):
+            rsrp(columns=seen, units={"sinr_db": "NR code"})
+
+
 OTHERS = ("nbr1_rsrp_dbm", "nbr2_rsrp_dbm", "onsite_rsrp_dbm", "offsite_rsrp_dbm")
 
 
