@@ -11,15 +11,11 @@ from netpredict.errors import DataError
 from netpredict.evaluate.recorded import numbered_ues, rows_of
 from netpredict.forecast.predictor import Predictor
 from netpredict.learn.dataset import build, newest
-from netpredict.learn.hindsight import walked
+from netpredict.learn.hindsight import NOT_SERVED, walked
 from netpredict.stream import Stream
 from netpredict.traces import ns3_uma_reports
 from netpredict.traces.ns3_uma import PERIOD_MS, Scene
 from netpredict.types import FloatArray
-
-NOT_SERVED = (0.0, 1.0, 2.0)
-"""Makes the rule leave a link alone, as the hook does where no model says a thing: no gain in leaving it, a target that
-costs more than any link."""
 
 
 class ServedModel:

@@ -40,6 +40,8 @@ FORGET, FORGET_MS = 0.98, 200
 """A cost so much later counts so much less: 10 s on 0.36."""
 UNKNOWN = (5.0, 1.0, 1.0)
 """Of a radio cell that is not reported: never a target, and no command would reach a UE that it serves."""
+NOT_SERVED = (0.0, 1.0, 2.0)
+"""Of a link of which no model says a thing: left alone, as the hook does, and a target that costs more than any."""
 LEAST_REPORTED = 0.25
 """Share of a piece in which a radio cell is reported, below which it is not learnt from."""
 SILENT_PERIODS = 5
@@ -149,8 +151,8 @@ class Links:
             guess = first_guess(some.level_dbm[: some.periods])
         else:
             guess = forecasts[: some.periods, np.maximum(some.series, 0)]
-        known = some.reported[: some.periods, ..., None] & np.isfinite(guess)
-        return np.where(known.all(axis=-1, keepdims=True), guess, np.array(UNKNOWN, np.float32))
+        guess = np.where(np.isfinite(guess).all(axis=-1, keepdims=True), guess, np.array(NOT_SERVED, np.float32))
+        return np.where(some.reported[: some.periods, ..., None], guess, np.array(UNKNOWN, np.float32))
 
     def _of(self, level_dbm: FloatArray, told_db: FloatArray, ues: Sequence[Sequence[int]]) -> _Together:
         series = np.full((len(ues), max(map(len, ues))), -1, np.int64)

@@ -9,7 +9,8 @@ from netpredict.build import build_streams
 from netpredict.config import parse_config
 from netpredict.errors import DataError
 from netpredict.evaluate.handover_policy import CostRule, Prices
-from netpredict.evaluate.handover_served import NOT_SERVED, ServedModel
+from netpredict.evaluate.handover_served import ServedModel
+from netpredict.learn.hindsight import NOT_SERVED
 from netpredict.radio.handover_cost import rules_of_thumb
 from netpredict.radio.link_failure import sinr_db
 from netpredict.stream import Stream
