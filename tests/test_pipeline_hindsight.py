@@ -184,6 +184,7 @@ def test_as_many_whole_ues_as_there_is_room_for() -> None:
     assert 57 <= len(chosen) <= 60
     assert max(np.diff([int(ue[3:]) for ue in sorted(ues, key=lambda ue: int(ue[3:]))])) < 10
     assert whole_ues(keys, 1) == [0]
+    assert whole_ues([f"ue|cell-{cell}" for cell in range(7)], 3) == list(range(7)), "one at least, and whole"
     assert whole_ues([], 5) == []
     assert whole_ues(keys, 10_000) == list(range(len(keys)))
 

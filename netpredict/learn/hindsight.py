@@ -156,9 +156,7 @@ class Links:
         by_ue = np.moveaxis(filled, 0, 1)
         radio = radio_of(by_ue, self._period_ms, self._period_ms, self._settings.load_ratio)
         best, strongest = (filtered(by_ue, k).argmax(axis=-1).T for k in (LINK_FILTER_K, REFERENCE_FILTER_K))
-        known = fates(radio)
-        known.drops[~heard[: len(known.drops)]] = False
-        return _Together(series, filled, reported, Past(known, best, strongest, heard))
+        return _Together(series, filled, reported, Past(fates(radio), best, strongest, heard))
 
 
 def _filled(level_dbm: FloatArray) -> tuple[FloatArray, BoolArray]:

@@ -1,5 +1,6 @@
 """A version that serves is scored by what the daemon would have had: reports, its decoder, its own steps."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,14 +8,17 @@ import pytest
 
 from netpredict.build import build_streams
 from netpredict.config import parse_config
-from netpredict.errors import DataError
+from netpredict.errors import ArtefactError, DataError
 from netpredict.evaluate.handover_policy import CostRule, Prices
 from netpredict.evaluate.handover_served import NOT_SERVED, ServedModel
+from netpredict.learn.registry import save_artefact
+from netpredict.learn.shelf import predictor_for
 from netpredict.radio.handover_cost import rules_of_thumb
 from netpredict.radio.link_failure import sinr_db
 from netpredict.stream import Stream
 from netpredict.testing import LeakyMean
 from netpredict.traces.ns3_uma import RADIO_CELLS, Scene
+from tests.learn.test_registry import trained
 from tests.test_pipeline_hindsight import config
 
 PERIODS, UES = 40, 2
@@ -75,6 +79,14 @@ def test_a_link_that_the_model_does_not_serve_is_left_alone_and_is_no_target() -
     costly[15, :, 9] = NOT_SERVED
     rule = CostRule(costly, np.full((PERIODS, UES), 4), [Prices(0.0, 0.0)])
     assert decided(15, 4) == [-1, -1], "there is no other that is known"
+
+
+def test_a_version_that_was_trained_for_another_stream_is_not_scored(tmp_path: Path) -> None:
+    stream = stream_of()
+    artefact = save_artefact(tmp_path / "one", trained(features=stream.features, output=stream.output))
+    reordered = stream_of(features=["sinr_db", "serving", "nbr1_rsrp_dbm"])
+    with pytest.raises(ArtefactError, match="was trained for other columns"):
+        predictor_for(reordered, "links", artefact)
 
 
 def test_a_stream_that_the_scenes_do_not_fit_is_refused() -> None:
