@@ -11,6 +11,7 @@ import pytest
 from netpredict.build import build_streams
 from netpredict.config import parse_config
 from netpredict.errors import ConfigError
+from netpredict.evaluate.recorded import training_set
 from netpredict.ingest.messages import Neighbour, Rsrp
 from netpredict.learn.retrain import history
 from netpredict.radio import handover_cost
@@ -20,6 +21,7 @@ from netpredict.store.history import History, whole_ues
 from netpredict.store.sql import SqlStore
 from netpredict.stream import Stream
 from netpredict.testing import LeakyMean, StaticShelf
+from netpredict.traces.message import TraceMessage
 from netpredict.types import FloatArray, Hidden, Outputs
 from tests.handovers_by_cost import fired_and_wanted
 from tests.pipeline_world import INGEST_MS, START_US, World, new_log
@@ -156,6 +158,29 @@ def test_training_takes_whole_ues_that_were_heard(ran: tuple[str, World]) -> Non
     assert set(dataset.series_names) == known
 
 
+@pytest.mark.parametrize("most", [11, 1000])
+def test_recorded_reports_teach_what_the_stored_ones_do(ran: tuple[str, World], most: int) -> None:
+    url, _ = ran
+    learn = {"history_steps": 200, "series_max": most}
+    read = parse_config(config() | {"store": {"url": url}, "learn": learn})
+    (stream,) = build_streams(read)
+    kept = [TraceMessage("rsrp", msgspec.json.decode(value)["event_time_us"], key, value) for key, value in reports()]
+    told, stored = training_set(stream, kept, read), history(read, stream)
+    assert told.values.shape[1] == stored.values.shape[1] == STEPS, "no slot in which nothing was reported yet"
+    assert told.hindsight == stored.hindsight
+    np.testing.assert_array_equal(told.first_slot, [stored.first_slot[0]] * len(told.series_names))
+    if most == 1000:
+        order = np.argsort(told.series_names)
+        assert [told.series_names[index] for index in order] == sorted(stored.series_names)
+        found = stored.values[np.argsort(stored.series_names)]
+        np.testing.assert_allclose(told.values[order], found, atol=1e-3)
+    else:
+        ues = {name.partition("|")[0] for name in told.series_names}
+        kept_of = [message for message in kept if message.key.decode() in ues]
+        assert set(told.series_names) == set(training_set(stream, kept_of, read).series_names), "whole UEs"
+        assert len(ues) < UES
+
+
 @pytest.mark.postgres
 def test_postgresql_gives_the_same_ues_to_a_training(ran: tuple[str, World], postgres: Postgres) -> None:
     url = str(postgres.new_database("hindsight"))
@@ -184,6 +209,7 @@ def test_as_many_whole_ues_as_there_is_room_for() -> None:
     assert 57 <= len(chosen) <= 60
     assert max(np.diff([int(ue[3:]) for ue in sorted(ues, key=lambda ue: int(ue[3:]))])) < 10
     assert whole_ues(keys, 1) == [0]
+    assert whole_ues([f"ue|cell-{cell}" for cell in range(7)], 3) == list(range(7)), "one at least, and whole"
     assert whole_ues([], 5) == []
     assert whole_ues(keys, 10_000) == list(range(len(keys)))
 

@@ -167,9 +167,7 @@ class Links:
         ratio = np.where(np.isfinite(told), told, sinr_db(filled, self._settings.load_ratio))
         radio = radio_of_sinr(np.moveaxis(ratio, 0, 1).astype(np.float32), self._period_ms)
         best, strongest = (filtered(by_ue, k).argmax(axis=-1).T for k in (LINK_FILTER_K, REFERENCE_FILTER_K))
-        known = fates(radio)
-        known.drops[~heard[: len(known.drops)]] = False
-        return _Together(series, filled, reported, Past(known, best, strongest, heard))
+        return _Together(series, filled, reported, Past(fates(radio), best, strongest, heard))
 
 
 def _filled(level_dbm: FloatArray) -> tuple[FloatArray, BoolArray]:

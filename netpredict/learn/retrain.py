@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import structlog
 
 from netpredict.clock import Clock
@@ -168,12 +169,13 @@ def history(config: Config, stream: Stream) -> TrainingSet:
     )
     if not observed.keys:
         raise DataError(f"stream {stream.name} has no stored observations yet")
+    began = int(np.isfinite(observed.values).any(axis=(0, 2)).argmax())  # else what is held out may be all there is
     return build(
         stream.features,
         stream.output,
         series_names=observed.keys,
-        first_slot=observed.first_slot,
-        values=observed.values,
+        first_slot=observed.first_slot + began,
+        values=observed.values[:, began:],
         columns=stream.columns,
         validation_ratio=learn.validation_ratio,
         hindsight=stream.hindsight,

@@ -1,5 +1,6 @@
 """A version that serves is scored by what the daemon would have had: reports, its decoder, its own steps."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,15 +8,19 @@ import pytest
 
 from netpredict.build import build_streams
 from netpredict.config import parse_config
-from netpredict.errors import DataError
+from netpredict.errors import ArtefactError, DataError
 from netpredict.evaluate.handover_policy import CostRule, Prices
 from netpredict.evaluate.handover_served import ServedModel
 from netpredict.learn.hindsight import NOT_SERVED
+from netpredict.learn.registry import save_artefact
+from netpredict.learn.shelf import predictor_for
 from netpredict.radio.handover_cost import rules_of_thumb
 from netpredict.radio.link_failure import sinr_db
 from netpredict.stream import Stream
 from netpredict.testing import LeakyMean
 from netpredict.traces.ns3_uma import RADIO_CELLS, Scene
+from netpredict.types import FloatArray, Hidden, Outputs
+from tests.learn.test_registry import trained
 from tests.test_pipeline_hindsight import config
 
 PERIODS, UES = 40, 2
@@ -34,11 +39,20 @@ def measured() -> np.ndarray:
     return (level + np.random.default_rng(1).normal(0, 0.3, level.shape)).astype(np.float32)
 
 
+class Halved(LeakyMean):
+    """The second lead is half of the first."""
+
+    def advance(self, features: FloatArray, hidden: Hidden) -> tuple[Outputs, Hidden]:
+        outputs, hidden = super().advance(features, hidden)
+        share = np.array([1.0, 0.5], np.float32)[:, None]
+        return {kpi: values * share for kpi, values in outputs.items()}, hidden
+
+
 @pytest.mark.parametrize("lead_steps", [1, 2])
 def test_forecasts_are_those_of_the_reports(lead_steps: int) -> None:
     stream, level = stream_of(warm_steps=1), measured()
     memory = 0.5
-    model = ServedModel(stream, LeakyMean(stream.features, stream.output, memory), "links@1", {})
+    model = ServedModel(stream, Halved(stream.features, stream.output, memory), "links@1", {})
     found = model.forecasts(Scene("v060", 1, 60.0, np.zeros((UES, 2, RADIO_CELLS), np.float32)), level, lead_steps)
     assert found.shape == (PERIODS, UES, RADIO_CELLS, 3)
     reported = level > level.max(axis=-1, keepdims=True) - 16
@@ -48,7 +62,7 @@ def test_forecasts_are_those_of_the_reports(lead_steps: int) -> None:
     mean = expected[:, 0]
     for period in range(PERIODS):
         mean = memory * mean + (1 - memory) * expected[:, period]
-        np.testing.assert_allclose(found[period, 1, 9], mean, atol=1e-3)
+        np.testing.assert_allclose(found[period, 1, 9], mean / lead_steps, atol=1e-3)
 
 
 def test_a_link_that_comes_back_is_cold() -> None:
@@ -76,6 +90,14 @@ def test_a_link_that_the_model_does_not_serve_is_left_alone_and_is_no_target() -
     costly[15, :, 9] = NOT_SERVED
     rule = CostRule(costly, np.full((PERIODS, UES), 4), [Prices(0.0, 0.0)])
     assert decided(15, 4) == [-1, -1], "there is no other that is known"
+
+
+def test_a_version_that_was_trained_for_another_stream_is_not_scored(tmp_path: Path) -> None:
+    stream = stream_of()
+    artefact = save_artefact(tmp_path / "one", trained(features=stream.features, output=stream.output))
+    reordered = stream_of(features=["sinr_db", "serving", "nbr1_rsrp_dbm"])
+    with pytest.raises(ArtefactError, match="was trained for other columns"):
+        predictor_for(reordered, "links", artefact)
 
 
 def test_a_stream_that_the_scenes_do_not_fit_is_refused() -> None:

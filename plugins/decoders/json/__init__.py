@@ -193,7 +193,7 @@ class JsonDecoder:
         of_report = {"serving": serving, "approximate": approximate}
         others: Others | None = None
         if not set(handover_cost.KPIS).isdisjoint(self._columns):
-            others = self._others(rows, counts)
+            others = self._others(messages, rows, counts)
             of_report |= self._rules_of_thumb(rows, others)
         for column, name in enumerate(self._columns):
             if name in of_report:
@@ -201,7 +201,7 @@ class JsonDecoder:
                 continue
             values[:, column] = _floats(list(map(attrgetter(OF_NEIGHBOUR.get(name, name)), rows)))
             if name in OF_NEIGHBOUR:
-                others = self._others(rows, counts) if others is None else others
+                others = self._others(messages, rows, counts) if others is None else others
                 values[:, column] = self._of_other(others, name, values[:, column])
         flags = np.repeat(np.array([message.suspect for message in messages], bool), counts) * np.uint8(Quality.SUSPECT)
         flags = flags | (approximate * np.uint8(Quality.APPROXIMATE))
@@ -223,8 +223,9 @@ class JsonDecoder:
         known = dict(zip(handover_cost.KPIS, told, strict=True))
         return {name: np.clip(values, KPIS[name].low, KPIS[name].high) for name, values in known.items()}
 
-    def _others(self, rows: Sequence[Any], counts: Any) -> Others:
+    def _others(self, messages: Sequence[Any], rows: Sequence[Any], counts: Any) -> Others:
         level = _floats([row.rsrp_dbm for row in rows])
+        level[_repeated(messages, counts)] = np.nan
         sites = None if self._site_of is None else [self._site_of(row.radio_cell_id) for row in rows]
         return Others(counts, level, sites)
 
@@ -246,6 +247,19 @@ class JsonDecoder:
             after = f"|{message.ue_id}" if ue_at == 1 else ""
             keys.extend([before + neighbour.radio_cell_id + after for neighbour in message.neighbours])
         return keys
+
+
+def _repeated(messages: Sequence[Any], counts: Any) -> list[int]:
+    """Rows of radio cells that stand twice in a report, but the first of each: some name the serving one once more."""
+    found, start = list[int](), 0
+    for message, count in zip(messages, counts.tolist(), strict=True):
+        known = {message.radio_cell_id}
+        known.update([neighbour.radio_cell_id for neighbour in message.neighbours])
+        if len(known) < count:
+            cells = [message.radio_cell_id, *(neighbour.radio_cell_id for neighbour in message.neighbours)]
+            found += [start + row for row in range(count) if cells[row] in cells[:row]]
+        start += count
+    return found
 
 
 def _plausible(name: str, values: FloatArray) -> FloatArray:

@@ -291,6 +291,13 @@ def test_rules_of_thumb_need_levels_and_ratios_not_their_codes() -> None:
             rsrp(columns=seen, units={"sinr_db": "NR code"})
 
 
+def test_a_radio_cell_that_stands_twice_in_a_report_is_not_its_own_neighbour() -> None:
+    near = [Neighbour("A", -80.0), Neighbour("B", -93.0), Neighbour("B", -70.0)]
+    told = rsrp(columns=("nbr1_rsrp_dbm",)).decode([report("A", neighbours=near), report("A", neighbours=near[:1])])
+    assert told.values[[0, 2], 0].tolist() == [-93.0, -90.0], "the first of two counts, as on the grid"
+    assert np.isnan(told.values[4, 0])
+
+
 OTHERS = ("nbr1_rsrp_dbm", "nbr2_rsrp_dbm", "onsite_rsrp_dbm", "offsite_rsrp_dbm")
 
 
