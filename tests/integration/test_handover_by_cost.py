@@ -30,11 +30,10 @@ def config_of(broker: KafkaBroker, topic: str, folder: Path, url: str) -> dict[s
     made["streams"]["links"]["hindsight"] = {"rounds": 2}
     made["predictors"]["links"]["options"] |= {"units": 16, "head_units": 16, "train_epochs": 3, "learning_rate": 0.01}
     hook = made["hooks"]["handover"]
-    hook |= {"mode": "auto", "actuators": ["webhook"], "cooldown_s": 0.0, "exclude": "none", "effect_s": FOREVER_S}
+    hook |= {"mode": "auto", "actuators": ["webhook"], "effect_s": FOREVER_S}
     hook["options"] |= {
         "handover_cost": PRICE,
         "back_cost": 0.0,
-        "cooldown_slots": 0,
         "valid_for_s": FOREVER_S,
     }
     hook["breaker"] = {"buckets": 0}  # so short a training promises nothing
