@@ -54,7 +54,7 @@ class Watch:
         on_grid = any("[" in column for column in columns)
         known = [] if on_grid else [(index, kpi_of(column)) for index, column in enumerate(columns)]
         slow = period_s >= WATCHED_PERIOD_S
-        fine = [k.name for _, k in known if slow and k.unit in WATCHED_UNITS and not (k.setting or k.hindsight)]
+        fine = [k.name for _, k in known if slow and k.unit in WATCHED_UNITS and not k.setting]
         named = fine if checks.watch is None else checks.watch
         day_steps = int(np.ceil(checks.running_s / period_s))
         self._running_steps = day_steps if day_steps >= STEPS_MIN else 0

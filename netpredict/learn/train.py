@@ -35,12 +35,16 @@ def train(
     if not plugin.trainable:
         raise PluginError(f"predictor {plugin_name!r} has nothing to train")
     decoded = plugins.options_of(plugin, dict(options), f"options of {plugin_name}")
+    predictor: Trainable = plugin.build(decoded, dataset.features, dataset.output)
 
-    def fit(lesson: TrainingSet, told: Progress | None = progress) -> tuple[Trainable, TrainingReport]:
-        predictor: Trainable = plugin.build(decoded, lesson.features, lesson.output)
-        return predictor, predictor.fit(lesson, told)
+    def fit(lesson: TrainingSet, told: Progress | None) -> tuple[Trainable, TrainingReport]:
+        fresh: Trainable = plugin.build(decoded, lesson.features, lesson.output)
+        return fresh, fresh.fit(lesson, told)
 
-    predictor, report = fit(dataset) if dataset.hindsight is None else _in_hindsight(dataset, fit, progress)
+    if dataset.hindsight is None:
+        report = predictor.fit(dataset, progress)
+    else:
+        predictor, report = _in_hindsight(dataset, fit, progress)
     report = replace(report, scores={**report.scores, **mase_scales(dataset)})
     trained = Trained(
         predictor=plugin_name,

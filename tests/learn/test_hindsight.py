@@ -56,12 +56,14 @@ def history(level: np.ndarray, reported: np.ndarray | None = None, validation_ra
     )
 
 
-def of_radio(level: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """(UEs, radio cells, steps, 3) by the radio itself, decided at a step by plain A3."""
-    radio = radio_of_sinr(ratio, PERIOD_MS)
+def of_radio(
+    level: np.ndarray, ratio: np.ndarray, guess: np.ndarray | None = None, period_ms: int = PERIOD_MS
+) -> np.ndarray:
+    """(UEs, radio cells, steps, 3) by the radio itself, decided at a step by a guess, or by plain A3."""
+    radio = radio_of_sinr(ratio, period_ms)
     best, strongest = (filtered(level, k).argmax(axis=-1).T for k in (4, 2))
-    guess = hindsight.first_guess(np.moveaxis(level, 0, 1))
-    known = costs(Past(fates(radio), best, strongest), guess[: radio.periods], SETTINGS.handover_cost)
+    guess = hindsight.first_guess(np.moveaxis(level, 0, 1)) if guess is None else guess
+    known = costs(Past(fates(radio), best, strongest), guess[: radio.periods], SETTINGS.handover_cost, period_ms)
     return known.transpose(1, 2, 0, 3)
 
 
@@ -113,6 +115,38 @@ def test_the_reported_sinr_tells_whether_a_link_is_lost_and_levels_do_where_ther
     np.testing.assert_array_equal(by_levels, Links(dataset, SETTINGS).costs(None))
     fewer = replace(dataset, features=FeatureSpec(KPIS, PERIOD_MS * 1000), values=dataset.values[..., :-1])
     np.testing.assert_array_equal(by_levels, Links(fewer, SETTINGS).costs(None))
+
+
+@pytest.mark.parametrize("period_ms", [400, 1000])
+def test_costs_are_of_the_period_of_the_stream(period_ms: int):
+    level = level_dbm()
+    dataset = replace(history(level), features=replace(FEATURES, period_us=period_ms * 1000))
+    known = of_radio(level, sinr_db(level), period_ms=period_ms)
+    np.testing.assert_array_equal(Links(dataset, SETTINGS).costs(None)[:, 1:-1], known.reshape(-1, STEPS - 2, 3))
+    assert not np.array_equal(known, of_radio(level, sinr_db(level)))
+
+
+def test_where_no_sinr_is_reported_the_others_load_is_as_told():
+    dataset = history(level := level_dbm())
+    dataset.values[..., -1] = np.nan
+    found = Links(dataset, replace(SETTINGS, load_ratio=0.9)).costs(None)
+    known = of_radio(level, sinr_db(level, 0.9))
+    np.testing.assert_array_equal(found[:, 1:-1], known.reshape(-1, STEPS - 2, 3))
+    assert not np.array_equal(known, of_radio(level, sinr_db(level)))
+
+
+def test_a_level_holds_where_reports_of_a_ue_are_lost():
+    level = level_dbm()
+    there = np.ones(level.shape, bool)
+    there[:, 100:103] = False
+    held = level.copy()
+    held[:, 100:103] = level[:, 99:100]
+    guess = hindsight.first_guess(np.moveaxis(held, 0, 1))
+    guess[100:103] = hindsight.UNKNOWN
+    found = Links(history(level, there), SETTINGS).costs(None).reshape(3, CELLS, STEPS, 3)[:, :, 1:-1]
+    known = of_radio(held, sinr_db(held), guess)
+    known[~there.transpose(0, 2, 1)[:, :, : STEPS - 2]] = np.nan
+    np.testing.assert_array_equal(found, known)
 
 
 def test_what_comes_after_a_ue_was_gone_was_no_consequence():
@@ -220,6 +254,12 @@ def test_a_network_learns_what_links_cost(tmp_path):
     again, _ = train(dataset, "gru", options, tmp_path / "two", now_us=2)
     assert again.version == artefact.version
     assert not [name for name in report.scores if name.startswith("mase_scale.") and "rsrp" not in name]
+
+
+def test_options_that_do_not_fit_are_refused_before_anything_is_labelled(tmp_path, monkeypatch):
+    monkeypatch.setattr(hindsight, "taught", lambda *_: pytest.fail("labelled"))
+    with pytest.raises(ConfigError, match='loss = "mse" or "bce"'):
+        train(history(level_dbm()), "gru", {}, tmp_path / "one", now_us=1)
 
 
 def test_costs_are_means_which_a_loss_of_quantiles_does_not_teach():
