@@ -149,6 +149,14 @@ def test_a_level_holds_where_reports_of_a_ue_are_lost():
     np.testing.assert_array_equal(found, known)
 
 
+def test_a_link_that_no_model_serves_is_left_alone_by_the_policy_too():
+    dataset = history(level_dbm())
+    shape = (STEPS, len(dataset.values), 3)
+    unserved = Links(dataset, SETTINGS).costs(np.full(shape, np.nan, np.float32))
+    np.testing.assert_array_equal(unserved, Links(dataset, SETTINGS).costs(np.zeros(shape, np.float32)))
+    assert not np.array_equal(unserved, Links(dataset, SETTINGS).costs(None), equal_nan=True)
+
+
 def test_what_comes_after_a_ue_was_gone_was_no_consequence():
     level = level_dbm()
     there = np.ones(level.shape, bool)
