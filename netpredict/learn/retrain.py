@@ -13,7 +13,7 @@ import numpy as np
 import structlog
 
 from netpredict.clock import Clock
-from netpredict.config import Config, StreamConfig
+from netpredict.config import Config, LearnConfig, StreamConfig
 from netpredict.errors import DataError, NetpredictError
 from netpredict.learn.child import ARTEFACT, Result, TrainingFailed, run_child, write_job
 from netpredict.learn.dataset import build
@@ -86,7 +86,7 @@ def retrain(
             stream.name, predictor, result.version, plugin, str(folder), result.scores, "candidate"
         )
         again = known.get(result.version, "candidate")
-        outcome, why = judged(result, incumbent, again, config)
+        outcome, why = judged(result, incumbent, again, config.learn, trial=has_trials(config.learn, stream))
         run = Retrained(stream.name, predictor, outcome, why, result.version)
         stage, what = _MOVES.get(outcome, ("", "")) if again == "candidate" else ("", "")
         detail |= _compared(result, incumbent)
@@ -117,8 +117,15 @@ _MOVES = {
 """By what came of a run: the stage of the version, and the word of the audit."""
 
 
-def judged(result: Result, incumbent: ModelRow | None, again: str, config: Config) -> tuple[str, str]:
+def has_trials(learn: LearnConfig, stream: Stream) -> bool:
+    """Whether a candidate has to win live: not where live scores know nothing of what is known in hindsight only."""
+    return learn.challenge_buckets_min > 0 and stream.hindsight is None
+
+
+def judged(result: Result, incumbent: ModelRow | None, again: str, learn: LearnConfig, trial: bool) -> tuple[str, str]:
     """(outcome, why) of a candidate after its training, on the held-out slice.
+
+    Without a ``trial`` that slice decides alone.
 
     It must beat naive, and may lose ``held_out_margin`` at most to the version that serves, whose forecasts of the same
     slice were made by the same code. Then it is put on trial; it serves at once where nothing that loads served before.
@@ -133,9 +140,9 @@ def judged(result: Result, incumbent: ModelRow | None, again: str, config: Confi
         return "promoted", f"{incumbent.version} cannot be compared with: {result.incumbent_error}"
     ratio = loss_ratio(result.held_out, result.incumbent_held_out)
     told = f"loss {ratio - 1:+.1%} against {incumbent.version} on the newest held-out slice"
-    if not ratio <= 1 + config.learn.held_out_margin:
+    if not ratio <= 1 + learn.held_out_margin:
         return "refused", told
-    if config.learn.challenge_buckets_min:
+    if trial:
         return "challenging", told
     return ("promoted", told) if ratio < 1 else ("refused", told)
 

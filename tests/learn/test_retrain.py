@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from netpredict.build import build_streams
-from netpredict.config import Config, parse_config
+from netpredict.config import Config, LearnConfig, parse_config
 from netpredict.errors import ConfigError, DataError
 from netpredict.learn import retrain as retraining
 from netpredict.learn.child import ARTEFACT, Result
 from netpredict.learn.registry import WEIGHTS, Trained, save_artefact
-from netpredict.learn.retrain import judged
+from netpredict.learn.retrain import has_trials, judged
 from netpredict.learn.retrainer import Retrainer
 from netpredict.store import migrate
 from netpredict.store.commit import Commit, LaneSnapshot, ModelRow, ScoreRow
@@ -28,6 +28,7 @@ from tests.learn.noisy import FEATURES, OUTPUT
 from tests.pipeline_world import CONFIG
 from tests.services.postgres import Postgres
 from tests.store.store_builders import assign, lane_commit
+from tests.test_pipeline_hindsight import config as of_links
 
 HOUR_US = 3_600_000_000
 GOOD, FAIR, BAD = (
@@ -209,17 +210,23 @@ def test_a_candidate_is_judged_on_the_slice_that_both_forecast(
     result: Result, incumbent: ModelRow | None, again: str, expected: str, why: str
 ) -> None:
     """The stored score of the incumbent (0.9 here) counts for nothing: it is of other days."""
-    outcome, told = judged(result, incumbent, again, Config())
+    outcome, told = judged(result, incumbent, again, LearnConfig(), trial=True)
     assert outcome == expected
     assert why in told
 
 
 def test_without_trials_the_slice_decides_alone() -> None:
-    config = parse_config({"learn": {"challenge_buckets_min": 0}})
     better = Result(held_out=GOOD, incumbent_held_out=FAIR)
     equal = Result(held_out=GOOD, incumbent_held_out=GOOD)
-    assert judged(better, row_of("old"), "candidate", config)[0] == "promoted"
-    assert judged(equal, row_of("old"), "candidate", config)[0] == "refused"
+    assert judged(better, row_of("old"), "candidate", LearnConfig(), trial=False)[0] == "promoted"
+    assert judged(equal, row_of("old"), "candidate", LearnConfig(), trial=False)[0] == "refused"
+
+
+def test_what_is_known_in_hindsight_only_is_not_tried_live() -> None:
+    (links,) = build_streams(parse_config(of_links()))
+    (plain,) = build_streams(parse_config(of_links(kpis=["rsrp_dbm"]) | {"hooks": {}}))
+    assert (has_trials(LearnConfig(), links), has_trials(LearnConfig(), plain)) == (False, True)
+    assert not has_trials(LearnConfig(challenge_buckets_min=0), plain)
 
 
 # -- trials ----------------------------------------------------------------------------------------------------------
