@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 _SLOTS_PER_READ = 64
 _SLOTS_SEARCHED = 20_000
-_SLOTS_SAMPLED = 256
+_SLOTS_SAMPLED, _SLOTS_LISTED = 256, 16
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -604,15 +604,20 @@ class History:
 
     def _of_ues(self, stream: str, most: int, slot_times_us: Sequence[int]) -> list[tuple[int, str]]:
         """The series seen in these slots, of UEs evenly chosen."""
-        with self._database.reader() as connection:
-            found = connection.execute(
-                "SELECT DISTINCT s.series_id, s.key FROM each_number(:slots) AS t CROSS JOIN observation AS o"
-                " CROSS JOIN series AS s CROSS JOIN topic_progress AS p"
-                " WHERE o.slot_time_us = t.value AND s.series_id = o.series_id AND s.retired_us IS NULL"
-                " AND p.lane_id = s.lane_id AND p.stream = :stream ORDER BY s.key, s.series_id",
-                {"slots": list(slot_times_us), "stream": stream},
-            ).fetchall()
-        return [found[index] for index in whole_ues([key for _, key in found], most)]
+        seen: set[tuple[str, int]] = set()
+        for start in range(0, len(slot_times_us), _SLOTS_LISTED):
+            with self._database.reader() as connection:
+                rows = connection.execute(
+                    "SELECT DISTINCT s.key, s.series_id FROM each_number(:slots) AS t CROSS JOIN observation AS o"
+                    " CROSS JOIN series AS s CROSS JOIN topic_progress AS p"
+                    " WHERE o.slot_time_us = t.value AND s.series_id = o.series_id AND s.retired_us IS NULL"
+                    " AND p.lane_id = s.lane_id AND p.stream = :stream",
+                    {"slots": list(slot_times_us[start : start + _SLOTS_LISTED]), "stream": stream},
+                ).fetchall()
+            seen.update((key, series_id) for key, series_id in rows)
+        found = sorted(seen)
+        chosen = whole_ues([key for key, _ in found], most)
+        return [(found[index][1], found[index][0]) for index in chosen]
 
     def _series_ids(self, stream: str, key: str) -> list[int]:
         """Ids of the live series of this key, at most one a topic partition; of retired ones when none lives."""
