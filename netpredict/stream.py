@@ -26,7 +26,7 @@ from netpredict.radio import handover_cost
 from netpredict.radio.link_failure import EXECUTION, PREPARATION, TICK_MS
 from netpredict.radio.quantities import is_hindsight, kpi_of
 from netpredict.store.commit import AnchorRows, ColumnLayout, ForecastLayout, MarkRow, ScoreRow, StateRows
-from netpredict.types import AnyArray, FeatureSpec, Hindsight, OutputSpec, Source, StateArray
+from netpredict.types import AnyArray, FeatureSpec, Hindsight, OutputSpec, Source, StateArray, radio_cell_of
 
 LEVEL_DECIMALS = 9
 """Levels that agree so far are one."""
@@ -255,12 +255,12 @@ class Stream:
         if len(self.config.series_by) == 1:
             keys = wanted & lane.rows.keys()
         else:
-            keys = {key for key in lane.rows if key.rpartition("|")[2] in wanted}
+            keys = {key for key in lane.rows if radio_cell_of(key) in wanted}
         for key in keys:
             self._mark_excluded(lane, key)
 
     def _mark_excluded(self, lane: Lane, key: str) -> None:
-        if (slots := lane.excluded.get(key.rpartition("|")[2])) is not None:
+        if (slots := lane.excluded.get(radio_cell_of(key))) is not None:
             row = lane.rows[key]
             self.table.excluded_from[row], self.table.excluded_until[row] = slots
 

@@ -85,6 +85,16 @@ class SeriesKey(NamedTuple):
         return "|".join(self.fields)
 
 
+def radio_cell_of(key: str) -> str:
+    """The radio cell of a series by the text of its key: the last field."""
+    return key.rpartition("|")[2]
+
+
+def ue_of(key: str) -> str:
+    """The UE of a link (UE, radio cell): all of the key but the radio cell."""
+    return key.rpartition("|")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class StateArray:
     """Shape (without the leading series axis), dtype and first value of one named state array."""
@@ -362,7 +372,7 @@ class Firing:
     @property
     def radio_cell_id(self) -> str:
         """The radio cell: the last field of the key of its series."""
-        return self.series.rpartition("|")[2]
+        return radio_cell_of(self.series)
 
     @property
     def refreshes(self) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from netpredict.evaluate.bootstrap import Estimate, estimate
-from netpredict.types import AnyArray
+from netpredict.types import AnyArray, radio_cell_of
 
 RADIO_CELLS_MIN = 8
 """With fewer radio cells on a side an interval drawn from them would be too narrow to be believed."""
@@ -38,7 +38,7 @@ class Acted(NamedTuple):
     @property
     def radio_cell_id(self) -> str:
         """The last field of the key of its series."""
-        return self.series.rpartition("|")[2]
+        return radio_cell_of(self.series)
 
 
 class Observed(NamedTuple):

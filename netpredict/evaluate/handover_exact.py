@@ -130,18 +130,17 @@ def _scene(source: SceneSource, folder: Path, name: str, wish: Wish, fit: Fit, t
     price, best = taught_price(plain), least_failures(plain, PING_PONGS)
     fronts = _Fronts(plain, plain_scored)
     lates = sorted({0, wish.decision_delay_ms // ns3_uma.PERIOD_MS})
-    counts: dict[int, tuple[Counts, Counts]] = {}
+    known: list[FloatArray] = []
     if not plain.failures[best].any():
         tell(f"{name}: plain A3 has no failure on seed 1, so nothing is taught")
     elif wish.served is not None:
-        lates = [late for late in lates if late < wish.served.leads]
+        price, lates = wish.served.taught_price, [late for late in lates if late < wish.served.leads]
         known = [_served(wish.served, world, 1 + lates[-1]) for world in (learnt, scored)]
     else:
         redrawn = Redrawn(learnt.scene, places.first(wish.limit_traces), name in source.LINE_OF_SIGHT)
         predictor = improved(partial(_drawn, redrawn), fit, price, len(DRAWS), 1 + lates[-1])
         known = [forecasts(predictor, world) for world in (learnt, scored)]
-    if plain.failures[best].any():
-        counts = {late: (_walked(learnt, known[0], late), _walked(scored, known[1], late)) for late in lates}
+    counts = {late: (_walked(learnt, known[0], late), _walked(scored, known[1], late)) for late in lates if known}
     curve = [point(_named(each), counts[0][1], index) for index, each in enumerate(PRICES)] if counts else []
     return Scene(
         name=name,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from netpredict.evaluate.handover_model import radio_of
-from netpredict.learn.hindsight import LINK_FILTER_K, REFERENCE_FILTER_K, REPORTED_DB, Past, costs
-from netpredict.radio.link_failure import Radio, fates, filtered, sinr_db
+from netpredict.learn.hindsight import LINK_FILTER_K, REFERENCE_FILTER_K, Past, costs
+from netpredict.radio.link_failure import REPORTED_DB, Radio, fates, filtered, sinr_db
 from netpredict.radio.quantities import KPIS
 from netpredict.traces import ns3_uma
 from netpredict.traces.layout import SECTORS

@@ -27,6 +27,7 @@ class ServedModel:
         if stream.period_us != PERIOD_MS * 1000 or stream.phase_us:
             raise DataError(f"stream {stream.name}: the scenes need period_s = {PERIOD_MS / 1000} and phase_s = 0")
         self.label, self.options, self.leads = label, options, stream.output.horizon_steps
+        self.taught_price = stream.hindsight.handover_cost  # as the stream is configured now
         self._stream, self._settings, self._predictor = stream, stream.hindsight, predictor
 
     def forecasts(self, scene: Scene, measured_dbm: FloatArray, lead_steps: int) -> FloatArray:

@@ -20,6 +20,7 @@ class Served(Protocol):
     label: str
     options: dict[str, Any]
     leads: int
+    taught_price: float
 
     def forecasts(self, scene: Scene, measured_dbm: FloatArray, lead_steps: int) -> FloatArray:
         """(periods, UEs, radio cells, 3) of the KPIs of ``radio.handover_cost``, as the daemon would serve them."""

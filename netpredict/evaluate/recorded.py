@@ -16,7 +16,7 @@ from netpredict.learn.dataset import build, newest
 from netpredict.store.history import evenly, whole_ues
 from netpredict.stream import Stream
 from netpredict.traces.message import TraceMessage
-from netpredict.types import FloatArray, IntArray, Quality, TrainingSet
+from netpredict.types import FloatArray, IntArray, Quality, TrainingSet, ue_of
 
 DECODED_AT_ONCE = 20_000
 
@@ -58,7 +58,7 @@ def training_set(stream: Stream, messages: Iterable[TraceMessage], config: Confi
 def numbered_ues(keys: Sequence[str]) -> list[int]:
     """The number of the UE of each link."""
     numbers: dict[str, int] = {}
-    return [numbers.setdefault(key.rpartition("|")[0], len(numbers)) for key in keys]
+    return [numbers.setdefault(ue_of(key), len(numbers)) for key in keys]
 
 
 def rows_of(stream: Stream, messages: Iterable[TraceMessage]) -> Rows:

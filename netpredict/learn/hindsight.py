@@ -28,14 +28,12 @@ from netpredict.forecast.series import SeriesTable
 from netpredict.learn.evaluate import features_at
 from netpredict.radio import handover_cost
 from netpredict.radio.handover_cost import arrival_cost, gain_of_going
-from netpredict.radio.link_failure import OUTAGE, TICK_MS, Fates, fates, filtered, radio_of_sinr, sinr_db
+from netpredict.radio.link_failure import OUTAGE, REPORTED_DB, TICK_MS, Fates, fates, filtered, radio_of_sinr, sinr_db
 from netpredict.radio.quantities import kpi_of
-from netpredict.types import BoolArray, FloatArray, Hindsight, IntArray, TrainingReport, TrainingSet
+from netpredict.types import BoolArray, FloatArray, Hindsight, IntArray, TrainingReport, TrainingSet, ue_of
 
 SINR = "sinr_db"
 LINK_FILTER_K, REFERENCE_FILTER_K = 4, 2
-REPORTED_DB = 16.0
-"""A UE reports radio cells so close to the best one."""
 FORGET, FORGET_MS = 0.98, 200
 """A cost so much later counts so much less: 10 s on 0.36."""
 UNKNOWN = (5.0, 1.0, 1.0)
@@ -55,9 +53,10 @@ Fit = Callable[[TrainingSet], tuple[Trainable, TrainingReport]]
 
 
 class Past(NamedTuple):
-    """What has come of links. ``best``: where a UE goes after a failure, ``strongest``: whom costs are taken from,
+    """What has come of links.
 
-    (periods, UEs) each; ``heard`` (periods, UEs): whether the UE was there, None = always.
+    (periods, UEs) each: ``best`` is where a UE goes after a failure, ``strongest`` whom costs are taken from, ``heard``
+    whether the UE was there, None = always.
     """
 
     fates: Fates
@@ -193,7 +192,7 @@ def _by_ue(dataset: TrainingSet, links: int) -> Iterator[list[list[int]]]:
     """
     found: dict[str, list[int]] = {}
     for name, index in sorted((name, index) for index, name in enumerate(dataset.series_names)):
-        found.setdefault(name.rpartition("|")[0], []).append(index)
+        found.setdefault(ue_of(name), []).append(index)
     if not found:
         raise DataError("the links of no UE are known: hindsight needs the names of the series")
     some: list[list[int]] = []
@@ -208,7 +207,7 @@ def _by_ue(dataset: TrainingSet, links: int) -> Iterator[list[list[int]]]:
 def _period_ms(dataset: TrainingSet) -> int:
     slots: dict[str, int] = {}
     for name, slot in zip(dataset.series_names, dataset.first_slot.tolist(), strict=False):
-        if slots.setdefault(name.rpartition("|")[0], slot) != slot:
+        if slots.setdefault(ue_of(name), slot) != slot:
             raise DataError(f"hindsight needs all links of a UE on one grid: {name} begins at another slot")
     return dataset.features.period_us // 1000
 

@@ -26,6 +26,8 @@ OUT_OF_SYNC_DB, IN_SYNC_DB = -8.0, -6.0
 T310, PREPARATION, EXECUTION, OUTAGE = 100, 5, 4, 20
 """Ticks."""
 NEVER = 2**30
+REPORTED_DB = 16.0
+"""A UE is taken to report radio cells so close to the strongest one."""
 
 
 @dataclass(frozen=True, slots=True)

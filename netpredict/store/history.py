@@ -18,7 +18,7 @@ from netpredict.store.encode import bucket_of, ticks_rows
 from netpredict.store.letters import chosen
 from netpredict.store.outbox import MAY_STAND
 from netpredict.store.schema import SOURCE_NAMES
-from netpredict.types import MISSING_TICKS, FloatArray, IntArray, Quality, base_name
+from netpredict.types import MISSING_TICKS, FloatArray, IntArray, Quality, base_name, ue_of
 
 Row = dict[str, Any]
 
@@ -41,7 +41,7 @@ def whole_ues(keys: Sequence[str], most: int) -> list[int]:
     """
     ues: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
-        ues.setdefault(key.rpartition("|")[0], []).append(index)
+        ues.setdefault(ue_of(key), []).append(index)
     found = list(ues.values())
     chosen: list[int] = []
     left = most

@@ -23,6 +23,7 @@ from netpredict.types import (
     Since,
     Standing,
     Taken,
+    radio_cell_of,
 )
 
 FIRING_COLUMNS = (
@@ -113,7 +114,7 @@ class SqlOutbox:
         at_us, count = self._radio_cells.get(stream, (None, 0))
         if at_us is None or not 0 <= now_us - at_us < RADIO_CELLS_US:
             keys = connection.stream(_LIVE_KEYS, {"stream": stream})
-            count = len({key.rpartition("|")[2] for (key,) in keys})
+            count = len({radio_cell_of(key) for (key,) in keys})
             self._radio_cells[stream] = (now_us, count)
         return count
 

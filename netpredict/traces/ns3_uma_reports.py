@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from netpredict.radio.events import TttState, a3, advance_ttt, l3_filter, l3_weight, ttt_in_slots
-from netpredict.radio.link_failure import sinr_db
+from netpredict.radio.link_failure import REPORTED_DB, sinr_db
 from netpredict.radio.quantities import KPIS
 from netpredict.traces import ns3_uma
 from netpredict.traces.fleet import NEIGHBOURS_MAX
@@ -38,7 +38,6 @@ PERIOD_S = ns3_uma.PERIOD_MS / 1000
 START_US = 1_767_571_200_000_000
 SEEDS = (1, 2)
 BETWEEN_SEEDS_US = 3_600_000_000
-REPORTED_DB = 16.0
 A3_OFFSET_DB, TIME_TO_TRIGGER_MS, FILTER_K = 3.0, 480, 4
 RADIO_CELL_IDS = np.array([f"ns3-{n // SECTORS:02d}-{n % SECTORS}" for n in range(ns3_uma.RADIO_CELLS)], dtype=object)
 
